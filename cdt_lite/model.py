@@ -1,0 +1,180 @@
+"""The Conditional Diffusion Transformer: partly masked cells in, logits over expression bins for every gene out."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from cdt_lite.conditioning import (
+    ControlStatistics,
+    Perturbation,
+    PerturbationEmbedding,
+    TimeEmbedding,
+)
+from cdt_lite.config import ModelConfig
+from cdt_lite.control_set import ControlSetEncoder
+from cdt_lite.errors import CDTError
+from cdt_lite.layers import MLP, MultiQueryAttention, Residual
+from cdt_lite.tokenizer import token_rank
+
+
+class Block(nn.Module):
+    """Self-attention among genes, cross-attention to the controls, MLP; each a residual step."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        modulated = config.modulation == "adaln"
+        self.self_attention = Residual(config.dim, MultiQueryAttention(config.dim, config.n_head), modulated)
+        self.cross_attention = Residual(
+            config.dim, MultiQueryAttention(config.dim, config.n_head, config.control_set_dim_out), modulated)
+        self.mlp = Residual(config.dim, MLP(config.dim, config.ffn_mult * config.dim, config.dim), modulated)
+
+    def forward(self, h: Float[Tensor, "B S G D"], modulation: Float[Tensor, "B S 9 D"] | None,
+                memory: Float[Tensor, "B C M"] | None) -> Float[Tensor, "B S G D"]:
+        """Updates the residual stream h."""
+        by_step = (None, None, None) if modulation is None else modulation.chunk(3, dim=-2)
+        h = self.self_attention(h, by_step[0])
+        if memory is not None:
+            h = self.cross_attention(h, by_step[1], memory)
+        return self.mlp(h, by_step[2])
+
+
+class Embedding(nn.Module):
+    """The input at each position: its token, which gene it is, and what is known about that gene."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.n_bins = config.n_bins
+        self.token = nn.Embedding(config.vocab_size, config.dim)
+        self.rank = MLP(1, config.dim, config.dim) if config.ordinal_input else None
+        if config.identity == "position":
+            self.position = nn.Parameter(torch.zeros(1, config.n_genes, config.dim))
+        else:
+            self.identity = nn.Linear(config.gene_embed_dim, config.dim, bias=False)
+        self.target_flag = nn.Parameter(torch.zeros(config.dim)) if config.target_flag else None
+        self.statistics = ControlStatistics(config) if config.control_statistics else None
+
+    def table(self) -> Float[Tensor, "V D"]:
+        """Returns the vector of every token id: its embedding, plus an MLP of its rank among the bins."""
+        if self.rank is None:
+            return self.token.weight
+        ids = torch.arange(self.n_bins + 1, device=self.token.weight.device)
+        is_bin = (ids < self.n_bins)[:, None]
+        return self.token.weight + self.rank(token_rank(ids, self.n_bins)[:, None].to(self.token.weight.dtype)) * is_bin
+
+    def forward(self, xt: Int[Tensor, "B S G"], gene_vectors: Float[Tensor, "G E"] | None, is_target: Bool[Tensor, "B G"],
+                ranks: Float[Tensor, "B C G"] | None) -> Float[Tensor, "B S G D"]:
+        """Adds the parts up. `ranks` are the controls' token ranks, None in the unconditional mode."""
+        known = self.position[:, : xt.shape[-1]] if gene_vectors is None else self.identity(gene_vectors)[None]
+        if self.target_flag is not None:
+            known = known + is_target[..., None] * self.target_flag
+        if self.statistics is not None and ranks is not None:
+            known = known + self.statistics(ranks)
+        return torch.nn.functional.embedding(xt, self.table()) + known[:, None]
+
+
+class CDT(nn.Module):
+    """A masked-diffusion transformer over binned expression, conditioned on a perturbation and on control cells.
+
+    Args:
+        config: Sizes and switches, e.g. `PRESETS["lite"].model`.
+        seed: Seed of the initial weights. Gene rows that training never touches can be made again from it.
+    """
+
+    def __init__(self, config: ModelConfig, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.gene_table = nn.Embedding(config.n_total_genes, config.gene_embed_dim)
+        self.embed = Embedding(config)
+        self.time = TimeEmbedding(config)
+        self.perturbation = PerturbationEmbedding(config)
+        self.depth = MLP(1, config.dim, config.dim) if config.depth_input else None
+        self.modulation = nn.Linear(config.dim, 9 * config.dim) if config.modulation == "adaln" else None
+        self.control_set = ControlSetEncoder(config)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.norm = nn.LayerNorm(config.dim)
+        self.head = nn.Linear(config.dim, config.n_logits)
+        self.recompute = False  # activation checkpointing: less memory, one more forward pass
+        self.initialise(seed)
+
+    def initialise(self, seed: int) -> None:
+        """Sets every weight, once: Linear N(0, 1/fan-in), tables N(0, 1) if projected else N(0, 0.02^2), gates zero."""
+        if self.head.weight.is_meta:
+            return
+        generator = torch.Generator().manual_seed(seed)
+        nn.init.normal_(self.gene_table.weight, generator=generator)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=module.in_features**-0.5, generator=generator)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        nn.init.normal_(self.perturbation.sign.weight, generator=generator)
+        nn.init.normal_(self.embed.token.weight, std=0.02, generator=generator)
+        if self.config.identity == "position":
+            nn.init.normal_(self.embed.position, std=0.02, generator=generator)
+        if self.modulation is not None:
+            nn.init.zeros_(self.modulation.weight)
+
+    def forward(self, xt: Int[Tensor, "B S G"], t: Float[Tensor, "B S"], perturbation: Perturbation,
+                controls: Int[Tensor, "B C G"] | None = None, gene_ids: Int[Tensor, " G"] | None = None,
+                log_depth: Float[Tensor, "B S"] | None = None) -> Float[Tensor, "B S G logits"]:
+        """Predicts, for every gene of every cell, how likely each expression bin is.
+
+        Args:
+            xt: Tokens, some of them [MASK].
+            t: How much is masked, in [0, 1]; 1 is all.
+            perturbation: One a set; `Perturbation.none(B)` for the unconditional mode.
+            controls: Tokens of the control cells; None leaves the controls out.
+            gene_ids: Row of each position's gene in the gene table; by default 0..G-1.
+            log_depth: log(counts in the cell / target depth); 0 where not given.
+
+        Raises:
+            CDTError: The cells do not fit the model's panel (v1).
+        """
+        gene_ids, vectors = self.genes(xt, gene_ids)
+        memory, ranks = self.read_controls(controls, vectors)
+        condition = self.condition(t, perturbation, log_depth)
+        h = self.embed(xt, vectors, gene_ids == perturbation.target[:, None], ranks)
+        h, modulation = self.inject(h, condition)
+        for block in self.blocks:
+            h = self.run(block, h, modulation, memory)
+        return self.head(self.norm(h))
+
+    def genes(self, xt: Tensor, gene_ids: Int[Tensor, " G"] | None) -> tuple[Tensor, Tensor | None]:
+        """Returns the gene id of every position, and its vector (None in v1, which knows positions only)."""
+        n_genes, config = xt.shape[-1], self.config
+        if config.identity == "position" and n_genes > config.n_genes:
+            raise CDTError(f"this model has {config.n_genes} positions, the cells have {n_genes} genes: select a panel.")
+        gene_ids = torch.arange(n_genes, device=xt.device) if gene_ids is None else gene_ids
+        return gene_ids, self.gene_table(gene_ids) if config.identity == "gene" else None
+
+    def read_controls(self, controls: Int[Tensor, "B C G"] | None, vectors: Float[Tensor, "G E"] | None
+                      ) -> tuple[Tensor | None, Tensor | None]:
+        """Returns the memory of the control set (B, C, M) and the controls' token ranks (B, C, G; None in v1)."""
+        if controls is None:
+            return None, None
+        dtype, config = self.head.weight.dtype, self.config
+        if config.control_input == "tokens":
+            if controls.shape[-1] != config.n_genes:
+                raise CDTError(f"the control encoder reads exactly {config.n_genes} genes, not {controls.shape[-1]}.")
+            return self.control_set(controls.to(dtype), None), None
+        ranks = token_rank(controls, config.n_bins).to(dtype)
+        return self.control_set(ranks, self.gene_table.weight[:0] if vectors is None else vectors), ranks
+
+    def condition(self, t: Float[Tensor, "B S"], perturbation: Perturbation, log_depth: Float[Tensor, "B S"] | None
+                  ) -> Float[Tensor, "B S D"]:
+        """Returns one vector a cell: time + perturbation + depth."""
+        condition = self.time(t) + self.perturbation(perturbation, self.gene_table)[:, None]
+        if self.depth is not None:
+            condition = condition + self.depth((torch.zeros_like(t) if log_depth is None else log_depth)[..., None])
+        return condition
+
+    def inject(self, h: Tensor, condition: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Adds the condition to every position (v1), or turns it into shifts, scales and gates for every block."""
+        if self.modulation is None:
+            return h + condition[..., None, :], None
+        return h, self.modulation(nn.functional.silu(condition)).unflatten(-1, (9, -1))
+
+    def run(self, block: nn.Module, *inputs: Tensor | None) -> Tensor:
+        """Runs a block, keeping its activations or (with `recompute`) making them again in the backward pass."""
+        return checkpoint(block, *inputs, use_reentrant=False) if self.recompute else block(*inputs)

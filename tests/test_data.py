@@ -1,0 +1,126 @@
+from dataclasses import replace
+
+import anndata as ad
+import numpy as np
+import pytest
+import torch
+from helpers import tiny, toy_screen
+
+from cdt_lite.conditioning import NO_TARGET, UNKNOWN_TARGET
+from cdt_lite.data import SetSampler, TokenStore, fit_tokenizer, split_screen
+from cdt_lite.errors import CDTError
+from cdt_lite.vocabulary import Vocabulary
+
+CONFIG = tiny()
+
+
+def store_of(screen):
+    return TokenStore.from_adata(screen, fit_tokenizer(CONFIG.tokenizer, screen), Vocabulary(screen.var_names))
+
+
+def test_tokens_are_the_counts_and_depth_travels_beside():
+    screen = toy_screen()
+    store, counts = store_of(screen), screen.X.toarray()
+    assert np.array_equal(store.tokens[counts < 40], counts[counts < 40])
+    median = np.median(counts[screen.obs["target_gene"] == "non-targeting"].sum(1))
+    np.testing.assert_allclose(np.exp(store.log_depth) * median, counts.sum(1), rtol=1e-5)
+
+
+def test_a_file_on_disk_gives_the_same_store(tmp_path):
+    screen = toy_screen()
+    screen.write_h5ad(tmp_path / "s.h5ad")
+    backed = ad.read_h5ad(tmp_path / "s.h5ad", backed="r")
+    tokenizer = fit_tokenizer(CONFIG.tokenizer, screen)
+    on_disk = TokenStore.from_adata(backed, tokenizer, Vocabulary(screen.var_names), path=tmp_path / "t.npy")
+    assert isinstance(on_disk.tokens, np.memmap) and on_disk.digest() == store_of(screen).digest()
+    backed.file.close()
+
+
+def test_a_batch_is_a_function_of_its_number():
+    sampler = SetSampler(store_of(toy_screen()), CONFIG.finetune)
+    a, b, c = sampler.batch(5), sampler.batch(5), sampler.batch(6)
+    assert torch.equal(a.tokens, b.tokens) and torch.equal(a.controls, b.controls)
+    assert not torch.equal(a.tokens, c.tokens)
+
+
+def test_controls_are_controls_of_the_same_replicate_and_never_the_cell_itself():
+    screen = toy_screen()
+    screen.X = np.arange(screen.n_obs, dtype=np.float32)[:, None].repeat(screen.n_vars, 1) % 40  # a cell is known by its count
+    screen.X[:, 0] = np.arange(screen.n_obs) // 40
+    store = store_of(screen)
+    key = {tuple(row): i for i, row in enumerate(store.tokens)}
+    config = replace(CONFIG.finetune, control_share=0.5, controls_dropout=0.0, perturbation_dropout=0.0, target_dropout=0.0)
+    sampler = SetSampler(store, config)
+    for number in range(30):
+        batch = sampler.batch(number)
+        for b in range(config.sets_per_batch):
+            cells = [key[tuple(row)] for row in batch.tokens[b].numpy()]
+            controls = [key[tuple(row)] for row in batch.controls[b].numpy()]
+            assert set(store.target[controls]) == {NO_TARGET} and not set(cells) & set(controls)
+            assert set(store.group[controls]) == set(store.group[cells]) and len(set(store.group[cells])) == 1
+            assert set(store.target[cells]) == {int(batch.perturbation.target[b])}
+
+
+def test_dropout_shares_are_kept():
+    config = replace(CONFIG.finetune, sets_per_batch=8, target_dropout=0.3, perturbation_dropout=0.2, control_share=0.0,
+                     magnitude_dropout=0.5, controls_dropout=0.25)
+    sampler = SetSampler(store_of(toy_screen()), config)
+    batches = [sampler.batch(i) for i in range(300)]
+    target = torch.cat([b.perturbation.target for b in batches])
+    unknown_size = torch.cat([b.perturbation.magnitude.isnan() for b in batches])[target != NO_TARGET]
+    assert (target == NO_TARGET).float().mean().item() == pytest.approx(0.2, abs=0.03)
+    assert (target == UNKNOWN_TARGET).float().mean().item() == pytest.approx(0.8 * 0.3, abs=0.03)
+    assert unknown_size.float().mean().item() == pytest.approx(0.5, abs=0.04)
+    assert np.mean([b.controls is None for b in batches]) == pytest.approx(0.25, abs=0.08)
+
+
+def test_pretraining_knows_no_labels():
+    config = replace(CONFIG.pretrain, controls_dropout=0.0)
+    sampler = SetSampler(store_of(toy_screen()), config, "pretrain")
+    for i in range(20):
+        p = sampler.batch(i).perturbation
+        assert (p.target == NO_TARGET).all() and (p.sign == 0).all() and (p.magnitude == 0).all()
+
+
+def test_two_files_with_other_panels_share_one_vocabulary():
+    one, two = toy_screen(), toy_screen(n_genes=8, seed=1)[:, ["G7", "G3", "G1"]].copy()
+    two.var_names = ["H7", "G3", "H1"]
+    vocabulary = Vocabulary(one.var_names).extended(two.var_names).extended(["G5"])
+    tokenizer = fit_tokenizer(CONFIG.tokenizer, one)
+    stores = [TokenStore.from_adata(x, tokenizer, vocabulary) for x in (one, two)]
+    sizes = {SetSampler(stores, CONFIG.pretrain, "pretrain").batch(i).tokens.shape[-1] for i in range(20)}
+    assert sizes == {12, 3} and stores[1].gene_ids.tolist() == [12, 3, 13]
+
+
+def test_splits_by_perturbation_and_by_replicate():
+    screen = toy_screen()
+    side = split_screen(screen, unseen=["G5"], held_out=[("G3", "a")])
+    target, batch = screen.obs["target_gene"].to_numpy(), screen.obs["batch"].to_numpy()
+    assert set(side[target == "G5"]) == {"unseen"} and set(side[target == "non-targeting"]) == {"train"}
+    assert set(side[(target == "G3") & (batch == "a")]) == {"held_out"}
+    assert set(side[(target == "G3") & (batch == "b")]) == {"train"}
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"unseen": ["G55"]}, "G55.*'G5'"), ({"unseen": ["non-targeting"]}, "cannot hold out"),
+    ({"held_out": [("G3", "z")]}, "no batch 'z'")])
+def test_a_split_by_an_unknown_name_is_refused(arguments, message):
+    with pytest.raises(CDTError, match=message):
+        split_screen(toy_screen(), **arguments)
+
+
+def test_bad_screens_are_refused_at_the_door():
+    screen, tokenizer = toy_screen(), fit_tokenizer(CONFIG.tokenizer, toy_screen())
+    with pytest.raises(CDTError, match="no control cells"):
+        fit_tokenizer(CONFIG.tokenizer, screen[screen.obs["target_gene"] != "non-targeting"])
+    with pytest.raises(CDTError, match="target_gene"):
+        fit_tokenizer(CONFIG.tokenizer, screen, target_key="target_genes")
+    with pytest.raises(CDTError, match="nothing to tokenise"):
+        TokenStore.from_adata(screen[:0], tokenizer, Vocabulary(screen.var_names))
+    with pytest.raises(CDTError, match="G11"):
+        TokenStore.from_adata(screen, tokenizer, Vocabulary(screen.var_names[:11]))
+    with pytest.raises(CDTError, match="empty"):
+        SetSampler([], CONFIG.finetune)
+    perturbed = screen[screen.obs["target_gene"] != "non-targeting"]
+    with pytest.raises(CDTError, match="no control cells to fine-tune"):
+        SetSampler(TokenStore.from_adata(perturbed, tokenizer, Vocabulary(screen.var_names)), CONFIG.finetune)

@@ -1,0 +1,114 @@
+import warnings
+
+import numpy as np
+import pytest
+from helpers import opened, tiny, toy_screen
+
+from cdt_lite.errors import CDTError
+from cdt_lite.prediction import predict, predict_mean
+from cdt_lite.training import start
+
+
+def model(preset="lite", **changes):
+    checkpoint = start(tiny(preset, **changes), toy_screen())
+    opened(checkpoint.model)
+    checkpoint.trained_targets = ["G3"]
+    return checkpoint
+
+
+@pytest.mark.parametrize("preset", ["lite", "v1"])
+def test_out_come_counts_in_the_screens_layout(preset):
+    screen = toy_screen()
+    out = predict(model(preset), screen, "G3", n_cells=50)
+    x = out.X.toarray()
+    assert out.shape == (50, 12) and list(out.var_names) == list(screen.var_names)
+    assert (x == np.rint(x)).all() and (x >= 0).all()
+    assert set(out.obs["target_gene"]) == {"G3"} and set(out.obs["sign"]) == {-1}
+    share = (screen.obs.loc[screen.obs["target_gene"] == "non-targeting", "batch"] == "a").mean()
+    assert (out.obs["batch"] == "a").mean() == pytest.approx(share, abs=0.02)
+    assert out.uns["cdt_lite"]["seed"] == 0 and out.uns["cdt_lite"]["space"] == "counts"
+
+
+def test_predictions_can_be_written(tmp_path):
+    predict(model(), toy_screen(), "G5", n_cells=5).write_h5ad(tmp_path / "p.h5ad")
+
+
+def test_the_same_seed_gives_the_same_cells_and_another_does_not():
+    a, b, c = (predict(model(), toy_screen(), "G3", n_cells=20, seed=s).X.toarray() for s in (1, 1, 2))
+    assert np.array_equal(a, b) and not np.array_equal(a, c)
+
+
+def test_no_ground_truth_is_read():
+    screen = toy_screen()
+    controls = screen[screen.obs["target_gene"] == "non-targeting"].copy()
+    a = predict(model(), screen, "G3", n_cells=20).X.toarray()
+    assert np.array_equal(a, predict(model(), controls, "G3", n_cells=20).X.toarray())
+
+
+def test_the_perturbation_reaches_the_cells():
+    known = predict_mean(model(), toy_screen(), "G3", n_cells=64)
+    assert not np.allclose(known, predict_mean(model(), toy_screen(), "G3", sign=1, n_cells=64), atol=1e-3)
+    assert not np.allclose(known, predict_mean(model(), toy_screen(), "non-targeting", n_cells=64), atol=1e-3)
+
+
+def test_the_expected_mean_agrees_with_the_mean_of_one_step_samples():
+    checkpoint = model()
+    cells = predict(checkpoint, toy_screen(), "G3", n_cells=3000, steps=1).X.toarray()
+    depth_free = predict_mean(checkpoint, toy_screen(), "G3", n_cells=3000)
+    # log1p of counts scaled by the depth that the model was told, which is what predict_mean averages
+    expected = np.log1p(cells).mean(0)
+    assert np.corrcoef(expected, depth_free)[0, 1] > 0.98
+
+
+def test_an_unseen_target_is_the_unknown_target_and_says_so():
+    a, b = (predict(model(), toy_screen(), t, n_cells=10) for t in ("G5", "G7"))
+    assert np.array_equal(a.X.toarray(), b.X.toarray())  # two unseen targets get the same, average prediction
+    assert "never perturbed in training" in a.uns["cdt_lite"]["notes"][0]
+
+
+def test_bad_requests_are_refused():
+    m, screen = model(), toy_screen()
+    with pytest.raises(CDTError, match="sign must be"):
+        predict(m, screen, "G3", sign=2)
+    with pytest.raises(CDTError, match="'g33' is not in the vocabulary.*'G3'"):
+        predict(m, screen, "g33")
+    with pytest.raises(CDTError, match="guidance"):
+        predict(m, screen, "G3", guidance=-1.0)
+    with pytest.raises(CDTError, match="sampling_steps"):
+        predict(m, screen, "G3", steps=0)
+    with pytest.raises(CDTError, match="n_cells"):
+        predict(m, screen, "G3", n_cells=0)
+    with pytest.raises(CDTError, match="no control cells"):
+        predict(m, screen[screen.obs["target_gene"] == "G3"], "G3")
+    with pytest.raises(CDTError, match="target_genes.*'target_gene'"):
+        predict(m, screen, "G3", target_key="target_genes")
+
+
+def test_a_magnitude_against_the_sign_warns_and_one_beyond_the_clip_is_clipped():
+    m, screen = model(), toy_screen()
+    with pytest.warns(UserWarning, match="against sign"):
+        predict(m, screen, "G3", sign=-1, magnitude=0.4, n_cells=2)
+    with pytest.warns(UserWarning, match="clipped"):
+        far = predict(m, screen, "G3", sign=-1, magnitude=-50.0, n_cells=8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        edge = predict(m, screen, "G3", sign=-1, magnitude=-5.0, n_cells=8)
+    assert np.array_equal(far.X.toarray(), edge.X.toarray()) and "clipped" in far.uns["cdt_lite"]["notes"][0]
+
+
+def test_another_panel_is_refused_and_can_be_aligned():
+    m, screen = model(), toy_screen()
+    other = screen[:, ["G4", "G1", "G0", "G2"]].copy()
+    with pytest.raises(CDTError, match=r"8 missing \['G3'.*align=True"):
+        predict(m, other, "G3")
+    assert list(predict(m, other, "G3", n_cells=3, align=True).var_names) == ["G0", "G1", "G2", "G4"]
+    shuffled = screen[:, screen.var_names[::-1]].copy()
+    with pytest.raises(CDTError, match="order differs"):
+        predict(m, shuffled, "G3")
+    aligned = predict(m, shuffled, "G3", n_cells=6, align=True)
+    assert np.array_equal(aligned.X.toarray(), predict(m, screen, "G3", n_cells=6).X.toarray())
+
+
+def test_v1_needs_its_whole_panel():
+    with pytest.raises(CDTError, match="whole panel"):
+        predict(model("v1"), toy_screen()[:, ["G0", "G1"]].copy(), "G3", align=True)

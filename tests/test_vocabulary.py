@@ -1,0 +1,41 @@
+import gzip
+
+import numpy as np
+import pytest
+
+from cdt_lite.config import GENE_CAPACITY
+from cdt_lite.errors import CDTError
+from cdt_lite.vocabulary import Vocabulary
+
+
+def test_ids_are_places_and_survive_extension():
+    v = Vocabulary(["STAT1", "JAK2"])
+    w = v.extended(["IRF1", "STAT1", "IRF1"])
+    assert np.array_equal(w.ids(["STAT1", "JAK2", "IRF1"]), [0, 1, 2]) and len(w) == 3
+    assert w.capacity == GENE_CAPACITY and "IRF1" not in v
+
+
+def test_an_unknown_gene_is_an_error_with_its_nearest_never_a_row():
+    with pytest.raises(CDTError, match="STAT11.*'STAT1'"):
+        Vocabulary(["STAT1", "JAK2"]).id("STAT11")
+
+
+def test_duplicates_and_overflow_are_refused():
+    with pytest.raises(CDTError, match="more than once.*STAT1"):
+        Vocabulary(["STAT1", "JAK2", "STAT1"])
+    with pytest.raises(CDTError, match="do not fit"):
+        Vocabulary(["A", "B", "C"], capacity=2)
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_features_file_keeps_symbols_and_falls_back_to_ids(tmp_path, zipped):
+    text = "ENSG1\tTBCE\tGene Expression\nENSG2\tSTAT1\tGene Expression\nENSG3\tTBCE\tGene Expression\n"
+    path = tmp_path / ("features.tsv.gz" if zipped else "features.tsv")
+    (gzip.open if zipped else open)(path, "wt").write(text)
+    assert Vocabulary.from_features(path).symbols == ["TBCE", "STAT1", "ENSG3"]
+
+
+def test_another_file_is_refused(tmp_path):
+    (tmp_path / "x.tsv").write_text("just one column\n")
+    with pytest.raises(CDTError, match=r"not a features\.tsv"):
+        Vocabulary.from_features(tmp_path / "x.tsv")
