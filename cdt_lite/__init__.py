@@ -1,4 +1,4 @@
-"""CDT-lite: a small Conditional Diffusion Transformer for single-cell perturbation screens, built to be read and taught."""
+"""CDT-lite: a small Conditional Diffusion Transformer for single-cell perturbation screens, made to be read."""
 
 from importlib import import_module
 from typing import Any
@@ -6,9 +6,11 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "PRESETS": "config", "Config": "config", "get_preset": "config", "Vocabulary": "vocabulary", "Tokenizer": "tokenizer",
+    "PRESETS": "config", "Config": "config", "get_preset": "config", "Vocabulary": "vocabulary",
+    "Tokenizer": "tokenizer",
     "CDT": "model", "Perturbation": "conditioning", "Checkpoint": "checkpoint", "load_screen": "screens",
-    "simulate_screen": "simulate", "blood_cells": "screens", "split_screen": "data", "TokenStore": "data", "SetSampler": "data",
+    "simulate_screen": "simulate", "blood_cells": "screens", "split_screen": "data", "TokenStore": "data",
+    "SetSampler": "data",
     "start": "training", "train": "training", "predict": "prediction", "predict_mean": "prediction",
     "evaluate": "evaluation", "CDTError": "errors",
 }

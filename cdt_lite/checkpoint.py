@@ -141,7 +141,7 @@ def read_verified(folder: Path) -> tuple[dict[str, Any], bytes]:
                        f"or install the one that made it ({header.get('card', {}).get('cdt_lite', 'unknown')}).")
     blob = weights.read_bytes() if weights.is_file() else b""
     if hashlib.sha256(blob).hexdigest() != digest:
-        raise CDTError(f"{weights} is missing, truncated or altered: its hash is not the one in checkpoint.json. {remedy}")
+        raise CDTError(f"{weights} is missing, truncated or altered: its hash is not that in checkpoint.json. {remedy}")
     try:
         load_tensors(blob)
     except SafetensorError as error:

@@ -1,4 +1,4 @@
-"""What the model is told: how much is masked, which gene was perturbed, which way, how strongly, how deeply sequenced."""
+"""What the model is told: how much is masked, which gene was perturbed, which way, how strongly, at what depth."""
 
 import math
 from collections.abc import Sequence
@@ -44,8 +44,8 @@ class Perturbation:
     @classmethod
     def none(cls, n_sets: int, device: torch.device | str = "cpu") -> "Perturbation":
         """Returns "no perturbation" for every set: what controls and the unconditional mode are told."""
-        return cls(torch.full((n_sets,), NO_TARGET, device=device), torch.zeros(n_sets, dtype=torch.long, device=device),
-                   torch.zeros(n_sets, device=device))
+        zeros = torch.zeros(n_sets, device=device)
+        return cls(zeros.long() + NO_TARGET, zeros.long(), zeros)
 
     def to(self, device: torch.device | str) -> "Perturbation":
         """Returns a copy on a device."""
@@ -53,7 +53,7 @@ class Perturbation:
 
 
 def sinusoid(position: Float[Tensor, "*shape"], dim: int) -> Float[Tensor, "*shape dim"]:
-    """Returns sines and cosines of `position` at `dim / 2` frequencies from 1 to 1/10,000 (Vaswani 2017, section 3.5)."""
+    """Returns sines and cosines of `position` at `dim / 2` frequencies, 1 to 1/10,000 (Vaswani 2017, section 3.5)."""
     half = dim // 2
     frequency = torch.exp(-math.log(10_000.0) * torch.arange(half, device=position.device) / half)
     angle = position[..., None] * frequency

@@ -33,7 +33,8 @@ class TokenizerConfig:
 
     def __post_init__(self) -> None:
         _require(self.space in ("normalised", "counts"), f"space is 'normalised' or 'counts', not {self.space!r}")
-        _require(2 <= self.n_bins <= 255, f"n_bins must be 2 to 255 (tokens are uint8 and one id is [MASK]), not {self.n_bins}")
+        _require(2 <= self.n_bins <= 255,
+                 f"n_bins must be 2 to 255 (uint8 tokens, one id for [MASK]), not {self.n_bins}")
         _require(0 < self.n_exact < self.n_bins, f"n_exact must be 1 to n_bins - 1, not {self.n_exact}")
         _require(0 < self.lowest < self.highest, "lowest must be positive and below highest")
 
@@ -178,7 +179,8 @@ class Config:
         _require(self.model.n_bins == self.tokenizer.n_bins,
                  f"model and tokenizer disagree on n_bins: {self.model.n_bins} and {self.tokenizer.n_bins}")
         _require(self.model.n_timesteps == self.diffusion.n_timesteps,
-                 f"model and diffusion disagree on n_timesteps: {self.model.n_timesteps} and {self.diffusion.n_timesteps}")
+                 "model and diffusion disagree on n_timesteps: "
+                 f"{self.model.n_timesteps} and {self.diffusion.n_timesteps}")
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain nested data, ready for JSON."""

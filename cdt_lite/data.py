@@ -1,6 +1,7 @@
 """AnnData -> batches: cells tokenised once into a uint8 store, sets of perturbed cells drawn with matched controls."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,14 @@ from cdt_lite.errors import CDTError, suggest
 from cdt_lite.tokenizer import Tokenizer
 from cdt_lite.vocabulary import Vocabulary
 
+Group = tuple[tuple[int, int, int], np.ndarray]  # (target, sign, replicate) and its cells
 ALL = -1  # the group of all replicates together
 BLOCK = 4096  # rows converted at a time, so that a file on disk is never read whole
 
 
 def split_screen(screen: ad.AnnData, *, unseen: Sequence[str] = (), held_out: Sequence[tuple[str, str]] = (),
-                 target_key: str = "target_gene", batch_key: str = "batch", control: str = "non-targeting") -> np.ndarray:
+                 target_key: str = "target_gene", batch_key: str = "batch", control: str = "non-targeting"
+                 ) -> np.ndarray:
     """Names each cell's side of the split: "train", "unseen" (whole perturbations) or "held_out" (replicates of them).
 
     Args:
@@ -58,7 +61,8 @@ def fit_tokenizer(config: TokenizerConfig, screen: ad.AnnData, *, target_key: st
     return Tokenizer(config, float(np.median(depths)))
 
 
-def control_depths(screen: ad.AnnData, *, target_key: str = "target_gene", control: str = "non-targeting") -> np.ndarray:
+def control_depths(screen: ad.AnnData, *, target_key: str = "target_gene", control: str = "non-targeting"
+                   ) -> np.ndarray:
     """Returns the total counts of every control cell. Raises CDTError when there is none."""
     if target_key not in screen.obs:
         raise CDTError(f"obs has no column {target_key!r}{suggest(target_key, screen.obs.columns)}")
@@ -98,8 +102,9 @@ class TokenStore:
     log_depth: Float[np.ndarray, " cells"]
 
     @classmethod
-    def from_adata(cls, adata: ad.AnnData, tokenizer: Tokenizer, vocabulary: Vocabulary, *, path: str | Path | None = None,
-                   target_key: str = "target_gene", batch_key: str = "batch", control: str = "non-targeting") -> "TokenStore":
+    def from_adata(cls, adata: ad.AnnData, tokenizer: Tokenizer, vocabulary: Vocabulary, *,
+                   path: str | Path | None = None, target_key: str = "target_gene", batch_key: str = "batch",
+                   control: str = "non-targeting") -> "TokenStore":
         """Tokenises raw counts block by block (a backed .h5ad works), into memory or into a file at `path`.
 
         Raises:
@@ -155,7 +160,7 @@ class Batch:
 
 
 class SetSampler:
-    """Draws training batches; batch number i is a function of (seed, i) alone, so a resumed run sees what it would have.
+    """Draws training batches; batch i is a function of (seed, i) alone, so a resumed run sees what it would have.
 
     Args:
         stores: One store, or several whose panels differ (a batch comes from one of them, chosen by its size).
@@ -215,15 +220,16 @@ class SetSampler:
             weights[~is_control] *= (1 - share) / weights[~is_control].sum()
         return rng.choice(len(weights), size=self.config.sets_per_batch, p=weights / weights.sum())
 
-    def _perturbations(self, rng: np.random.Generator, groups: list[tuple[tuple[int, int, int], np.ndarray]], store: TokenStore
-                       ) -> Perturbation:
+    def _perturbations(self, rng: np.random.Generator, groups: list[Group], store: TokenStore) -> Perturbation:
         c, target, sign, magnitude = self.config, [], [], []
+        shares = (c.perturbation_dropout, c.target_dropout, c.magnitude_dropout)
         for (gene, direction, _), cells in groups:
-            lose_all, lose_target, lose_size = rng.random(3) < (c.perturbation_dropout, c.target_dropout, c.magnitude_dropout)
+            lose_all, lose_target, lose_size = rng.random(3) < shares
             if gene == NO_TARGET or lose_all or self.stage == "pretrain":
                 gene, direction, size = NO_TARGET, 0, 0.0
             else:
-                gene, size = (UNKNOWN_TARGET if lose_target else gene), float("nan") if lose_size else store.magnitude[cells[0]]
+                gene = UNKNOWN_TARGET if lose_target else gene
+                size = float("nan") if lose_size else store.magnitude[cells[0]]
             target.append(int(gene))
             sign.append(int(direction))
             magnitude.append(float(size))
@@ -236,7 +242,7 @@ def _take(rng: np.random.Generator, pool: np.ndarray, n: int, without: np.ndarra
     return rng.choice(pool, n, replace=len(pool) < n)
 
 
-def _group_cells(store: TokenStore, stage: str) -> list[tuple[tuple[int, int, int], np.ndarray]]:
+def _group_cells(store: TokenStore, stage: str) -> list[Group]:
     """Cells by (target, sign, replicate); in pretraining by replicate or cell type only."""
     keys = np.stack([store.target, store.sign, store.group], 1)
     if stage == "pretrain":
@@ -254,3 +260,24 @@ def _control_cells(store: TokenStore, stage: str) -> dict[int, np.ndarray]:
         return {}
     pools = {int(g): np.flatnonzero(is_control & (store.group == g)) for g in np.unique(store.group[is_control])}
     return pools | {ALL: np.flatnonzero(is_control)}
+
+
+def named_split(screen: ad.AnnData, *, target_key: str = "target_gene", batch_key: str = "batch",
+                control: str = "non-targeting") -> np.ndarray:
+    """Returns each cell's side in the split that every result of the series is reported on.
+
+    A screen with an entry in `splits.json` has a fixed split. Any other gets one by rule, from the hashes of its target
+    names alone: a sixth of the targets unseen, and the last replicate of another quarter held out.
+    """
+    fixed = json.loads((Path(__file__).parent / "splits.json").read_text(encoding="utf-8"))
+    name = str(dict(screen.uns.get("screen", {})).get("name", ""))
+    keys = {"target_key": target_key, "batch_key": batch_key, "control": control}
+    if name in fixed:
+        held_out = [(target, batch) for target, batch in fixed[name]["held_out"]]
+        return split_screen(screen, unseen=fixed[name]["unseen"], held_out=held_out, **keys)
+    targets = sorted(set(screen.obs[target_key].astype(str)) - {control},
+                     key=lambda t: hashlib.sha256(t.encode()).hexdigest())
+    last = sorted(set(screen.obs[batch_key].astype(str)))[-1]
+    n_unseen, n_held = max(1, len(targets) // 6), max(1, len(targets) // 4)
+    return split_screen(screen, unseen=targets[:n_unseen],
+                        held_out=[(t, last) for t in targets[n_unseen: n_unseen + n_held]], **keys)

@@ -5,6 +5,7 @@ Losses are in nats per gene. t is the share of masked genes, 1 = fully masked.
 """
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ Denoiser = Callable[[Tensor, Tensor], Tensor]
 
 
 def mask_probabilities(config: DiffusionConfig) -> Float[Tensor, " T"]:
-    """Returns v1's mask probability at each of its T timesteps: 1 - cosine alpha-bar(t / T), rescaled to end at `mask_ratio`.
+    """Returns v1's mask probability at each of T timesteps: 1 - cosine alpha-bar(t / T), scaled to end at `mask_ratio`.
 
     Source: Nichol & Dhariwal 2021, arXiv:2102.09672, eq. 17; the original then rescales, so t / T never reaches 1.
     """
@@ -41,7 +42,8 @@ def v1_reveals(config: DiffusionConfig, n_genes: int) -> Float[Tensor, " T_1"]:
 def reveal_counts(config: DiffusionConfig, n_genes: int) -> Int[Tensor, " n_steps"]:
     """Returns how many genes the fixed-count sampler reveals at each of its steps; they sum to n_genes, none is zero.
 
-    cosine: a share 1 - cos(pi/2 * u) is known after a share u of the steps; uniform: u; geometric: counts double evenly.
+    cosine: a share 1 - cos(pi/2 * u) is known after a share u of the steps; uniform: u; geometric: counts grow evenly
+    in ratio.
     """
     n_steps = min(config.sampling_steps, n_genes)
     u = torch.linspace(0, 1, n_steps + 1, dtype=torch.float64)
@@ -67,11 +69,11 @@ class Masked:
     t: Float[Tensor, "B S"]
 
 
-def draw_masks(config: DiffusionConfig, shape: tuple[int, int, int], generator: torch.Generator, stage: str = "finetune",
-               step: int = 0) -> Masked:
+def draw_masks(config: DiffusionConfig, shape: tuple[int, int, int], generator: torch.Generator,
+               stage: str = "finetune", step: int = 0) -> Masked:
     """Draws which genes are hidden in training.
 
-    `beta_batch` (v1): one ratio for the whole batch, 0.5 * Beta(2, 5) in pretraining and the curriculum times Beta(2, 5)
+    `beta_batch` (v1): one ratio for the whole batch, 0.5 * Beta(2, 5) in pretraining, the curriculum times Beta(2, 5)
     in fine-tuning; every gene is hidden with that probability; the timestep is random and says nothing about the ratio.
     `uniform_cell` (default): k of G genes per cell, k uniform on 1..G, stratified over the batch; t = k / G.
 
@@ -190,10 +192,7 @@ def _v1_steps(denoise: Denoiser, config: DiffusionConfig, xt: Tensor, generator:
 def sample(denoise: Denoiser, config: DiffusionConfig, shape: tuple[int, int, int], mask_id: int,
            generator: torch.Generator, device: torch.device | str = "cpu") -> Int[Tensor, "B S G"]:
     """Makes cells and returns the last state: see `sample_steps`."""
-    state = torch.empty(0)
-    for state in sample_steps(denoise, config, shape, mask_id, generator, device):
-        pass
-    return state
+    return deque(sample_steps(denoise, config, shape, mask_id, generator, device), maxlen=1)[0]
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """All layers there are: multi-query attention, the MLP, the (modulated) residual step, v1's post-norm encoder layer."""
 
 import math
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +42,8 @@ class MultiQueryAttention(nn.Module):
             q, (k, v) = self.q(x), self.kv(memory).chunk(2, dim=-1)
         return q.reshape(q.shape[0], -1, self.head_dim), k, v
 
-    def forward(self, x: Float[Tensor, "N G D"], memory: Float[Tensor, "N M E"] | None = None) -> Float[Tensor, "N G D"]:
+    def forward(self, x: Float[Tensor, "N G D"], memory: Float[Tensor, "N M E"] | None = None
+                ) -> Float[Tensor, "N G D"]:
         """Attends from each of the G positions of `x` to `memory`, or to `x` itself."""
         q, k, v = self.project(x, memory)
         mixed = F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])
@@ -60,13 +62,13 @@ class MLP(nn.Sequential):
 
     def __init__(self, *widths: int) -> None:
         layers: list[nn.Module] = []
-        for i, (n_in, n_out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        for i, (n_in, n_out) in enumerate(pairwise(widths)):
             layers += [nn.GELU()] * (i > 0) + [nn.Linear(n_in, n_out)]
         super().__init__(*layers)
 
 
 class Residual(nn.Module):
-    """One pre-norm residual step, h + inner(norm(h)); with `modulated`, h + gate * inner(norm(h) * (1 + scale) + shift).
+    """One pre-norm residual step, h + inner(norm(h)); `modulated`: h + gate * inner(norm(h) * (1 + scale) + shift).
 
     shift, scale and gate come from the condition plus a learned offset. All start at zero, so a fresh modulated step is
     the identity (adaLN-zero: Peebles & Xie 2023, arXiv:2212.09748, section 3.2).

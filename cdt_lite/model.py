@@ -62,8 +62,8 @@ class Embedding(nn.Module):
         is_bin = (ids < self.n_bins)[:, None]
         return self.token.weight + self.rank(token_rank(ids, self.n_bins)[:, None].to(self.token.weight.dtype)) * is_bin
 
-    def forward(self, xt: Int[Tensor, "B S G"], gene_vectors: Float[Tensor, "G E"] | None, is_target: Bool[Tensor, "B G"],
-                ranks: Float[Tensor, "B C G"] | None) -> Float[Tensor, "B S G D"]:
+    def forward(self, xt: Int[Tensor, "B S G"], gene_vectors: Float[Tensor, "G E"] | None,
+                is_target: Bool[Tensor, "B G"], ranks: Float[Tensor, "B C G"] | None) -> Float[Tensor, "B S G D"]:
         """Adds the parts up. `ranks` are the controls' token ranks, None in the unconditional mode."""
         known = self.position[:, : xt.shape[-1]] if gene_vectors is None else self.identity(gene_vectors)[None]
         if self.target_flag is not None:
@@ -144,7 +144,7 @@ class CDT(nn.Module):
         """Returns the gene id of every position, and its vector (None in v1, which knows positions only)."""
         n_genes, config = xt.shape[-1], self.config
         if config.identity == "position" and n_genes > config.n_genes:
-            raise CDTError(f"this model has {config.n_genes} positions, the cells have {n_genes} genes: select a panel.")
+            raise CDTError(f"this model has {config.n_genes} positions, the cells {n_genes} genes: select a panel.")
         gene_ids = torch.arange(n_genes, device=xt.device) if gene_ids is None else gene_ids
         return gene_ids, self.gene_table(gene_ids) if config.identity == "gene" else None
 

@@ -41,13 +41,13 @@ def check_request(checkpoint: Checkpoint, target: str, sign: int, magnitude: flo
         return Request(control, 0, 0.0, NO_TARGET, ())
     notes, gene_id, clip = [], checkpoint.vocabulary.id(target), checkpoint.config.model.magnitude_clip
     if magnitude is not None and magnitude * sign < 0:
-        warnings.warn(f"magnitude {magnitude:+.2f} (log2 fold change of {target}) points against sign {sign:+d}: kept as "
-                      "given, since a knockout's own mRNA need not fall; check that it is meant.", stacklevel=3)
+        warnings.warn(f"magnitude {magnitude:+.2f} (log2 fold change of {target}) points against sign {sign:+d}: kept "
+                      "as given, since a knockout's own mRNA need not fall; check that it is meant.", stacklevel=3)
     if magnitude is not None and abs(magnitude) > clip:
         notes.append(f"magnitude {magnitude:+.2f} lies outside [-{clip:g}, {clip:g}] and was clipped")
         warnings.warn(notes[-1], stacklevel=3)
     if target not in checkpoint.trained_targets and checkpoint.config.model.unknown_target:
-        notes.append(f"{target} was never perturbed in training: predicted as 'unknown target', the average perturbation")
+        notes.append(f"{target} was never perturbed in training: predicted as the average perturbation")
         gene_id = UNKNOWN_TARGET
     return Request(target, sign, float("nan") if magnitude is None else float(magnitude), gene_id, tuple(notes))
 
@@ -104,7 +104,8 @@ def predict(checkpoint: Checkpoint, screen: ad.AnnData, target: str, sign: int =
         CDTError: See `check_request` and `align_panel`; no control cells; guidance or steps out of range.
     """
     check_guidance(guidance)
-    config = checkpoint.config.diffusion if steps is None else replace(checkpoint.config.diffusion, sampling_steps=steps)
+    config = checkpoint.config.diffusion
+    config = config if steps is None else replace(config, sampling_steps=steps)
     request = check_request(checkpoint, target, sign, magnitude, control)
     controls = _controls(checkpoint, screen, align, target_key, control)
     plan = _Plan(checkpoint, controls, request, batch_key, seed, device)
@@ -119,8 +120,9 @@ def predict(checkpoint: Checkpoint, screen: ad.AnnData, target: str, sign: int =
             blocks.append(checkpoint.tokenizer.to_counts(_settle(tokens, checkpoint.tokenizer.mask_id), depth))
             batches += [replicate] * size
     counts = np.concatenate(blocks)
+    names = [f"{request.target}_{request.sign:+d}_{i}" for i in range(len(counts))]
     obs = pd.DataFrame({target_key: request.target, "sign": np.int8(request.sign), batch_key: batches,
-                        "n_umi": counts.sum(1)}, index=[f"{request.target}_{request.sign:+d}_{i}" for i in range(len(counts))])
+                        "n_umi": counts.sum(1)}, index=names)
     provenance = {"version": __version__, "preset": checkpoint.config.name, "seed": seed,
                   "guidance": guidance, "steps": config.sampling_steps, "sampler": config.sampler,
                   "target": request.target, "sign": request.sign, "magnitude": request.magnitude,
@@ -130,11 +132,11 @@ def predict(checkpoint: Checkpoint, screen: ad.AnnData, target: str, sign: int =
 
 
 @torch.no_grad()
-def predict_mean(checkpoint: Checkpoint, screen: ad.AnnData, target: str, sign: int = -1, magnitude: float | None = None, *,
-                 n_cells: int = 256, seed: int = 0, align: bool = False, target_key: str = "target_gene",
-                 batch_key: str = "batch", control: str = "non-targeting", device: torch.device | str = "cpu",
-                 cells_per_pass: int = 64) -> np.ndarray:
-    """Returns the predicted mean log1p expression of every gene, (G,), in one forward pass a set, without sampling noise.
+def predict_mean(checkpoint: Checkpoint, screen: ad.AnnData, target: str, sign: int = -1,
+                 magnitude: float | None = None, *, n_cells: int = 256, seed: int = 0, align: bool = False,
+                 target_key: str = "target_gene", batch_key: str = "batch", control: str = "non-targeting",
+                 device: torch.device | str = "cpu", cells_per_pass: int = 64) -> np.ndarray:
+    """Returns the predicted mean log1p expression of every gene, (G,), in one pass a set, without sampling noise.
 
     log1p is the natural log of 1 + counts scaled to the checkpoint's target depth. Arguments as in `predict`.
     """

@@ -1,4 +1,4 @@
-"""Expression <-> bins. A token is the number of the bin that a gene's expression falls into; [MASK] comes after the last.
+"""Expression <-> bins. A token is the number of the bin that a gene's expression falls into; [MASK] comes last.
 
 Two spaces. `normalised` (the original document): counts scaled to a target depth; bin 0 holds zero, the other edges are
 log-spaced. `counts`: the raw count itself while it is small, geometric integer bins above, so that nothing is lost on
@@ -32,7 +32,7 @@ def bin_edges(config: TokenizerConfig) -> np.ndarray:
 
 
 def bin_centres(config: TokenizerConfig) -> np.ndarray:
-    """Returns the value each bin decodes to, (K,): 0 for bin 0, the (rounded) geometric middle of a bin, last its edge."""
+    """Returns what each bin decodes to, (K,): 0 for bin 0, the (rounded) geometric middle of a bin, last its edge."""
     edges = bin_edges(config)
     if config.space == "normalised":
         upper = np.append(edges[1:], edges[-1])
@@ -71,15 +71,15 @@ class Tokenizer:
         """
         values = np.asarray(values)
         if np.isnan(values).any() or (values < 0).any():
-            raise CDTError("expression must be non-negative and not NaN; give raw counts, not scaled or log-centred data.")
+            raise CDTError("expression must be non-negative and not NaN: give raw counts, not scaled or centred data.")
         return (np.searchsorted(self.edges, values, side="right") - 1).astype(np.uint8)
 
     def decode(self, tokens: Any) -> np.ndarray:
         """Returns the centre of each token's bin, float32, same shape. Raises CDTError for [MASK] or beyond."""
         tokens = np.asarray(tokens)
         if tokens.size and tokens.max() >= self.config.n_bins:
-            raise CDTError(f"token {tokens.max()} is no data bin (0..{self.config.n_bins - 1}; {self.mask_id} is [MASK]): "
-                           "a masked position has no value yet.")
+            raise CDTError(f"token {tokens.max()} is no data bin (0..{self.config.n_bins - 1}; {self.mask_id} is "
+                           "[MASK]): a masked position has no value yet.")
         return self.centres[tokens].astype(np.float32)
 
     def tokenize(self, counts: Real[np.ndarray, "cells genes"], depth: Real[np.ndarray, " cells"] | None = None
@@ -104,6 +104,6 @@ class Tokenizer:
 
 
 def token_rank(tokens: Tensor, n_bins: int) -> Tensor:
-    """Returns log(1 + k) / log(K) of a token k: bins are ordered, and their widths grow like their values. [MASK] gives 0."""
+    """Returns log(1 + k) / log(K) of token k: bins are ordered, their widths grow with their values. [MASK] gives 0."""
     rank = torch.log1p(tokens.float()) / np.log(n_bins)
     return torch.where(tokens >= n_bins, torch.zeros_like(rank), rank)

@@ -93,7 +93,7 @@ def train(checkpoint: Checkpoint, data: SetSampler, *, steps: int | None = None,
     """Trains a checkpoint's model in place, yielding after every step.
 
     A checkpoint that already stands in the middle of this stage (loaded from `out`) goes on from there, exactly: batch,
-    masks and dropout of a step depend on (seed, stage, step) alone. However the loop ends (to the end, `break`, Ctrl-C),
+    masks and dropout of a step depend on (seed, stage, step) alone. However the loop ends (at its end, `break`, Ctrl-C)
     the state is saved to `out` first, and the model is left holding the moving average of its weights if there is one.
 
     Args:

@@ -30,7 +30,7 @@ class Vocabulary:
             raise CDTError(f"gene symbols must be unique; these stand more than once: {twice}. "
                            "Make them unique first, e.g. adata.var_names_make_unique().")
         if len(self.symbols) > capacity:
-            raise CDTError(f"{len(self.symbols)} gene symbols do not fit a table of {capacity} rows; select genes first.")
+            raise CDTError(f"{len(self.symbols)} genes do not fit a table of {capacity} rows; select genes first.")
 
     @classmethod
     def from_features(cls, path: str | Path, capacity: int = GENE_CAPACITY) -> "Vocabulary":
@@ -62,7 +62,8 @@ class Vocabulary:
     def id(self, symbol: str) -> int:
         """Returns one gene's id. Raises CDTError with close matches: an unknown gene never gets a random row."""
         if symbol not in self._index:
-            raise CDTError(f"gene {symbol!r} is not in the vocabulary of {len(self)} genes{suggest(symbol, self._index)}")
+            raise CDTError(f"gene {symbol!r} is not in the vocabulary of {len(self)} genes"
+                           f"{suggest(symbol, self._index)}")
         return self._index[symbol]
 
     def ids(self, symbols: Sequence[str]) -> np.ndarray:

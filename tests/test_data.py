@@ -45,11 +45,13 @@ def test_a_batch_is_a_function_of_its_number():
 
 def test_controls_are_controls_of_the_same_replicate_and_never_the_cell_itself():
     screen = toy_screen()
-    screen.X = np.arange(screen.n_obs, dtype=np.float32)[:, None].repeat(screen.n_vars, 1) % 40  # a cell is known by its count
+    number = np.arange(screen.n_obs, dtype=np.float32)  # written into the counts, so that a cell is known by its tokens
+    screen.X = number[:, None].repeat(screen.n_vars, 1) % 40
     screen.X[:, 0] = np.arange(screen.n_obs) // 40
     store = store_of(screen)
     key = {tuple(row): i for i, row in enumerate(store.tokens)}
-    config = replace(CONFIG.finetune, control_share=0.5, controls_dropout=0.0, perturbation_dropout=0.0, target_dropout=0.0)
+    config = replace(CONFIG.finetune, control_share=0.5, controls_dropout=0.0, perturbation_dropout=0.0,
+                     target_dropout=0.0)
     sampler = SetSampler(store, config)
     for number in range(30):
         batch = sampler.batch(number)

@@ -1,0 +1,120 @@
+"""Capsules: small trained models that travel with the notebooks, each made by one command and described by its card."""
+
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import torch
+
+from cdt_lite import __version__
+from cdt_lite.checkpoint import Checkpoint
+from cdt_lite.config import Config
+from cdt_lite.data import SetSampler, TokenStore, named_split
+from cdt_lite.errors import CDTError
+from cdt_lite.screens import blood_cells
+from cdt_lite.simulate import simulate_screen
+from cdt_lite.training import Progress, start, train, validation_curve
+
+CAPSULES = Path(__file__).resolve().parents[1] / "data" / "capsules"
+MAX_BYTES = 2_000_000
+
+
+def capsule_folder(screen: ad.AnnData, preset: str = "lite") -> Path:
+    """Returns the folder of the capsule that ships for a screen."""
+    return CAPSULES / f"{preset}-{screen.uns['screen']['name']}"
+
+
+def pretraining_cells(training_cells: ad.AnnData) -> list[ad.AnnData]:
+    """Returns what pretraining reads: the screen's own training cells, real blood cells, simulated cells.
+
+    Their panels differ; the gene vocabulary joins them. Labels of perturbations are not used.
+    """
+    blood = blood_cells()
+    blood.obs["batch"] = blood.obs["cell_type"]
+    return [training_cells, blood, simulate_screen(n_cells=4000, seed=1)]
+
+
+def make_capsule(screen: ad.AnnData, config: Config, *, pretrain_steps: int, finetune_steps: int, seed: int = 0
+                 ) -> Iterator[Progress | Checkpoint]:
+    """Pretrains and fine-tunes a model on the training side of a screen's named split.
+
+    Yields Progress after every step, and last the Checkpoint, its card filled in: what, on what, how long, how good.
+    """
+    began, side = time.perf_counter(), named_split(screen)
+    cells = pretraining_cells(screen[side == "train"].copy())
+    hidden = [t for t in screen.obs["target_gene"].unique() if t not in set(cells[0].obs["target_gene"])]
+    checkpoint = start(config, *cells, seed=seed)
+    checkpoint.vocabulary = checkpoint.vocabulary.extended(hidden)  # a name to ask for, with no trained vector
+    stores = [TokenStore.from_adata(c, checkpoint.tokenizer, checkpoint.vocabulary) for c in cells]
+    curves: dict[str, Any] = {}
+    plan = ((config.pretrain, "pretrain", stores, pretrain_steps),
+            (config.finetune, "finetune", stores[0], finetune_steps))
+    for stage_config, stage, data, steps in plan:
+        losses = []
+        for progress in train(checkpoint, SetSampler(data, stage_config, stage), steps=steps):
+            losses.append(progress.loss)
+            yield progress
+        curves[stage] = _thin(losses)
+    checkpoint.card = _card(checkpoint, screen, side, time.perf_counter() - began, curves, stores[0])
+    yield checkpoint
+
+
+def _thin(losses: list[float], points: int = 60) -> dict[str, list[float]]:
+    """A loss curve as `points` means of neighbouring steps."""
+    parts = np.array_split(np.array(losses), min(points, len(losses)))
+    ends = np.cumsum([len(p) for p in parts])
+    return {"step": [int(e) for e in ends], "nats_per_gene": [round(float(p.mean()), 4) for p in parts]}
+
+
+def _card(checkpoint: Checkpoint, screen: ad.AnnData, side: np.ndarray, seconds: float, curves: dict[str, Any],
+          store: TokenStore) -> dict[str, Any]:
+    tested = screen[(side == "held_out") | (screen.obs["target_gene"] == "non-targeting").to_numpy()]
+    held_out = TokenStore.from_adata(tested, checkpoint.tokenizer, checkpoint.vocabulary)
+    quiet = replace(checkpoint.config.finetune, control_share=0.0, target_dropout=0.0, perturbation_dropout=0.0)
+    shares = (0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+    curve = validation_curve(checkpoint, SetSampler(held_out, quiet), n_batches=16, shares=shares)
+    facts = dict(screen.uns["screen"])
+    return {
+        "cdt_lite": __version__, "torch": torch.__version__, "threads": torch.get_num_threads(),
+        "machine": f"{platform.system()} {platform.machine()}, CPU", "seconds": round(seconds),
+        "seed": checkpoint.seed, "preset": checkpoint.config.name,
+        "screen": {k: str(facts[k]) for k in ("name", "version", "licence", "attribution", "sha256") if k in facts},
+        "cells": {name: int((side == name).sum()) for name in sorted(set(side))}, "data": [store.digest()],
+        "unseen_targets": sorted({str(t) for t in screen.obs["target_gene"][side == "unseen"]}),
+        "held_out": sorted({f"{t} in {b}" for t, b in zip(screen.obs["target_gene"][side == "held_out"],
+                                                          screen.obs["batch"][side == "held_out"], strict=True)}),
+        "curves": curves, "held_out_curve": {"share_hidden": list(shares), "nats_per_gene": curve.round(4).tolist()},
+        "limits": "Made for teaching. Knockouts of one cell line on one panel; an unseen target is predicted as the "
+                  "average perturbation.",
+    }
+
+
+def save_capsule(checkpoint: Checkpoint, folder: str | Path) -> Path:
+    """Writes a capsule. Raises CDTError when it is larger than 2 MB."""
+    folder = checkpoint.save(folder, half=True)
+    size = sum(f.stat().st_size for f in folder.iterdir())
+    if size > MAX_BYTES:
+        raise CDTError(f"the capsule in {folder} has {size:,} bytes, more than {MAX_BYTES:,}: too large to travel.")
+    return folder
+
+
+def load_capsule(screen: ad.AnnData, preset: str = "lite") -> Checkpoint:
+    """Loads the capsule that ships for a screen.
+
+    Raises:
+        CDTError: There is none, or it was made for another panel; the message says which command makes it.
+    """
+    folder, name = capsule_folder(screen, preset), screen.uns["screen"]["name"]
+    remedy = f"Make it with: cdt-lite capsule --screen {name}"
+    if not (folder / "checkpoint.json").is_file():
+        raise CDTError(f"no capsule for the screen {name!r} yet. {remedy}")
+    capsule = Checkpoint.load(folder)
+    if capsule.panel != list(screen.var_names):
+        raise CDTError(f"the capsule in {folder.name} was made for another panel than this {name!r} "
+                       f"(by cdt_lite {capsule.card.get('cdt_lite', 'unknown')}). {remedy}")
+    return capsule

@@ -1,0 +1,84 @@
+"""What is installed, what will run, and how fast: lines to paste into a bug report."""
+
+import os
+import platform
+import shutil
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+from cdt_lite import __version__
+from cdt_lite.capsule import CAPSULES
+from cdt_lite.checkpoint import Checkpoint
+from cdt_lite.config import Config
+from cdt_lite.data import SetSampler, TokenStore
+from cdt_lite.errors import CDTError
+from cdt_lite.prediction import predict
+from cdt_lite.screens import load_screen
+from cdt_lite.simulate import simulate_screen
+from cdt_lite.teach import peak_memory, profile_name
+from cdt_lite.training import start, train
+
+PACKAGES = ("torch", "numpy", "anndata", "scanpy", "rdata", "safetensors", "jupyterlab", "ipywidgets", "matplotlib",
+            "seaborn", "graphviz", "graphviz-pure", "cell-eval")
+
+
+def report() -> list[str]:
+    """Returns the lines of `cdt-lite doctor`: versions, device, profile, which screen and capsules are at hand."""
+    lines = [f"cdt_lite {__version__}, Python {sys.version.split()[0]}, {platform.system()} {platform.machine()}",
+             f"cores {os.cpu_count()}, torch threads {torch.get_num_threads()}"]
+    for package in PACKAGES:
+        try:
+            lines.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            lines.append(f"{package} is not installed")
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none: models run on the CPU in fp32"
+    lines += [f"GPU: {gpu}", f"dot: {'on PATH' if shutil.which('dot') else 'not on PATH; graphviz-pure draws instead'}",
+              f"profile: {profile_name()}"]
+    try:
+        screen = load_screen("papalexi2021")
+        lines.append(f"papalexi2021: at hand, {screen.n_obs:,} cells x {screen.n_vars} genes")
+    except CDTError as error:
+        lines.append(f"papalexi2021: not at hand ({error}); the notebooks will use the simulated screen")
+    found = sorted(p.parent.name for p in CAPSULES.glob("*/checkpoint.json"))
+    return [*lines, f"capsules: {', '.join(found) or 'none; make one with cdt-lite capsule'}"]
+
+
+def bench(config: Config, device: str, n_genes: int = 0, steps: int = 8) -> dict[str, Any]:
+    """Measures training and sampling speed and peak memory of a preset on this device, on simulated cells.
+
+    Args:
+        config: The preset; its batch sizes are used as they are.
+        device: "cpu" or "cuda".
+        n_genes: Genes a cell; 0 takes the preset's panel (v1 can only have its own).
+        steps: Training steps that are timed, after two to warm up.
+
+    Returns:
+        training_cells_per_second, sampling_cells_per_second, peak_memory_gb, and what was measured.
+    """
+    n_genes = n_genes or config.model.n_genes
+    screen = simulate_screen(n_genes=n_genes, n_targets=8, n_cells=1000, seed=0)
+    checkpoint = start(config, screen)
+    store = TokenStore.from_adata(screen, checkpoint.tokenizer, checkpoint.vocabulary)
+    marks = []
+    for _ in train(checkpoint, SetSampler(store, config.finetune), steps=steps + 2, device=device):
+        if device == "cuda":
+            torch.cuda.synchronize()
+        marks.append(time.perf_counter())
+    seconds = (marks[-1] - marks[1]) / steps
+    sampled = _sampling_speed(checkpoint, screen, device, n_cells=32)
+    peak = torch.cuda.max_memory_allocated() / 1e9 if device == "cuda" else peak_memory()
+    return {"preset": config.name, "device": device, "threads": torch.get_num_threads(), "n_genes": n_genes,
+            "batch_cells": config.finetune.batch_size, "precision": config.finetune.precision,
+            "training_cells_per_second": round(config.finetune.batch_size / seconds, 2),
+            "sampling_cells_per_second": round(sampled, 2), "sampling_steps": config.diffusion.sampling_steps,
+            "peak_memory_gb": round(peak, 3)}
+
+
+def _sampling_speed(checkpoint: Checkpoint, screen: Any, device: str, n_cells: int) -> float:
+    began = time.perf_counter()
+    predict(checkpoint, screen, "non-targeting", sign=0, n_cells=n_cells, device=device)
+    return n_cells / (time.perf_counter() - began)
