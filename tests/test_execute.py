@@ -1,0 +1,70 @@
+"""tools/execute.py: runs notebooks, names what is wrong, leaves tracked files alone unless all is well."""
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from tools import execute
+
+
+def write(folder, name, *sources):
+    notebook = new_notebook(cells=[new_markdown_cell("# a title"), *map(new_code_cell, sources)])
+    nbformat.write(notebook, folder / f"{name}.ipynb")
+    return folder / f"{name}.ipynb"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(execute, "ROOT", tmp_path)
+    monkeypatch.setattr(execute, "OUTPUT", tmp_path / "output")
+    (tmp_path / "output").mkdir()
+    (tmp_path / "notebooks").mkdir()
+    return tmp_path / "notebooks"
+
+
+def test_a_good_notebook_is_written_back_cleaned_and_measured(folder):
+    path = write(folder, "00_good", "x = bytearray(300_000_000)", "import time\ntime.sleep(0.6)\nlen(x)")
+    report = execute.run_one(path, write=True)
+    assert report.problems == [] and not report.failed
+    assert 300 < report.peak_mb < 1000 and 0.6 < report.seconds < 60 and report.cells == 2
+    notebook = nbformat.read(path, as_version=4)
+    assert [cell.execution_count for cell in notebook.cells[1:]] == [1, 2]
+    assert notebook.metadata.kernelspec.name == "python3" and "version" not in notebook.metadata.language_info
+    assert all("execution" not in cell.metadata for cell in notebook.cells)
+
+
+def test_the_first_failing_cell_ends_the_series_and_what_remained_is_named(folder, capsys):
+    names = ["00_stderr", "01_fails", "02_after"]
+    paths = [
+        write(folder, names[0], "import sys\nprint('a warning', file=sys.stderr)"),
+        write(folder, names[1], "a = 1", "a / 0", "print('never')"),
+        write(folder, names[2], "1"),
+    ]
+    reports, remained = execute.run_all(paths, write=False)
+    assert [report.name for report in reports] == names[:2] and remained == paths[2:]
+    assert reports[0].problems == ["code cell 1 wrote to stderr: a warning"] and not reports[0].failed
+    assert reports[1].failed and "code cell 2 failed with ZeroDivisionError" in reports[1].problems[0]
+    assert "a / 0" in capsys.readouterr().out
+    assert "1 problem(s)" in execute.table(reports)
+
+
+def test_a_tracked_notebook_that_shows_a_path_is_not_overwritten(folder):
+    path = write(folder, "00_path", "import os\nprint(os.getcwd())")
+    before = path.read_bytes()
+    assert execute.run_one(path, write=True).problems == ["code cell 1 shows a path of this machine"]
+    assert path.read_bytes() == before and (execute.OUTPUT / path.name).exists()
+    assert execute.run_one(path, write=False).problems == []  # a learner's own copy may
+
+
+def test_cleaning_keeps_pictures_and_takes_out_times_and_live_widgets():
+    cell = new_code_cell("1", metadata={"execution": {"iopub.execute_input": "2026"}, "tags": ["keep"]})
+    picture = new_output("display_data", {"image/png": "AAAA", "text/plain": "<Figure>"})
+    widget = new_output("display_data", {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "0%"})
+    cell.outputs = [picture, widget]
+    notebook = new_notebook(
+        cells=[cell], metadata={"widgets": {"state": {}}, "kernelspec": {"name": "mine", "display_name": "Mine"}}
+    )
+    execute.clean(notebook)
+    assert notebook.cells[0].outputs == [picture]
+    assert notebook.cells[0].metadata == {"tags": ["keep"]}
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
