@@ -64,7 +64,7 @@ def make_capsule(screen: ad.AnnData, config: Config, *, pretrain_steps: int, fin
     yield checkpoint
 
 
-def _thin(losses: list[float], points: int = 60) -> dict[str, list[float]]:
+def _thin(losses: list[float], points: int = 60) -> dict[str, list]:
     """A loss curve as `points` means of neighbouring steps."""
     parts = np.array_split(np.array(losses), min(points, len(losses)))
     ends = np.cumsum([len(p) for p in parts])

@@ -1,0 +1,272 @@
+"""The figure folder: every file of the original document, made from the live model, its numbers computed."""
+
+import json
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from io import BytesIO, StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from cdt_lite import accounting as count
+from cdt_lite import plots, sketch
+from cdt_lite.checkpoint import write_atomically
+from cdt_lite.config import Config
+from cdt_lite.diagrams import DIAGRAMS
+from cdt_lite.errors import CDTError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from cdt_lite.checkpoint import Checkpoint
+
+GB = 1e9
+CARDS = (8, 16, 24, 80, 141)
+MODES = {"fused, fp32": (True, False), "fused, bf16": (True, True), "naive, fp32": (False, False), "naive, bf16": (False, True)}
+
+
+def make_figures(config: Config, out: str | Path, capsule: "Checkpoint | None" = None, screen: "AnnData | None" = None
+                 ) -> list[Path]:
+    """Writes the whole figure folder and returns the files, in the order of its README.
+
+    Args:
+        config: The preset to draw; only names and shapes of its model are made, never its weights.
+        out: Folder, made if need be.
+        capsule: A trained model: adds its attention, and its denoising of a real cell.
+        screen: The cells to show it on.
+
+    Raises:
+        CDTError: The folder cannot be written.
+    """
+    folder = Folder(Path(out))
+    plots.use_style()
+    folder.text("model_config.json", json.dumps(config_table(config) | {"everything": config.to_dict()}, indent=1) + "\n")
+    folder.text("model_config.txt", table(f"Model configuration: {config.name}", {k: str(v) for k, v in config_table(config).items()}))
+    measured: dict[str, Any] = {}
+    if capsule is not None and screen is not None:
+        from cdt_lite.measured import measured_panels
+        measured = measured_panels(capsule, screen)
+    for name, draw in DIAGRAMS.items():
+        folder.diagram(draw(config), measured.get(name))
+    for name, draw_chart in CHARTS.items():
+        figure, data, text = draw_chart(config)
+        folder.chart(name, figure, data)
+        folder.text(f"{name}.txt", text)
+    if "denoising" in measured:
+        folder.bytes("denoising.gif", measured["denoising"])
+    from cdt_lite.guide import guide
+    folder.text("README.md", guide(config, folder.alts, bool(measured)))
+    return folder.files
+
+
+class Folder:
+    """Where the figures go; remembers what was written, and the alt text of each figure.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        CDTError: It cannot be made or written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.files, self.alts = path, [], {}  # type: Path, list[Path], dict[str, str]
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            write_atomically(path / ".writable", b"")
+            (path / ".writable").unlink()
+        except OSError as error:
+            raise CDTError(f"cannot write figures into {path} ({error.strerror}): choose another folder with --out.") from error
+        try:
+            sketch.binary()
+            self.can_draw = True
+        except CDTError as error:
+            warnings.warn(f"{error} Only DOT and JSON of the diagrams are written.", stacklevel=3)
+            self.can_draw = False
+
+    def bytes(self, name: str, content: bytes) -> None:
+        """Writes one file."""
+        write_atomically(self.path / name, content)
+        self.files.append(self.path / name)
+
+    def text(self, name: str, content: str) -> None:
+        """Writes one text file."""
+        self.bytes(name, content.encode())
+
+    def diagram(self, drawn: sketch.Diagram, panel: "Panel | None" = None) -> None:
+        """Writes a diagram as SVG, PNG, DOT and JSON, with a measured panel under it if there is one."""
+        alt, data = drawn.alt, drawn.data
+        if panel is not None:
+            alt, data = f"{alt} Below: {panel[1]}", data | {"measured": panel[2]}
+        self.alts[drawn.name] = alt
+        if self.can_draw:
+            below = [panel[0]] if panel is not None else []
+            svgs = [sketch.render(drawn, "svg").decode(), *(svg_of(figure) for figure in below)]
+            pngs = [sketch.render(drawn, "png"), *(png_of(figure) for figure in below)]
+            self.bytes(f"{drawn.name}.svg", sketch.with_text(sketch.stack_svg(svgs), drawn.title, alt).encode())
+            self.bytes(f"{drawn.name}.png", sketch.small_png(sketch.stack_png(pngs)))
+        self.text(f"{drawn.name}.dot", drawn.dot)
+        self.text(f"{drawn.name}.json", json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+
+    def chart(self, name: str, figure: Figure, data: dict[str, Any]) -> None:
+        """Writes a chart as SVG, PNG and JSON."""
+        self.alts[name] = data["alt"]
+        self.bytes(f"{name}.svg", sketch.with_text(svg_of(figure), data["title"], data["alt"]).encode())
+        self.bytes(f"{name}.png", sketch.small_png(png_of(figure)))
+        self.text(f"{name}.json", json.dumps({"name": name, **data}, indent=1) + "\n")
+        plt.close(figure)
+
+
+Panel = tuple[Figure, str, dict[str, Any]]  # a figure, its alt text, its data
+
+
+def svg_of(figure: Figure) -> str:
+    """Returns a figure as SVG without a date, the same for the same data."""
+    out = StringIO()
+    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    return out.getvalue()
+
+
+def png_of(figure: Figure) -> bytes:
+    """Returns a figure as PNG at 200 dpi."""
+    out = BytesIO()
+    figure.savefig(out, format="png", dpi=200, metadata={"Software": None})
+    return out.getvalue()
+
+
+def config_table(config: Config) -> dict[str, Any]:
+    """Returns the configuration under the original document's own names."""
+    m, d, f = config.model, config.diffusion, config.finetune
+    names = ("dim", "n_head", "n_layer", "ffn_mult", "vocab_size", "n_genes", "n_total_genes", "gene_embed_dim",
+             "perturb_sign_dim", "perturb_magnitude_dim", "magnitude_clip", "control_set_encoder_layers",
+             "control_set_dim_hidden", "control_set_dim_out", "n_timesteps")
+    return {"preset": config.name, **{name: getattr(m, name) for name in names}, "mask_ratio": d.mask_ratio,
+            "schedule": "cosine" if d.sampler == "v1" else d.sampling_schedule, "batch_size": f.batch_size,
+            "learning_rate": f.learning_rate, "weight_decay": f.weight_decay, "warmup_steps": f.warmup_steps,
+            "pretrain_epochs": config.pretrain.epochs, "finetune_epochs": f.epochs, "log_interval": f.log_interval,
+            "checkpoint_interval": f.checkpoint_interval}
+
+
+def table(title: str, values: Mapping[str, Any], total: str = "") -> str:
+    """Returns a plain text table; numbers get separators, their share of the total, and the total where one is named."""
+    whole = sum(values.values()) if total else 0
+    out = [title, "-" * len(title)]
+    for name, value in values.items():
+        shown = f"{value:,}" if isinstance(value, int) else f"{value:,.3f}" if isinstance(value, float) else value
+        out.append(f"{name:32s} {shown:>18s}" + (f"  {value / whole:6.1%}" if whole else ""))
+    return "\n".join([*out, *([f"{total:32s} {whole:>18,}"] if total else [])]) + "\n\n"
+
+
+def parameter_breakdown(config: Config) -> tuple[Figure, dict[str, Any], str]:
+    """Draws where the parameters are, and the document's two totals beside the module's own."""
+    parts = count.parameters_by_part(config)
+    totals = {"document, headline": count.nominal_parameters(config), "document, breakdown": count.document_breakdown(config),
+              "the module itself": parts}
+    figure, axes = plots.grid(2, 1, (10, 9.5), height_ratios=[1.6, 1])
+    largest = dict(sorted(parts.items(), key=lambda item: -item[1]))
+    plots.bars(largest, axes[0], "million parameters", 1e6)
+    axes[0].set_title(f"{sum(parts.values()):,} parameters, by part")
+    grouped = {name: _grouped(terms) for name, terms in totals.items()}
+    plots.stacked(grouped, axes[1], "million parameters", 1e6)
+    axes[1].set_title("Three totals, and which terms they hold")
+    sums = {name: sum(terms.values()) for name, terms in totals.items()}
+    alt = plots.alt_text("Parameters by part", largest) + " " + plots.alt_text("Totals", sums)
+    text = "".join(table(name, terms, "total") for name, terms in totals.items())
+    return figure, {"title": "Parameters by part, and three totals", "alt": alt, "terms": totals, "totals": sums}, text
+
+
+def _grouped(terms: Mapping[str, int]) -> dict[str, int]:
+    """Sums terms into what the three totals have in common."""
+    found = dict.fromkeys(("transformer blocks", "gene table", "position embedding", "control-set encoder", "condition", "the rest"), 0)
+    blocks = ("transformer layers", "self-attention", "cross-attention", "FFN", "block norms", "block adaLN offsets")
+    same = {"gene embedding": "gene table", **dict.fromkeys(blocks, "transformer blocks"), **dict.fromkeys(
+        ("conditioning projection", "magnitude MLP", "sign embedding", "time MLP", "time embedding", "depth MLP",
+         "adaLN modulation", "no / unknown target"), "condition")}
+    for name, value in terms.items():
+        group = same.get(name, name)
+        found[group if group in found else "the rest"] += value
+    return {name: value for name, value in found.items() if value}
+
+
+def computational_analysis(config: Config) -> tuple[Figure, dict[str, Any], str]:
+    """Draws operations by part, their growth with genes, memory by batch, and the roofline."""
+    flops, figure_axes = count.flops_by_part(config), plots.grid(2, 2, (12, 9.5))
+    figure, axes = figure_axes
+    shown = {name: value for name, value in flops.items() if value > 0.0005 * sum(flops.values())}
+    plots.bars(shown, axes[0, 0], "GFLOP a cell, forward", 1e9)
+    axes[0, 0].set_title(f"{sum(flops.values()) / 1e9:,.2f} GFLOP, by part")
+    growth = _growth(config)
+    plots.lines(growth.pop("genes"), growth, axes[0, 1], "genes", "GFLOP a cell, forward")
+    axes[0, 1].set_title("Attention is quadratic in genes")
+    memory = _memory(config)
+    plots.lines(memory["cells"], {k: v for k, v in memory.items() if k != "cells"}, axes[1, 0], "cells in a training step", "GB",
+                dashed=[name for name in memory if "naive" in name])
+    for card in CARDS:
+        axes[1, 0].axhline(card, color=plots.PALETTE["other"], lw=0.6, zorder=0)
+        axes[1, 0].text(1, card, f"{card} GB", fontsize=8, va="bottom")
+    axes[1, 0].set_title("Memory of training (computed)")
+    points = _intensities(config)
+    ceilings = {name: count.ACCELERATORS[name][:2] for name in ("H200", "A100 80GB", "L4")}
+    plots.roofline(points, ceilings, axes[1, 1])
+    axes[1, 1].legend(fontsize=8, loc="lower right")
+    axes[1, 1].set_title("Roofline of each part, 32 cells")
+    gflop = {name: round(value / 1e9, 3) for name, value in flops.items()}
+    alt = plots.alt_text("GFLOP a cell by part", gflop) + " " + plots.alt_text(
+        "Memory of training 32 cells, GB", {name: memory[name][memory["cells"].index(32)] for name in MODES})
+    data = {"title": "Operations, memory and time", "alt": alt, "flops": flops, "memory_gb": memory, "largest_batch": _fits(config)}
+    return figure, data, _analysis_text(config, flops, data)
+
+
+def _growth(config: Config) -> dict[str, list[float]]:
+    genes = [250, 500, 1000, 2000, 4000, 8000, 16000]
+    by_size = [count.flops_by_part(replace(config.model, n_genes=g), g) for g in genes]
+    attention = [f["self-attention QK^T and AV"] / 1e9 for f in by_size]
+    return {"genes": genes, "self-attention QK^T and AV": attention,
+            "everything else": [sum(f.values()) / 1e9 - a for f, a in zip(by_size, attention, strict=True)]}
+
+
+def _memory(config: Config) -> dict[str, list[Any]]:
+    cells = [2, 32, 128, 512]
+    return {"cells": cells, **{name: [round(sum(count.memory(config, n, *mode).values()) / GB, 2) for n in cells]
+                               for name, mode in MODES.items()}}
+
+
+def _fits(config: Config) -> dict[str, dict[str, int]]:
+    return {name: {f"{card} GB": count.largest_batch(config, card, *mode) for card in CARDS} for name, mode in MODES.items()}
+
+
+def _intensities(config: Config, cells: int = 32) -> dict[str, tuple[float, float]]:
+    """Returns (FLOP per byte, share of all FLOPs) of the parts that do a thousandth of the work or more."""
+    listed = count.products(config, n_sets=cells)
+    total, found = sum(p.flops for p in listed), {}
+    for part in dict.fromkeys(p.part for p in listed):
+        own = [p for p in listed if p.part == part]
+        flops = sum(p.flops for p in own)
+        if flops > 0.001 * total:
+            found[part] = (flops / sum(p.bytes for p in own), flops / total)
+    return found
+
+
+def _analysis_text(config: Config, flops: dict[str, int], data: dict[str, Any]) -> str:
+    listed = {f"{p.part}: {p.name}": p for p in count.products(config, n_sets=32)}
+    law, error = count.activation_law(config)
+    steps = {name: f"{1e3 * count.step_seconds(config, name)[1]:.1f} ms" for name in count.ACCELERATORS}
+    hours = {name: count.plan_hours(config, name, 1_000_000, 200_000) for name in count.ACCELERATORS}
+    return "".join([
+        table("FLOPs of one cell, forward", flops, "total"),
+        table("FLOPs of one cell, training", {"3 x forward": count.training_flops(config),
+                                              "exact, MATH kernel": count.training_flops(config, exact=True)}),
+        table("Document's formula at batch 32", count.document_flops(config), "total"),
+        table("FLOP per byte of each product, 32 cells", {n: p.flops / p.bytes for n, p in listed.items() if p.flops}),
+        *(table(f"Bytes of training 32 cells: {name}", count.memory(config, 32, *mode), "total") for name, mode in MODES.items()),
+        table(f"Activations (fused, fp32): a + b G + B (c + d G + e G^2), error {error:.1e}", dict(zip("abcde", law, strict=True))),
+        *(table(f"Largest batch: {name}", fits) for name, fits in data["largest_batch"].items()),
+        table("Least time of a training step, 32 cells (computed)", steps),
+        table("Hours of the plan, 1,000,000 and 200,000 cells", hours)])
+
+
+CHARTS: dict[str, Callable[[Config], tuple[Figure, dict[str, Any], str]]] = {
+    "parameter_breakdown": parameter_breakdown, "computational_analysis": computational_analysis}

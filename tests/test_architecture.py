@@ -1,0 +1,93 @@
+"""The house rules that a script can hold: who may import whom, how long a file may be, what an import costs."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "cdt_lite"
+FILES = sorted(PACKAGE.glob("*.py"))
+EDGES = {
+    "errors": "", "config": "errors", "vocabulary": "config errors", "tokenizer": "config errors", "layers": "",
+    "conditioning": "config errors layers", "control_set": "config layers",
+    "model": "conditioning config control_set errors layers tokenizer", "diffusion": "config errors",
+    "checkpoint": "config errors model tokenizer vocabulary",
+    "data": "conditioning config errors tokenizer vocabulary", "simulate": "errors", "screens": "errors simulate",
+    "training": "__init__ checkpoint config data diffusion errors model vocabulary",
+    "prediction": "__init__ checkpoint conditioning config data diffusion errors training",
+    "metrics": "errors", "baselines": "errors metrics", "scoring": "baselines errors metrics",
+    "summary": "baselines errors metrics scoring", "evaluation": "baselines errors metrics scoring summary",
+    "capsule": "__init__ checkpoint config data errors screens simulate training",
+}
+FREE = {"__init__", "accounting", "diagrams", "plots", "figures", "teach", "doctor", "cli"}  # they may import any room
+
+
+def imports(path: Path) -> set[str]:
+    """The modules of ours that a file imports when it is loaded (not inside functions or for type checkers)."""
+    found = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and node.module == "cdt_lite":
+            submodules = {p.stem for p in FILES}
+            found |= {a.name if a.name in submodules else "__init__" for a in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cdt_lite."):
+            found.add(node.module.split(".")[1])
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_rooms_import_only_what_they_may(path):
+    if path.stem in FREE:
+        return
+    assert path.stem in EDGES, f"a new room: say in EDGES what {path.stem} may import"
+    assert imports(path) <= set(EDGES[path.stem].split())
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_files_and_functions_stay_short(path):
+    source = path.read_text(encoding="utf-8")
+    assert source.count("\n") <= 300
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef):
+            documentation = node.body[0] if ast.get_docstring(node) else None
+            text = documentation.end_lineno - documentation.lineno + 1 if documentation else 0
+            assert node.end_lineno - node.lineno + 1 - text <= 40, node.name
+            assert node.args.kwarg is None, f"{node.name} passes keyword arguments through unseen"
+
+
+def code_lines(path: Path) -> int:
+    """Lines that hold code: no blank ones, no comments, no docstrings."""
+    source = path.read_text(encoding="utf-8")
+    documented = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
+            documented |= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+    return sum(1 for i, line in enumerate(source.splitlines(), 1)
+               if i not in documented and line.strip() and not line.strip().startswith("#"))
+
+
+def test_the_package_stays_small():
+    assert sum(map(code_lines, FILES)) < 3500
+
+
+def test_only_the_edges_print():
+    for path in FILES:
+        calls = [n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+                 if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id == "print"]
+        assert not calls or path.stem in {"cli", "teach"}, path.name
+
+
+def test_importing_the_package_imports_neither_torch_nor_scanpy():
+    code = "import sys, cdt_lite; print(sorted({'torch', 'scanpy', 'anndata'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_the_surface_is_small_and_all_of_it_is_there():
+    import cdt_lite
+
+    assert len(cdt_lite.__all__) <= 20
+    for name in cdt_lite.__all__:
+        assert getattr(cdt_lite, name).__doc__ or name == "PRESETS"
+    with pytest.raises(AttributeError, match="no attribute 'cdt'"):
+        cdt_lite.cdt  # noqa: B018

@@ -1,0 +1,69 @@
+import json
+from dataclasses import replace
+
+import pytest
+from helpers import tiny
+
+from cdt_lite import capsule
+from cdt_lite.checkpoint import Checkpoint
+from cdt_lite.errors import CDTError
+from cdt_lite.simulate import simulate_screen
+from cdt_lite.training import Progress
+
+SHIPPED = sorted(p.parent for p in capsule.CAPSULES.glob("*/checkpoint.json"))
+
+
+@pytest.fixture(scope="module")
+def made():
+    screen = simulate_screen(n_genes=64, n_targets=8, n_cells=900, seed=3)
+    config = tiny(n_total_genes=2000)
+    items = list(capsule.make_capsule(screen, config, pretrain_steps=4, finetune_steps=3))
+    return screen, items
+
+
+def test_a_capsule_is_made_of_both_stages_and_carries_its_card(made):
+    screen, items = made
+    assert [i.stage for i in items[:-1]] == ["pretrain"] * 4 + ["finetune"] * 3
+    assert all(isinstance(i, Progress) for i in items[:-1])
+    card = items[-1].card
+    assert {"cdt_lite", "torch", "seconds", "seed", "screen", "cells", "data", "unseen_targets", "held_out", "curves",
+            "held_out_curve", "limits"} <= set(card)
+    assert sum(card["cells"].values()) == screen.n_obs
+    assert not set(card["unseen_targets"]) & set(items[-1].trained_targets)
+    assert all(t in items[-1].vocabulary for t in card["unseen_targets"])
+
+
+def test_pretraining_reads_three_files_with_other_panels(made):
+    files = capsule.pretraining_cells(made[0])
+    assert len({tuple(f.var_names) for f in files}) == 3
+
+
+def test_a_capsule_goes_to_disk_and_back(made, tmp_path, monkeypatch):
+    screen, items = made
+    monkeypatch.setattr(capsule, "CAPSULES", tmp_path)
+    with pytest.raises(CDTError, match="cdt-lite capsule"):
+        capsule.load_capsule(screen)
+    capsule.save_capsule(items[-1], capsule.capsule_folder(screen))
+    assert capsule.load_capsule(screen).card == json.loads(json.dumps(items[-1].card))
+    with pytest.raises(CDTError, match="another panel"):
+        capsule.load_capsule(screen[:, :10])
+
+
+def test_a_capsule_too_large_to_travel_is_refused(made, tmp_path, monkeypatch):
+    monkeypatch.setattr(capsule, "MAX_BYTES", 1000)
+    with pytest.raises(CDTError, match="too large"):
+        capsule.save_capsule(made[1][-1], tmp_path)
+
+
+def test_some_capsules_ship():
+    assert SHIPPED
+
+
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda p: p.name)
+def test_shipped_capsules_are_whole_small_and_describe_themselves(folder):
+    found = Checkpoint.load(folder)
+    assert sum(f.stat().st_size for f in folder.iterdir()) <= capsule.MAX_BYTES
+    assert found.stage == "finetune" and found.card["seconds"] > 0 and found.card["screen"]["licence"]
+    curve = found.card["held_out_curve"]["nats_per_gene"]
+    assert max(curve) < 1.5  # of the log(63) = 4.1 nats that knowing nothing costs
+    assert replace(found.config, name="lite").model.dim == 64

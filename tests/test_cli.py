@@ -1,0 +1,93 @@
+import json
+import signal
+import subprocess
+import sys
+
+import anndata as ad
+import pytest
+
+from cdt_lite.cli import main
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """A little simulated screen on disk, and an empty folder to work in."""
+    from cdt_lite.simulate import simulate_screen
+
+    monkeypatch.chdir(tmp_path)
+    simulate_screen(n_genes=64, n_targets=8, n_cells=900, seed=3).write_h5ad("screen.h5ad")
+    return tmp_path
+
+
+def test_account_prints_the_two_counts_as_json(capsys):
+    assert main(["account", "--preset", "v1", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["nominal_parameters"] == 24_752_265 and result["parameters"] == 27_374_473
+    assert sum(result["parameters_by_part"].values()) == 27_374_473
+    assert sum(result["flops_by_part"].values()) == result["flops_forward_per_cell"]
+    assert result["flops_forward_per_cell"] == pytest.approx(128.08e9, rel=1e-3)
+
+
+def test_account_in_words(capsys):
+    assert main(["account", "--preset", "lite"]) == 0
+    assert "parameters_by_part" in capsys.readouterr().out
+
+
+def test_an_unknown_preset_is_one_line_and_status_2(capsys):
+    assert main(["account", "--preset", "v2"]) == 2
+    assert "there is no preset 'v2'" in capsys.readouterr().err
+
+
+def test_doctor_names_versions_device_and_screen(capsys):
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    for word in ("cdt_lite", "torch", "Python", "GPU", "dot:", "profile", "papalexi2021", "capsules"):
+        assert word in out
+
+
+def test_bench_reports_speed_and_memory(capsys):
+    assert main(["bench", "--preset", "lite", "--genes", "64"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["training_cells_per_second"] > 0 and result["sampling_cells_per_second"] > 0
+    assert 0 < result["peak_memory_gb"] < 24
+
+
+def test_the_whole_pipeline(small, capsys):
+    common = ["--screen", "screen.h5ad"]
+    assert main(["pretrain", *common, "--more", "screen.h5ad", "--steps", "3", "--out", "a"]) == 0
+    assert main(["finetune", *common, "--start", "a", "--steps", "3", "--out", "b"]) == 0
+    screen = ad.read_h5ad("screen.h5ad")
+    from cdt_lite.data import named_split
+
+    target = str(screen.obs["target_gene"][named_split(screen) == "held_out"].iloc[0])
+    assert main(["predict", "--checkpoint", "b", *common, "--target", target, "--cells", "40", "--out", "p.h5ad"]) == 0
+    assert ad.read_h5ad("p.h5ad").shape == (40, 64)
+    assert main(["evaluate", *common, "--predicted", "p.h5ad", "--out", "table.csv"]) == 0
+    out = capsys.readouterr().out
+    assert "pearson_delta" in out and (small / "table.csv").read_text().count("\n") > 2
+    assert not list(small.glob(".*part"))
+
+
+def test_bad_input_says_what_to_do(small, capsys):
+    assert main(["predict", "--checkpoint", "nowhere", "--target", "X", "--screen", "screen.h5ad"]) == 2
+    assert "no checkpoint in nowhere" in capsys.readouterr().err
+    assert main(["pretrain", "--screen", "papalexi2022"]) == 2
+    assert "'papalexi2021'" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for a child process")
+def test_ctrl_c_saves_and_the_same_command_resumes(small):
+    command = [sys.executable, "-m", "cdt_lite.cli", "pretrain", "--screen", "screen.h5ad", "--more", "screen.h5ad",
+               "--out", "a"]
+    process = subprocess.Popen([*command, "--steps", "100000"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    seen = b""
+    while b"cells/s" not in seen:  # the bar is moving: training is under way
+        piece = process.stdout.read(1)
+        assert piece, seen.decode()
+        seen += piece
+    process.send_signal(signal.SIGINT)
+    rest = process.communicate(timeout=60)[0].decode()
+    assert process.returncode == 130 and "--resume" in rest, rest
+    step = json.loads((small / "a" / "checkpoint.json").read_text())["step"]
+    again = subprocess.run([*command, "--steps", str(step + 2), "--resume"], capture_output=True, text=True, check=True)
+    assert f"resuming pretrain at step {step}" in again.stdout and f"{step + 2} steps" in again.stdout

@@ -1,0 +1,292 @@
+"""The table of scores: what it must equal, what it must not notice, what it must refuse, and the traps it shows."""
+
+import warnings
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from cdt_lite.baselines import NearestNeighbours
+from cdt_lite.errors import CDTError
+from cdt_lite.evaluation import control_halves, evaluate
+from cdt_lite.metrics import METRICS, log1p_counts
+from cdt_lite.scoring import BatchMeans, Names, read_cells
+
+MEANS = ["mae", "pearson_delta", "systema_pearson", "discrimination_score_l1", "discrimination_score_cosine"]
+
+
+def world(seed=0, targets=("G0", "G1", "G2", "X"), n_cells=60, n_control=160, n_genes=30, strength=1.0, batches="ab",
+          prefix="cell", signs=None):
+    """A screen with planted effects: the same seed is the same cells, another `prefix` the same biology anew."""
+    biology, chance = np.random.default_rng(99), np.random.default_rng([seed, len(prefix)])
+    rate = biology.gamma(1.0, 1.5, n_genes)
+    effects = {t: strength * biology.normal(size=n_genes) * (biology.random(n_genes) < 0.4) for t in targets}
+    signs = signs or [-1] * len(targets)
+    labels = ["non-targeting"] * n_control + [t for t in targets for _ in range(n_cells)]
+    sign = [0] * n_control + [s for s in signs for _ in range(n_cells)]
+    batch = chance.choice(list(batches), len(labels))
+    per_batch = {b: biology.normal(0, 0.3, n_genes) for b in "abc"}
+    log_rate = np.log(rate) + np.array([effects.get(t, np.zeros(n_genes)) for t in labels])
+    log_rate += np.array([per_batch[b] for b in batch]) + chance.normal(0, 0.3, (len(labels), 1))
+    genes = [f"G{i}" for i in range(n_genes)]
+    for i, t in enumerate(labels):
+        for part in t.split("+"):
+            if part in genes:
+                log_rate[i, genes.index(part)] -= 3
+    obs = pd.DataFrame({"target_gene": pd.Categorical(labels), "batch": pd.Categorical(batch),
+                        "sign": np.array(sign, dtype=np.int8)}, index=[f"{prefix}{i}" for i in range(len(labels))])
+    counts = sparse.csr_matrix(chance.poisson(np.exp(log_rate)).astype(np.float32))
+    return ad.AnnData(counts, obs=obs, var=pd.DataFrame(index=genes))
+
+
+def relabelled(cells, target, sign=-1):
+    cells = cells.copy()
+    cells.obs["target_gene"], cells.obs["sign"] = target, np.int8(sign)
+    return cells
+
+
+def quiet(*args, **kwargs):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return evaluate(*args, **kwargs)
+
+
+def of(table, method):
+    return table[table["method"] == method].set_index("target")
+
+
+def test_the_table_has_one_row_per_method_and_target():
+    real, train = world(), world(prefix="train")
+    table = evaluate(real, world(prefix="again"), train=train)
+    assert list(table.columns[:5]) == ["method", "target", "sign", "n_real", "n_predicted"]
+    assert list(table.columns[5:]) == [*METRICS, "pearson_delta_shared"]
+    methods = ["prediction", "control", "perturbed mean", "replicate mean", "linear", "kNN", "ceiling"]
+    assert list(table["method"].unique()) == methods and len(table) == 4 * len(methods)
+    assert table.attrs["notes"] == [] and table.attrs["seed"] == 0
+    controls = train[train.obs["target_gene"] == "non-targeting"]
+    assert table.attrs["target_depth"] == np.median(np.asarray(controls.X.sum(1)))
+    assert of(table, "ceiling")["n_real"].eq(30).all()
+
+
+def test_real_cells_as_their_own_prediction_are_best():
+    real = world()
+    table = of(evaluate(real, real, shared_controls=True), "prediction")
+    for name, metric in METRICS.items():
+        if name == "energy_distance":
+            assert table[name].between(-0.3, 0).all()  # every cell meets itself across the groups
+        else:
+            np.testing.assert_allclose(table[name], metric.best, atol=1e-9, err_msg=name)
+
+
+def test_a_better_prediction_scores_better_and_the_ceiling_is_close_to_a_replicate():
+    real = world(n_cells=120)
+    methods = {"replicate": world(prefix="again", n_cells=120), "half": world(prefix="half", n_cells=120, strength=0.3)}
+    table = evaluate(real, methods, train=world(prefix="train", strength=0.0)).groupby("method").mean(numeric_only=True)
+    for name, metric in METRICS.items():
+        if metric.higher_is_better is not None and not name.startswith("discrimination"):
+            gain = table.loc["replicate", name] - table.loc["half", name]
+            assert (gain > 0) == metric.higher_is_better, name
+    assert table.loc["replicate", "pearson_delta"] > 0.9
+    assert table.loc["ceiling", "pearson_delta"] == pytest.approx(table.loc["replicate", "pearson_delta"], abs=0.05)
+    assert table.loc["ceiling", "mae"] == pytest.approx(table.loc["replicate", "mae"], rel=0.2)
+    assert table.loc["control", "overlap_at_n"] == 0 and np.isnan(table.loc["control", "pearson_delta"])
+
+
+def test_control_cells_as_a_prediction_equal_the_control_row():
+    real = world()
+    _, ours = control_halves(real)
+    predicted = ad.concat([relabelled(ours, t) for t in ("G0", "G1", "G2", "X")])
+    table = evaluate(real, predicted)
+    a, b = of(table, "prediction")[MEANS], of(table, "control")[MEANS]
+    pd.testing.assert_frame_equal(a, b, atol=1e-6)
+    assert b["discrimination_score_cosine"].eq(0.5 + 1 / 8).all()  # no direction: all four tie
+
+
+def test_a_vanished_own_gene_alone_is_no_changed_gene():
+    real = world(targets=("G0", "G1"))
+    _, ours = control_halves(real)
+    X = ours.X.toarray()
+    X[:, 0] = 0
+    silenced = ad.AnnData(sparse.csr_matrix(X), obs=ours.obs, var=ours.var)
+    predicted = ad.concat([relabelled(silenced, "G0"), relabelled(silenced, "G1")])
+    ratio = of(evaluate(real, predicted, metrics=["significant_gene_ratio"]), "prediction")["significant_gene_ratio"]
+    assert ratio["G0"] == 0 < ratio["G1"]  # there, G0 is a finding
+
+
+def test_the_ceiling_is_corrected_to_full_size(monkeypatch):
+    real, options = world(strength=0.3), {"metrics": ["pearson_delta"], "baselines": False}
+    corrected = of(evaluate(real, **options), "ceiling")["pearson_delta"]
+    monkeypatch.setattr("cdt_lite.evaluation.spearman_brown", lambda r: r)
+    half = of(evaluate(real, **options), "ceiling")["pearson_delta"]
+    np.testing.assert_allclose(corrected, 2 * half / (1 + half))
+
+
+def test_control_halves_are_disjoint_and_balanced():
+    real = world()
+    truth, ours = control_halves(real)
+    assert not set(truth.obs_names) & set(ours.obs_names) and truth.n_obs + ours.n_obs == 160
+    for batch in "ab":
+        assert abs((truth.obs["batch"] == batch).sum() - (ours.obs["batch"] == batch).sum()) <= 1
+
+
+def test_same_seed_same_table_and_order_does_not_matter():
+    real, predicted, train, rng = world(), world(prefix="again"), world(prefix="train"), np.random.default_rng(0)
+
+    def shuffled(cells):
+        return cells[rng.permutation(cells.n_obs)][:, rng.permutation(cells.n_vars)].copy()
+
+    first = evaluate(real, predicted, train=train)
+    pd.testing.assert_frame_equal(first, evaluate(shuffled(real), shuffled(predicted), train=shuffled(train)))
+    assert not first.equals(evaluate(real, predicted, train=train, seed=1))
+
+
+def test_shared_control_noise_inflates_a_null_target_and_the_split_does_not():
+    nulls = tuple(f"N{i}" for i in range(40))
+    real = world(targets=nulls, n_cells=25, n_control=40, strength=0.0, batches="a")
+    predicted = world(targets=nulls, n_cells=400, n_control=4, strength=0.0, batches="a", prefix="again")
+    table = quiet(real, predicted, metrics=["pearson_delta"]).groupby("method").mean(numeric_only=True)
+    assert abs(table.loc["prediction", "pearson_delta"]) < 0.12  # 40 targets, but one and the same split
+    assert table.loc["prediction", "pearson_delta_shared"] > 0.4
+    assert table.loc["perturbed mean", "pearson_delta_shared"] > 0.3
+
+
+def test_training_controls_that_the_truth_uses_are_hidden_from_baselines():
+    nulls = tuple(f"N{i}" for i in range(40))
+    screen = world(targets=nulls, n_cells=25, n_control=40, strength=0.0, batches="a")
+    is_control = (screen.obs["target_gene"] == "non-targeting").to_numpy()
+    test = np.isin(screen.obs["target_gene"], nulls[:20])
+    table = quiet(screen[is_control | test], train=screen[~test], metrics=["pearson_delta"], unseen=True)
+    scores = of(table, "perturbed mean")
+    assert scores["pearson_delta"].mean() < 0.15 < 0.3 < scores["pearson_delta_shared"].mean()
+
+
+def test_control_means_are_mixed_like_the_cells_they_serve():
+    real = read_cells(world(), "it", Names("target_gene", "non-targeting", "batch", "sign"))
+    means = BatchMeans(real, real.counts, real.control)
+    a, b = (real.counts[real.control[real.batch[real.control] == x]].toarray().mean(0) for x in "ab")
+    np.testing.assert_allclose(means.mix(np.array(["a", "b", "a", "a"])), 0.75 * a + 0.25 * b, rtol=1e-6)
+
+
+def test_batches_are_not_mistaken_for_effects():
+    real = world(strength=0.0)
+    keep = (real.obs["target_gene"] == "non-targeting") | (real.obs["batch"] == "b")  # all perturbed cells in one batch
+    real = real[keep.to_numpy()]
+    options = {"metrics": ["mae"], "ceiling": False}
+    pooled, matched = (of(evaluate(real, batch_key=key, **options), "control")["mae"].mean() for key in (None, "batch"))
+    assert matched < 0.8 * pooled
+    one_batch = world(prefix="again")
+    one_batch = one_batch[(one_batch.obs["batch"] == "a").to_numpy()]
+    moved, raw = (of(evaluate(world(), one_batch, batch_key=key, **options), "prediction")["mae"].mean()
+                  for key in ("batch", None))
+    assert moved < raw
+
+
+def test_both_signs_of_one_gene_are_two_perturbations():
+    targets = ("G0", "G1", "G0", "G2")
+    real, train = (world(targets=targets, signs=[-1, -1, 1, 1], prefix=p) for p in ("cell", "train"))
+    flipped = (real.obs["sign"] == 1).to_numpy()
+    real.X[flipped] *= 3
+    table = evaluate(real, train=train, metrics=["mae"], baselines=["control", "replicate mean"])
+    keys = table[["method", "target", "sign"]].value_counts()
+    assert len(table) == 12 and keys.max() == 1
+
+
+def test_pairs_get_the_pair_baselines_and_both_genes_are_left_out():
+    targets = ("G0", "G1", "G0+G1")
+    real, train = world(targets=targets), world(targets=targets, prefix="train")
+    table = evaluate(real, train=train, metrics=["mae"], baselines=["additive", "matching mean", "control"])
+    assert list(of(table, "additive").index) == list(of(table, "matching mean").index) == ["G0+G1"]
+    means = pd.DataFrame(1.0, ["G0", "G0+G1"], real.var_names)
+    spiked = means.assign(G0=50.0, G1=50.0)
+    plain, huge = (of(evaluate(real, {"m": m}, metrics=["mae"]), "m")["mae"] for m in (means, spiked))
+    assert plain["G0+G1"] == huge["G0+G1"] and huge["G0"] > plain["G0"] + 1  # G1 counts where G0 alone is perturbed
+
+
+def test_means_alone_are_scored_and_get_cells_as_the_baselines_do():
+    real = world()
+    depth = 60.0
+    log1p = log1p_counts(real.X.toarray(), depth)
+    table = pd.DataFrame({t: log1p[(real.obs["target_gene"] == t).to_numpy()].mean(0) for t in ("G0", "X")}).T
+    table.columns = real.var_names
+    scores = of(evaluate(real, {"means": table}, target_depth=depth), "means")
+    assert list(scores.index) == ["G0", "X"]
+    np.testing.assert_allclose(scores["mae"], 0, atol=1e-6)
+    assert scores["cell_sd_ratio"].between(0.7, 1.3).all() and scores["energy_distance"].lt(0.3).all()
+
+
+def test_few_cells_are_said_and_the_rest_is_reported():
+    real = world()
+    few = np.flatnonzero((real.obs["target_gene"] == "G1").to_numpy())[5:]
+    real = real[np.setdiff1d(np.arange(real.n_obs), few)]
+    with pytest.warns(UserWarning, match=r"fewer than 10 cells for \['G1'\]"):
+        table = evaluate(real, ceiling=False)
+    scores = of(table, "perturbed mean")
+    assert scores.loc["G1", [m for m in METRICS if METRICS[m].needs_cells]].isna().all()
+    assert scores.loc["G1", ["mae", "pearson_delta"]].notna().all()
+    assert scores.loc["G0"].drop("systema_pearson").notna().all()  # that one is undefined for the mean of the others
+    with pytest.warns(UserWarning, match="one perturbation only"):
+        evaluate(real[real.obs["target_gene"].isin(["G0", "non-targeting"]).to_numpy()], baselines=["control"])
+
+
+def test_baselines_can_be_chosen_and_given():
+    real, train = world(), world(prefix="train")
+    vectors = {t: np.eye(4)[i] for i, t in enumerate(("G0", "G1", "G2", "X"))}
+    mine = ["control", NearestNeighbours(1.0, vectors=vectors)]
+    table = evaluate(real, train=train, metrics=["mae"], ceiling=False, baselines=mine)
+    assert list(table["method"].unique()) == ["control", "kNN"]
+    assert evaluate(real, train, baselines=False, ceiling=False, metrics=["mae"])["method"].unique() == ["prediction"]
+
+
+def spoil(cells, **obs):
+    return ad.AnnData(cells.X, obs=cells.obs.assign(**obs), var=cells.var)
+
+
+def spoil_counts(cells, value):
+    cells = cells.copy()
+    cells.X = cells.X.toarray()
+    cells.X[3, 2] = value
+    return cells
+
+
+BAD = {
+    "genes": (lambda r: (r, r[:, :-1]), {}, r"1 missing \['G29'\]"),
+    "gene name": (lambda r: (r, ad.AnnData(r.X, r.obs, r.var.rename(index={"G3": "G3x"}))), {}, "did you mean 'G3'"),
+    "twice": (lambda r: (ad.AnnData(r.X, r.obs, r.var.rename(index={"G3": "G4"})), None), {}, "'G4' twice"),
+    "column": (lambda r: (r, None), {"target_key": "target_genes"}, "did you mean 'target_gene'"),
+    "batch": (lambda r: (r, ad.AnnData(r.X, r.obs.drop(columns="batch"), r.var)), {}, "batch_key and sign_key may be"),
+    "control": (lambda r: (r, None), {"control": "non-targetting"}, "got 0; did you mean 'non-targeting'"),
+    "target": (lambda r: (r, spoil(r, target_gene="G11")), {}, "no cells of target 'G11'.*did you mean"),
+    "no target": (lambda r: (r, spoil(r, target_gene="non-targeting")), {}, "no perturbed cells"),
+    "unlabelled": (lambda r: (spoil(r, target_gene=[None, *r.obs["target_gene"][1:]]), None), {}, "1 cells have no"),
+    "sign": (lambda r: (spoil(r, sign=2), None), {}, "got 2"),
+    "log1p": (lambda r: (r, spoil_counts(r, 0.69)), {}, "raw counts.*got 0.69"),
+    "negative": (lambda r: (spoil_counts(r, -1), None), {}, "raw counts.*got -1"),
+    "nan": (lambda r: (spoil_counts(r, np.nan), None), {}, "raw counts.*got nan"),
+    "names": (lambda r: (ad.concat([r, r]), None), {}, "obs_names_make_unique"),
+    "metric": (lambda r: (r, None), {"metrics": ["maee"]}, "did you mean 'mae'"),
+    "baseline": (lambda r: (r, None), {"baselines": ["liner"]}, "did you mean 'linear'"),
+    "no train": (lambda r: (r, None), {"baselines": ["linear"]}, "pass train="),
+    "taken": (lambda r: (r, {"control": r}), {}, "name of a baseline"),
+    "batch label": (lambda r: (r, spoil(r, batch="c")), {}, "too few control cells in batch 'c'"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Observation names are not unique", "ignore:Variable names are not unique")
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_gets_a_clear_error(case):
+    make, options, message = BAD[case]
+    real, predicted = make(world(targets=("G0", "G1")))
+    with pytest.raises(CDTError, match=message):
+        evaluate(real, predicted, **options)
+
+
+def test_leaks_between_training_and_test_are_refused_by_name():
+    screen = world()
+    with pytest.raises(CDTError, match="60 cells of target 'G0' are in both"):
+        evaluate(screen, train=screen)
+    with pytest.raises(CDTError, match=r"\['G0', 'G1', 'G2', 'X'\] are in the training screen"):
+        evaluate(screen, train=world(prefix="train"), unseen=True)
+    other = world(seed=5)  # the same cell names, but other cells
+    assert len(evaluate(screen, train=other, metrics=["mae"], ceiling=False, baselines=["control"])) == 4
