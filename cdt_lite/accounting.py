@@ -94,7 +94,7 @@ def probe(n_genes: int, n_controls: int = CONTROLS, cells_per_set: int = 1, n_se
 
 def part_of(name: str) -> str:
     """Returns the part of the model that a parameter of this name belongs to."""
-    if name.startswith("blocks."):  # blocks.0.mlp.inner.0.weight -> mlp.inner..., blocks.0.mlp.norm.weight -> block norm
+    if name.startswith("blocks."):  # blocks.0.mlp.inner.0.bias -> mlp.inner.0.bias, blocks.0.mlp.norm.bias -> block norm
         name = name.split(".", 2)[2]
         name = name if ".inner." in name else f"block {name.split('.')[1]}"
     fits = [beginning for beginning in _PARTS if name.startswith(beginning)]

@@ -12,11 +12,12 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from cdt_lite import accounting as count
-from cdt_lite import plots, sketch
+from cdt_lite import measured, plots, sketch
 from cdt_lite.checkpoint import write_atomically
 from cdt_lite.config import Config
 from cdt_lite.diagrams import DIAGRAMS
 from cdt_lite.errors import CDTError
+from cdt_lite.guide import guide
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -45,25 +46,24 @@ def make_figures(config: Config, out: str | Path, capsule: "Checkpoint | None" =
     plots.use_style()
     folder.text("model_config.json", json.dumps(config_table(config) | {"everything": config.to_dict()}, indent=1) + "\n")
     folder.text("model_config.txt", table(f"Model configuration: {config.name}", {k: str(v) for k, v in config_table(config).items()}))
-    measured: dict[str, Any] = {}
+    trained = capsule is not None and screen is not None
+    panels = {"diffusion_process": measured.diffusion_panel(config, capsule, screen)}
     if capsule is not None and screen is not None:
-        from cdt_lite.measured import measured_panels
-        measured = measured_panels(capsule, screen)
+        panels["attention_mechanism"] = measured.attention_panel(capsule, screen)
     for name, draw in DIAGRAMS.items():
-        folder.diagram(draw(config), measured.get(name))
+        folder.diagram(draw(config), panels.get(name))
     for name, draw_chart in CHARTS.items():
         figure, data, text = draw_chart(config)
-        folder.chart(name, figure, data)
-        folder.text(f"{name}.txt", text)
-    if "denoising" in measured:
-        folder.bytes("denoising.gif", measured["denoising"])
-    from cdt_lite.guide import guide
-    folder.text("README.md", guide(config, folder.alts, bool(measured)))
+        folder.chart(name, figure, data, text)
+        plt.close(figure)
+    if capsule is not None and screen is not None:
+        folder.bytes("denoising.gif", measured.denoising_gif(capsule, screen))
+    folder.text("README.md", guide(config, folder.shown, trained))
     return folder.files
 
 
 class Folder:
-    """Where the figures go; remembers what was written, and the alt text of each figure.
+    """Where the figures go; remembers what was written, and what each figure shows.
 
     Args:
         path: The folder.
@@ -73,7 +73,9 @@ class Folder:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.files, self.alts = path, [], {}  # type: Path, list[Path], dict[str, str]
+        self.path, self.can_draw = path, True
+        self.files: list[Path] = []
+        self.shown: dict[str, dict[str, Any]] = {}
         try:
             path.mkdir(parents=True, exist_ok=True)
             write_atomically(path / ".writable", b"")
@@ -82,7 +84,6 @@ class Folder:
             raise CDTError(f"cannot write figures into {path} ({error.strerror}): choose another folder with --out.") from error
         try:
             sketch.binary()
-            self.can_draw = True
         except CDTError as error:
             warnings.warn(f"{error} Only DOT and JSON of the diagrams are written.", stacklevel=3)
             self.can_draw = False
@@ -96,12 +97,15 @@ class Folder:
         """Writes one text file."""
         self.bytes(name, content.encode())
 
-    def diagram(self, drawn: sketch.Diagram, panel: "Panel | None" = None) -> None:
+    def _show(self, name: str, alt: str, rows: list[list[str]]) -> None:
+        files = [path.name for path in self.files if path.stem == name]
+        self.shown[name] = {"alt": alt, "rows": rows, "files": files}
+
+    def diagram(self, drawn: sketch.Diagram, panel: measured.Panel | None = None) -> None:
         """Writes a diagram as SVG, PNG, DOT and JSON, with a measured panel under it if there is one."""
         alt, data = drawn.alt, drawn.data
         if panel is not None:
             alt, data = f"{alt} Below: {panel[1]}", data | {"measured": panel[2]}
-        self.alts[drawn.name] = alt
         if self.can_draw:
             below = [panel[0]] if panel is not None else []
             svgs = [sketch.render(drawn, "svg").decode(), *(svg_of(figure) for figure in below)]
@@ -110,17 +114,15 @@ class Folder:
             self.bytes(f"{drawn.name}.png", sketch.small_png(sketch.stack_png(pngs)))
         self.text(f"{drawn.name}.dot", drawn.dot)
         self.text(f"{drawn.name}.json", json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+        self._show(drawn.name, alt, drawn.table)
 
-    def chart(self, name: str, figure: Figure, data: dict[str, Any]) -> None:
-        """Writes a chart as SVG, PNG and JSON."""
-        self.alts[name] = data["alt"]
+    def chart(self, name: str, figure: Figure, data: dict[str, Any], text: str) -> None:
+        """Writes a chart as SVG, PNG, JSON and text."""
         self.bytes(f"{name}.svg", sketch.with_text(svg_of(figure), data["title"], data["alt"]).encode())
         self.bytes(f"{name}.png", sketch.small_png(png_of(figure)))
         self.text(f"{name}.json", json.dumps({"name": name, **data}, indent=1) + "\n")
-        plt.close(figure)
-
-
-Panel = tuple[Figure, str, dict[str, Any]]  # a figure, its alt text, its data
+        self.text(f"{name}.txt", text)
+        self._show(name, data["alt"], data["rows"])
 
 
 def svg_of(figure: Figure) -> str:
@@ -175,7 +177,9 @@ def parameter_breakdown(config: Config) -> tuple[Figure, dict[str, Any], str]:
     sums = {name: sum(terms.values()) for name, terms in totals.items()}
     alt = plots.alt_text("Parameters by part", largest) + " " + plots.alt_text("Totals", sums)
     text = "".join(table(name, terms, "total") for name, terms in totals.items())
-    return figure, {"title": "Parameters by part, and three totals", "alt": alt, "terms": totals, "totals": sums}, text
+    rows = [["total", "term", "parameters"], *([name, term, f"{value:,}"] for name, terms in totals.items() for term, value in
+                                              [*terms.items(), ("sum", sums[name])])]
+    return figure, {"title": "Parameters by part, and three totals", "alt": alt, "rows": rows, "totals": sums}, text
 
 
 def _grouped(terms: Mapping[str, int]) -> dict[str, int]:
@@ -196,7 +200,7 @@ def computational_analysis(config: Config) -> tuple[Figure, dict[str, Any], str]
     flops, figure_axes = count.flops_by_part(config), plots.grid(2, 2, (12, 9.5))
     figure, axes = figure_axes
     shown = {name: value for name, value in flops.items() if value > 0.0005 * sum(flops.values())}
-    plots.bars(shown, axes[0, 0], "GFLOP a cell, forward", 1e9)
+    plots.bars({name: float(value) for name, value in shown.items()}, axes[0, 0], "GFLOP a cell, forward", 1e9)
     axes[0, 0].set_title(f"{sum(flops.values()) / 1e9:,.2f} GFLOP, by part")
     growth = _growth(config)
     plots.lines(growth.pop("genes"), growth, axes[0, 1], "genes", "GFLOP a cell, forward")
@@ -206,17 +210,20 @@ def computational_analysis(config: Config) -> tuple[Figure, dict[str, Any], str]
                 dashed=[name for name in memory if "naive" in name])
     for card in CARDS:
         axes[1, 0].axhline(card, color=plots.PALETTE["other"], lw=0.6, zorder=0)
-        axes[1, 0].text(1, card, f"{card} GB", fontsize=8, va="bottom")
+        axes[1, 0].annotate(f"{card} GB card", (2, card), fontsize=8, va="bottom", color=plots.SOFT)
     axes[1, 0].set_title("Memory of training (computed)")
     points = _intensities(config)
     ceilings = {name: count.ACCELERATORS[name][:2] for name in ("H200", "A100 80GB", "L4")}
     plots.roofline(points, ceilings, axes[1, 1])
-    axes[1, 1].legend(fontsize=8, loc="lower right")
     axes[1, 1].set_title("Roofline of each part, 32 cells")
     gflop = {name: round(value / 1e9, 3) for name, value in flops.items()}
     alt = plots.alt_text("GFLOP a cell by part", gflop) + " " + plots.alt_text(
         "Memory of training 32 cells, GB", {name: memory[name][memory["cells"].index(32)] for name in MODES})
-    data = {"title": "Operations, memory and time", "alt": alt, "flops": flops, "memory_gb": memory, "largest_batch": _fits(config)}
+    fits = _fits(config)
+    rows = [["part or mode", "GFLOP a cell", *(f"largest batch, {card} GB" for card in CARDS)],
+            *([name, f"{value:,}"] for name, value in gflop.items()),
+            *([f"training, {name}", "", *map(str, row.values())] for name, row in fits.items())]
+    data = {"title": "Operations, memory and time", "alt": alt, "rows": rows, "memory_gb": memory, "largest_batch": fits}
     return figure, data, _analysis_text(config, flops, data)
 
 
@@ -242,8 +249,9 @@ def _intensities(config: Config, cells: int = 32) -> dict[str, tuple[float, floa
     """Returns (FLOP per byte, share of all FLOPs) of the parts that do a thousandth of the work or more."""
     listed = count.products(config, n_sets=cells)
     total, found = sum(p.flops for p in listed), {}
-    for part in dict.fromkeys(p.part for p in listed):
-        own = [p for p in listed if p.part == part]
+    names = {p.part: p.part.replace("self q", "q").replace("cross q", "q") for p in listed}  # both are the same size
+    for part in dict.fromkeys(names.values()):
+        own = [p for p in listed if names[p.part] == part]
         flops = sum(p.flops for p in own)
         if flops > 0.001 * total:
             found[part] = (flops / sum(p.bytes for p in own), flops / total)

@@ -1,5 +1,7 @@
 """Panels that need a trained model and real cells: what it attends to, and one cell hidden and made again."""
 
+import textwrap
+from collections import Counter
 from io import BytesIO
 from typing import Any
 
@@ -22,7 +24,7 @@ Panel = tuple[Figure, str, dict[str, Any]]  # a figure, its alt text, its data
 
 
 def example(capsule: Checkpoint, screen: AnnData, control: str = "non-targeting") -> tuple[Batch, str]:
-    """Picks the deepest cell of the first trained target that the panel measures, with controls of its replicate.
+    """Picks a cell of middling depth of the trained target with the most cells that the panel measures, and controls.
 
     Returns:
         One set of one cell, its controls ordered from shallow to deep, and a line that says which cell it is.
@@ -31,11 +33,13 @@ def example(capsule: Checkpoint, screen: AnnData, control: str = "non-targeting"
     label, replicate = cells.obs["target_gene"].astype(str).to_numpy(), cells.obs["batch"].astype(str).to_numpy()
     counts = dense(cells.X)
     depth = counts.sum(1)
-    known = [t for t in capsule.trained_targets if (label == t).any()]
-    target = next((t for t in known if t in set(cells.var_names)), known[0])
-    cell = int(np.where(label == target, depth, -1).argmax())
+    seen = Counter(label[np.isin(label, capsule.trained_targets)].tolist())
+    target = max(seen, key=lambda t: (t in set(cells.var_names), seen[t], t))
+    own = np.flatnonzero(label == target)
+    cell = int(own[np.argsort(depth[own], kind="stable")[len(own) // 2]])
     pool = np.flatnonzero((label == control) & (replicate == replicate[cell]))
-    chosen = np.random.default_rng(0).choice(pool, min(capsule.config.finetune.controls_per_set, len(pool)), replace=False)
+    n = min(capsule.config.finetune.controls_per_set, len(pool))
+    chosen = np.random.default_rng(0).choice(pool, n, replace=False)
     chosen = chosen[np.argsort(depth[chosen], kind="stable")]
     tokens = torch.from_numpy(capsule.tokenizer.tokenize(counts[[cell, *chosen]])).long()
     told = Perturbation.of([capsule.vocabulary.id(target)], [int(cells.obs["sign"].iloc[cell])], [float("nan")])
@@ -71,21 +75,23 @@ def attention_panel(capsule: Checkpoint, screen: AnnData, n_rows: int = 14, n_co
     plots.attention_map(shown["self"], genes[rows], genes[columns], axes[0])
     axes[0].set_title("Self-attention: to genes")
     n_controls = shown["cross"].shape[1]
-    plots.attention_map(shown["cross"], genes[rows], ["shallow", *[""] * (n_controls - 2), "deep"], axes[1])
+    relative = shown["cross"] * n_controls
+    plots.attention_map(relative, genes[rows], ["shallow", *[""] * (n_controls - 2), "deep"], axes[1], relative.min(),
+                        "weight / equal share")
     axes[1].set_title(f"Cross-attention: to {n_controls} control cells")
-    figure.supxlabel(f"{what}, half hidden; its {n_rows} most expressed genes; last block, mean of heads. {credit(screen)}",
-                     fontsize=8.5)
+    caption(figure, f"{what[0].upper()}{what[1:]}, half hidden; its {n_rows} most expressed genes; last block, mean of "
+                    f"heads. {credit(screen)}")
     favourites = {str(genes[i]): round(float(weights["self"][rows][:, i].mean()), 4) for i in columns[:5]}
     alt = (f"Measured attention of the trained {capsule.config.name} model on {what}. "
            + plots.alt_text("Genes looked at most, mean weight", favourites)
-           + f" The control looked at most gets {shown['cross'].mean(0).max():.3f}; equal shares would be {1 / n_controls:.3f}.")
+           + f" Control cells get between {relative.min():.2f} and {relative.max():.2f} times an equal share.")
     data = {"cell": what, "genes": genes[rows].tolist(), "looked at": genes[columns].tolist(),
-            **{name: np.round(w, 3).tolist() for name, w in shown.items()}}
+            **{name: np.round(w.astype(float), 4).tolist() for name, w in shown.items()}}
     return figure, alt, data
 
 
 def schedules(config: Config) -> dict[str, tuple[list[float], list[float]]]:
-    """Returns the share of hidden genes after each sampling step: v1's walk, v1's training probabilities, the cosine."""
+    """Returns the share of hidden genes after each step: v1's sampler, fixed counts, v1's training probabilities."""
     d, genes = config.diffusion, config.model.n_genes
     v1, cosine = (torch.cat([torch.zeros(1), counts.double()]).cumsum(0) for counts in
                   (v1_reveals(d, genes), reveal_counts(d, genes)))
@@ -122,35 +128,42 @@ def diffusion_panel(config: Config, capsule: Checkpoint | None = None, screen: A
     order = np.argsort(-(batch.tokens[0, 0].numpy() + 0.01 * up[-1]), kind="stable")[:60]
     mask_id, genes = capsule.tokenizer.mask_id, np.array(screen.var_names)[order]
     for ax, states, title in ((axes[1], down, f"Forward: {what} is hidden"),
-                              (axes[2], up, f"Reverse: the trained {capsule.config.name} model makes a cell from masks alone")):
+                              (axes[2], up, f"Reverse: the trained {capsule.config.name} model makes one from masks")):
         hidden = [int((s == mask_id).sum()) for s in states]
         plots.cell_heatmap([s[order] for s in states], genes, ax, mask_id, [f"{n} hidden" for n in hidden])
         ax.set_title(title)
-    figure.supxlabel(f"The real cell's 60 most expressed genes; grey is [MASK], darker is more. {credit(screen)}", fontsize=8.5)
+    caption(figure, f"The real cell's {len(genes)} most expressed genes; grey is [MASK], darker is more. {credit(screen)}")
     made = float(up[-1].sum())
     data |= {"cell": what, "genes": genes.tolist(), "real": down[0][order].tolist(), "made": up[-1][order].tolist()}
-    alt += (f" Then {what}, hidden in {len(down) - 1} steps, and a cell made by the trained model in as many: its tokens sum to "
-            f"{made:,.0f}, those of the real cell to {float(batch.tokens.sum()):,.0f}.")
+    alt += (f" Then {what}, hidden in {len(down) - 1} steps, and a cell made by the trained model in as many: its "
+            f"tokens sum to {made:,.0f}, those of the real cell to {float(batch.tokens.sum()):,.0f}.")
     return figure, alt, data
 
 
 def denoising_gif(capsule: Checkpoint, screen: AnnData) -> bytes:
     """Draws the reverse process as an animation: every gene a square, grey until it is revealed."""
-    batch, what = example(capsule, screen)
+    batch, _ = example(capsule, screen)
     states, mask_id, frames = down_and_up(capsule, batch)[1], capsule.tokenizer.mask_id, []
     width = int(np.ceil(np.sqrt(2 * len(states[0]))))
     for i, state in enumerate(states):
         padded = np.append(state, np.full(-len(state) % width, 0))
         figure, ax = plots.grid(1, 1, (6, 3.4))
         plots.cell_heatmap(list(padded.reshape(-1, width)), [""] * width, ax, mask_id)
-        ax.set(xticks=[], yticks=[], title=f"step {i} of {len(states) - 1}: {(state == mask_id).sum()} of {len(state)} hidden")
+        hidden = f"{(state == mask_id).sum()} of {len(state)} hidden"
+        ax.set(xticks=[], yticks=[], title=f"step {i} of {len(states) - 1}: {hidden}")
         out = BytesIO()
         figure.savefig(out, format="png", dpi=100)
         frames.append(Image.open(out).convert("RGB").quantize(64, dither=Image.Dither.NONE))
         plots.plt.close(figure)
     out = BytesIO()
-    frames[0].save(out, "gif", save_all=True, append_images=frames[1:], duration=[400] * (len(frames) - 1) + [2500], loop=0)
+    times = [400] * (len(frames) - 1) + [2500]
+    frames[0].save(out, "gif", save_all=True, append_images=frames[1:], duration=times, loop=0)
     return out.getvalue()
+
+
+def caption(figure: Figure, text: str) -> None:
+    """Writes a wrapped line under a figure."""
+    figure.supxlabel("\n".join(textwrap.wrap(text, 125)), fontsize=8.5, x=0.01, ha="left")
 
 
 def credit(screen: AnnData) -> str:

@@ -1,4 +1,4 @@
-"""One function per figure: arrays and an Axes go in, the same Axes comes out. And the one style that all figures share."""
+"""One function per figure: arrays and an Axes go in, the same Axes comes out. And the style that all figures share."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, ListedColormap, to_hex, to_rgb
+from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
 
 # Okabe & Ito 2008: told apart by people with any of the common colour-vision deficiencies (checked in a test)
@@ -53,12 +53,13 @@ def describe(where: Figure | Axes, text: str) -> str:
 
 
 def bars(values: Mapping[str, float], ax: Axes, unit: str = "", scale: float = 1.0, color: str = "token") -> Axes:
-    """Draws named amounts as horizontal bars, the first on top, each labelled with its value and its share."""
+    """Draws named amounts as horizontal bars with their values (whole numbers in full, others in units) and shares."""
     amounts, total = np.array(list(values.values())) / scale, sum(values.values()) / scale
     ax.barh(range(len(values)), amounts, color=PALETTE[color])
-    for i, amount in enumerate(amounts):
-        ax.text(amount + 0.01 * amounts.max(), i, f"{amount:,.3g} ({amount / total:.1%})", va="center", fontsize=9.5)
-    ax.set(yticks=range(len(values)), yticklabels=list(values), xlabel=unit, xlim=(0, 1.32 * amounts.max()))
+    for i, (value, amount) in enumerate(zip(values.values(), amounts, strict=True)):
+        text = f"{value:,}" if isinstance(value, int) else f"{amount:,.3g}"
+        ax.text(amount + 0.01 * amounts.max(), i, f"{text} ({amount / total:.1%})", va="center", fontsize=9.5)
+    ax.set(yticks=range(len(values)), yticklabels=list(values), xlabel=unit, xlim=(0, 1.4 * amounts.max()))
     ax.invert_yaxis()
     return ax
 
@@ -76,8 +77,8 @@ def stacked(rows: Mapping[str, Mapping[str, float]], ax: Axes, unit: str = "", s
     return ax
 
 
-def lines(x: Sequence[float], series: Mapping[str, Sequence[float]], ax: Axes, xlabel: str, ylabel: str, log: bool = True,
-          dashed: Sequence[str] = ()) -> Axes:
+def lines(x: Sequence[float], series: Mapping[str, Sequence[float]], ax: Axes, xlabel: str, ylabel: str,
+          log: bool = True, dashed: Sequence[str] = ()) -> Axes:
     """Draws named curves over a common x, those in `dashed` dashed."""
     for name, y in series.items():
         ax.plot(x, y, label=name, lw=2, ls="--" if name in dashed else "-")
@@ -96,15 +97,16 @@ def roofline(points: Mapping[str, tuple[float, float]], ceilings: Mapping[str, t
         ceilings: Accelerator -> (TFLOP/s, GB/s).
         ax: Where.
     """
-    x = np.geomspace(0.5, 20_000, 200)
+    x, colors = np.geomspace(5, 20_000, 200), list(PALETTE.values())
     for (name, (peak, bandwidth)), style in zip(ceilings.items(), ("-", "--", ":", "-."), strict=False):
-        ax.plot(x, np.minimum(peak, x * bandwidth / 1e3), style, color=INK if mpl.rcParams["text.color"] == INK else DARK[INK],
-                lw=1.4, label=name)
+        ax.plot(x, np.minimum(peak, x * bandwidth / 1e3), style, color=mpl.rcParams["text.color"], lw=1.4, label=name)
     peak, bandwidth = next(iter(ceilings.values()))
     for i, (name, (intensity, share)) in enumerate(points.items()):
-        ax.scatter(intensity, min(peak, intensity * bandwidth / 1e3), s=30 + 700 * share, color=list(PALETTE.values())[i % 7],
-                   zorder=3, label=f"{name} ({intensity:,.0f})", edgecolor=mpl.rcParams["axes.facecolor"])
-    ax.set(xscale="log", yscale="log", xlabel="FLOP per byte moved (16-bit)", ylabel="attainable TFLOP/s", ylim=(1, 2000))
+        ax.scatter(intensity, min(peak, intensity * bandwidth / 1e3), s=40 + 700 * share, color=colors[i % 7], zorder=3,
+                   edgecolor=mpl.rcParams["axes.facecolor"])
+        ax.scatter([], [], s=40, color=colors[i % 7], label=f"{name} ({intensity:,.0f})")
+    ax.set(xscale="log", yscale="log", xlabel="FLOP per byte moved (16-bit)", ylabel="attainable TFLOP/s", ylim=(0.3, 2500))
+    ax.legend(fontsize=8.5, loc="lower right")
     return ax
 
 
@@ -136,8 +138,8 @@ def loss_curves(curves: Sequence[tuple[str, Sequence[float], Sequence[float]]], 
     for i, (label, steps, losses) in enumerate(curves):
         color = list(PALETTE.values())[i % 7]
         ax.plot(steps, losses, color=color, alpha=0.25, lw=0.8)
-        ax.plot(steps, pd.Series(losses).rolling(min(smooth, max(1, len(losses) // 4)), min_periods=1).mean(), color=color,
-                lw=2, label=label)
+        window = min(smooth, max(1, len(losses) // 4))
+        ax.plot(steps, pd.Series(losses).rolling(window, min_periods=1).mean(), color=color, lw=2, label=label)
     ax.set(xlabel="step", ylabel="loss (nats per hidden gene)")
     ax.legend()
     return ax
@@ -169,7 +171,8 @@ def cell_heatmap(states: Sequence[np.ndarray], genes: Sequence[str], ax: Axes, m
     return ax
 
 
-def predicted_vs_real_delta(real: np.ndarray, predicted: np.ndarray, genes: Sequence[str], ax: Axes, name: int = 8) -> Axes:
+def predicted_vs_real_delta(real: np.ndarray, predicted: np.ndarray, genes: Sequence[str], ax: Axes, name: int = 8
+                            ) -> Axes:
     """Scatters predicted over real mean change of every gene (log1p), names the largest, states Pearson's r."""
     ax.axline((0, 0), slope=1, color=PALETTE["other"], lw=1, ls="--", zorder=0)
     ax.scatter(real, predicted, s=18, color=PALETTE["token"], alpha=0.7, edgecolor="none")
@@ -200,26 +203,30 @@ def metric_bars(table: pd.DataFrame, ax: Axes, ylabel: str = "") -> Axes:
 def umap_pair(embedding: np.ndarray, labels: Sequence[str], ax: Axes) -> Axes:
     """Scatters a two-dimensional embedding, a colour a label, in an order that hides none behind another."""
     order = np.random.default_rng(0).permutation(len(embedding))
-    names = list(dict.fromkeys(map(str, labels)))
-    sns.scatterplot(x=embedding[order, 0], y=embedding[order, 1], hue=np.asarray(labels, dtype=str)[order], hue_order=names,
-                    palette=list(PALETTE.values())[: len(names)], s=10, alpha=0.7, linewidth=0, ax=ax)
+    text = np.asarray(labels, dtype=str)
+    names = list(dict.fromkeys(text))
+    colors = list(PALETTE.values()) if len(names) <= 7 else sns.husl_palette(len(names))
+    sns.scatterplot(x=embedding[order, 0], y=embedding[order, 1], hue=text[order], hue_order=names,
+                    palette=colors[: len(names)], s=10, alpha=0.7, linewidth=0, ax=ax)
     ax.set(xticks=[], yticks=[], xlabel="UMAP 1", ylabel="UMAP 2")
     ax.legend(markerscale=2)
     return ax
 
 
-def attention_map(weights: np.ndarray, rows: Sequence[str], columns: Sequence[str], ax: Axes) -> Axes:
-    """Draws attention weights (rows sum to 1): who (row) looks at whom (column)."""
-    shown = ax.imshow(weights, aspect="auto", cmap=ListedColormap(sns.light_palette(PALETTE["attention"], 256).as_hex()), vmin=0)
+def attention_map(weights: np.ndarray, rows: Sequence[str], columns: Sequence[str], ax: Axes, lowest: float = 0.0,
+                  label: str = "attention weight") -> Axes:
+    """Draws attention weights (rows sum to 1): who (row) looks at whom (column); white is `lowest` and below."""
+    shades = [tint(PALETTE["attention"], 0.06), PALETTE["attention"], "#5B2148"]
+    shown = ax.imshow(weights, aspect="auto", cmap=LinearSegmentedColormap.from_list("", shades), vmin=lowest)
     ax.set_yticks(range(len(rows)), list(rows), fontsize=9)
     ax.set_xticks(range(len(columns)), list(columns), rotation=90, fontsize=9)
     ax.tick_params(length=0)
-    ax.figure.colorbar(shown, ax=ax, shrink=0.7, label="attention weight")
+    ax.figure.colorbar(shown, ax=ax, shrink=0.7, label=label)
     return ax
 
 
-def dose_response(doses: Sequence[float], responses: Mapping[str, Sequence[float]], ax: Axes, xlabel: str = "magnitude (log2 FC)"
-                  ) -> Axes:
+def dose_response(doses: Sequence[float], responses: Mapping[str, Sequence[float]], ax: Axes,
+                  xlabel: str = "magnitude (log2 fold change)") -> Axes:
     """Draws predicted responses over the perturbation's magnitude, a line a gene; left of 0 is knockdown."""
     for name, response in responses.items():
         ax.plot(doses, response, marker="o", ms=4, lw=2, label=name)

@@ -3,8 +3,7 @@
 `load_screen` returns raw counts (X: CSR float32, cells x genes) with obs "target_gene", "batch", "sign" (-1 knockout or
 knockdown, +1 activation, 0 exactly for controls), "magnitude" (log2 fold change of the target's own mRNA, NaN where not
 measured: an outcome, unknown for a perturbation not made yet) and "n_umi"; `uns["screen"]`: origin, unmeasured targets.
-Environment: CDT_LITE_DATA (cache folder), CDT_LITE_MIRROR (folder that stands in for the network), CDT_LITE_OFFLINE=1
-(no network), CDT_SCREEN (what `resolve_screen` loads).
+Environment: CDT_LITE_DATA (cache folder), CDT_LITE_MIRROR (folder read instead of the network), CDT_LITE_OFFLINE=1.
 """
 
 import contextlib
@@ -20,20 +19,19 @@ from urllib.request import getproxies
 import anndata as ad
 import numpy as np
 import pandas as pd
+import pooch
 import scipy.sparse as sp
 
 from cdt_lite.errors import CDTError, suggest
 from cdt_lite.simulate import CONTROL, in_layout, screen_hash, simulate_screen
 
 BASE_URL = "https://raw.githubusercontent.com"
-PROBE_SECONDS, CACHE_VERSION = 3.0, 1  # raise the version when the conversion of a public file changes
-PUBLIC: dict[str, dict[str, Any]] = {"papalexi2021": {
+PROBE_SECONDS = 3.0
+PUBLIC: dict[str, dict[str, Any]] = {"papalexi2021": {  # raise "version" when the conversion below changes
     "path": "Katsevich-Lab/sceptredata/ec722d5df90dfd34ace6cc9a5745ab6a5c2a6731/data/lowmoi_example_data.rda",
-    "file_sha256": "e3f8ad09bb4b1d0deeeec2850a2d96f8f5062fef31a9ab1cc080e60560421b6a", "bytes": 1_358_267,
-    "licence": "MIT", "attribution": "Papalexi et al. 2021, Nature Genetics, doi:10.1038/s41588-021-00778-2; GEO "
-    "GSE153056; R package sceptredata, Katsevich Lab"}}
+    "file_sha256": "e3f8ad09bb4b1d0deeeec2850a2d96f8f5062fef31a9ab1cc080e60560421b6a", "version": "1", "licence": "MIT",
+    "attribution": "Papalexi et al. 2021, doi:10.1038/s41588-021-00778-2; GEO GSE153056; R package sceptredata"}}
 MIN_GUIDE_UMI, MIN_GUIDE_SHARE = 5, 0.6  # what a cell's top guide needs, in UMI and as a share of its guide UMI
-PSEUDOCOUNT = 0.01  # added to mean counts at median depth before the fold change of a target's own mRNA is taken
 
 
 class Unreachable(CDTError):
@@ -41,11 +39,10 @@ class Unreachable(CDTError):
 
 
 def load_screen(  # noqa: D417 (arguments that belong together are described together)
-    name_or_path: str | Path, *, target_key: str = "target_gene", control: str = CONTROL,
+    name_or_path: str | Path, *, target_key: str = "target_gene", control: str = CONTROL, layer: str | None = None,
     batch_key: str | None = "batch", sign_key: str | None = None, magnitude_key: str | None = None,
-    default_sign: int = -1, layer: str | None = None, n_top_genes: int = 2000, train_mask: np.ndarray | None = None,
-    n_genes: int | None = None, n_targets: int | None = None, n_cells: int | None = None, seed: int | None = None,
-    world: str | None = None,
+    default_sign: int = -1, n_top_genes: int = 2000, train_mask: np.ndarray | None = None, n_genes: int | None = None,
+    n_targets: int | None = None, n_cells: int | None = None, seed: int | None = None, world: str | None = None,
 ) -> ad.AnnData:
     """Loads the cells of a perturbation screen, in the one layout that everything here reads.
 
@@ -66,8 +63,7 @@ def load_screen(  # noqa: D417 (arguments that belong together are described tog
     """
     options = {"n_genes": n_genes, "n_targets": n_targets, "n_cells": n_cells, "seed": seed, "world": world}
     simulation: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
-    name = str(name_or_path)
-    if name == "simulated":
+    if (name := str(name_or_path)) == "simulated":
         return simulate_screen(**simulation)
     if simulation:
         raise CDTError(f"{', '.join(simulation)}: for the simulated screen only, without effect on {name}")
@@ -87,24 +83,23 @@ def resolve_screen(name: str = "papalexi2021") -> tuple[ad.AnnData, str]:
         adata = load_screen(name)
     except Unreachable as error:
         adata, reason = simulate_screen(), f" ({name} is not on this machine and {error})"
-    facts, kind = adata.uns["screen"], "simulated" if "truth" in adata.uns else "real"
-    return adata, (f"{facts['name']}{reason}: {adata.n_obs:,} {kind} cells x {adata.n_vars:,} genes, "
-                   f"{adata.obs['target_gene'].nunique() - 1} targets, {adata.obs['batch'].nunique()} replicates")
+    kind, n_targets = "simulated" if "truth" in adata.uns else "real", adata.obs["target_gene"].nunique() - 1
+    return adata, (f"{adata.uns['screen']['name']}{reason}: {adata.n_obs:,} {kind} cells x {adata.n_vars:,} genes, "
+                   f"{n_targets} targets, {adata.obs['batch'].nunique()} replicates")
 
 
 def blood_cells() -> ad.AnnData:
     """Real unperturbed blood cells that ship inside scanpy (700 cells x 765 genes), with their raw counts recovered.
 
-    scanpy keeps log1p of counts scaled to 10,000 per cell, rounded, and each cell's total before: undone here, then
-    rounded to whole numbers. CDTError if one lies further than 0.1 from a whole number.
+    scanpy keeps log1p of counts scaled to 10,000 per cell, and each cell's total: undone here, then rounded. A value
+    further than 0.1 from a whole number is refused (CDTError).
     """
     import scanpy as sc
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what a reader says about the age of scanpy's own file
         source = sc.datasets.pbmc68k_reduced()
     counts = sp.csr_matrix(source.raw.X, dtype=np.float64, copy=True)
-    counts.data = np.expm1(counts.data) * np.repeat(source.obs["n_counts"] / 1e4, np.diff(counts.indptr))
+    counts.data = np.expm1(counts.data) * np.repeat(source.obs["n_counts"].to_numpy() / 1e4, np.diff(counts.indptr))
     if not (worst := np.abs(counts.data - counts.data.round()).max()) <= 0.1:
         raise CDTError(f"scanpy's cells should be scaled counts, but one value lies {worst:.2f} from a whole number")
     obs = pd.DataFrame({"target_gene": CONTROL, "batch": "pbmc68k", "sign": 0, "magnitude": 0.0,
@@ -121,8 +116,7 @@ def check_screen(
     """Refuses what is not a screen of raw counts; the message says what was expected, what came and what to do.
 
     Raises:
-        CDTError: No cells or genes, genes named twice, a missing column or value, no controls, a sign that is not
-            -1, 0 (exactly the controls) or +1, values that are not counts, cells without a count.
+        CDTError: Nothing left, genes named twice, a missing column or value, no controls, a bad sign, no counts.
     """
     obs = adata.obs
     if 0 in adata.shape:
@@ -132,8 +126,7 @@ def check_screen(
     keys = {"target_key": target_key, "batch_key": batch_key, "sign_key": sign_key, "magnitude_key": magnitude_key}
     for argument, key in ((argument, key) for argument, key in keys.items() if key is not None):
         if key not in obs:
-            none = "" if argument == "target_key" else ", or None if there is none"
-            raise CDTError(f"no column {key!r} in obs, which has {list(obs)}{suggest(key, obs)} Set {argument}={none}")
+            raise CDTError(f"obs has no {key!r}, only {list(obs)}{suggest(key, obs)} Name the right one with {argument}=")
         if argument != "magnitude_key" and (n := obs[key].isna().sum()):
             raise CDTError(f"{n} cells have no value in obs[{key!r}]: label them, or remove them first")
     target = obs[target_key].astype(str)
@@ -180,9 +173,8 @@ def _load_file(path: Path, layer: str | None, default_sign: int, control: str, k
         raise CDTError(f"default_sign must be -1 (knockdown) or +1 (activation), not {default_sign}")
     adata.X = adata.X if layer is None else adata.layers[layer]
     check_screen(adata, control=control, **keys)
-    batch, sign, magnitude = (adata.obs[keys[k]] if keys[k] else None for k in ("batch_key", "sign_key", "magnitude_key"))
-    target = adata.obs[keys["target_key"]].astype(str)
-    is_control = (target == control).to_numpy()
+    batch, sign, magnitude = (adata.obs[key] if key else None for key in list(keys.values())[1:])
+    is_control = ((target := adata.obs[keys["target_key"]].astype(str)) == control).to_numpy()
     obs = adata.obs.assign(
         target_gene=np.where(is_control, CONTROL, target), batch="batch_1" if batch is None else batch,
         sign=np.where(is_control, 0, default_sign) if sign is None else pd.to_numeric(sign.astype(str)),
@@ -199,7 +191,6 @@ def _choose_panel(adata: ad.AnnData, n_top_genes: int, train_mask: np.ndarray | 
     if adata.n_vars <= n_top_genes:
         return adata
     import scanpy as sc
-
     panel = adata.var_names.isin(adata.obs["target_gene"].cat.categories)
     if (n_free := n_top_genes - panel.sum()) < 0:
         raise CDTError(f"n_top_genes must be at least {panel.sum()}, the measured targets, not {n_top_genes}")
@@ -216,10 +207,8 @@ def _choose_panel(adata: ad.AnnData, n_top_genes: int, train_mask: np.ndarray | 
 
 def _load_public(name: str) -> ad.AnnData:
     """Reads the converted file in the cache, or makes it: a second load takes a fraction of a second."""
-    import pooch
-
     folder = Path(os.environ.get("CDT_LITE_DATA") or pooch.os_cache("cdt_lite"))
-    converted = folder / f"{name}-{CACHE_VERSION}-{PUBLIC[name]['file_sha256'][:12]}.h5ad"
+    converted = folder / f"{name}-{PUBLIC[name]['version']}-{PUBLIC[name]['file_sha256'][:12]}.h5ad"
     with contextlib.suppress(Exception):  # not there yet, cut short or of another version: made again
         adata = ad.read_h5ad(converted)
         if adata.uns["screen"]["sha256"] == screen_hash(adata):
@@ -237,11 +226,8 @@ def _load_public(name: str) -> ad.AnnData:
 
 def _fetch(spec: dict[str, Any], folder: Path) -> Path:
     """Finds the public file in the cache, the mirror or the network, and refuses it if its hash is another."""
-    import pooch
-
     url, cached = f"{BASE_URL}/{spec['path']}", folder / Path(spec["path"]).name
-    mirror = os.environ.get("CDT_LITE_MIRROR")
-    path = Path(mirror) / cached.name if mirror and not cached.exists() else cached
+    path = Path(mirror) / cached.name if (mirror := os.environ.get("CDT_LITE_MIRROR")) and not cached.exists() else cached
     if mirror and not path.exists():
         raise CDTError(f"the folder CDT_LITE_MIRROR={mirror} has no {path.name}: put {url} there, or unset it")
     if not path.exists():
@@ -257,12 +243,9 @@ def _fetch(spec: dict[str, Any], folder: Path) -> Path:
 
 def _download(url: str, path: Path) -> None:
     """Fetches a file that the caller will check, or says within `PROBE_SECONDS` that the network does not answer."""
-    import pooch
-
-    if os.environ.get("CDT_LITE_OFFLINE", "0") not in ("", "0"):
-        raise Unreachable("CDT_LITE_OFFLINE is set")
-    if not _network_answers():
-        raise Unreachable(f"{urlsplit(BASE_URL).hostname} does not answer")
+    offline = os.environ.get("CDT_LITE_OFFLINE", "0") not in ("", "0")
+    if offline or not _network_answers():
+        raise Unreachable("CDT_LITE_OFFLINE is set" if offline else f"{urlsplit(BASE_URL).hostname} does not answer")
     downloader = pooch.HTTPDownloader(timeout=(PROBE_SECONDS, 30))
     pooch.get_logger().disabled = True  # its notices would go to stderr
     try:
@@ -290,13 +273,13 @@ def _network_answers() -> bool:
 
 def _convert_papalexi(path: Path, name: str) -> ad.AnnData:
     """Reads the R file, gives each cell to its top guide, and drops cells whose guide is not clear."""
-    import rdata
+    from rdata import conversion, read_rda
 
     def matrix(slots: Any, _: Any) -> tuple[sp.csr_matrix, np.ndarray]:  # R stores features x cells as triplets
         return sp.csr_matrix((slots.x, (slots.j, slots.i)), shape=slots.Dim[::-1]), np.asarray(slots.Dimnames[0])
 
-    data = rdata.read_rda(path, constructor_dict={**rdata.conversion.DEFAULT_CLASS_MAP, "dgTMatrix": matrix})
-    data = data["lowmoi_example_data"]
+    classes = {**conversion.DEFAULT_CLASS_MAP, "dgTMatrix": matrix}
+    data = read_rda(path, constructor_dict=classes)["lowmoi_example_data"]
     (counts, genes), (guide_umi, guides) = data["response_matrix"], data["grna_matrix"]
     umi = guide_umi.toarray()
     kept = (umi.max(1) >= MIN_GUIDE_UMI) & (umi.max(1) >= MIN_GUIDE_SHARE * umi.sum(1))
@@ -307,12 +290,11 @@ def _convert_papalexi(path: Path, name: str) -> ad.AnnData:
     magnitude = {CONTROL: 0.0}
     for gene in np.intersect1d(target, genes):  # of the population, cells that escaped the knockout included
         own = scaled[:, np.flatnonzero(genes == gene)].toarray().ravel()
-        after, before = (own[rows].mean() + PSEUDOCOUNT for rows in (target == gene, is_control))
+        after, before = (own[rows].mean() + 0.01 for rows in (target == gene, is_control))  # 0.01: a pseudocount
         magnitude[gene] = np.log2(after / before)
     obs = pd.DataFrame({
         "target_gene": target, "batch": data["extra_covariates"]["bio_rep"].to_numpy(str)[kept],
         "sign": np.where(is_control, 0, -1), "magnitude": [magnitude.get(gene, np.nan) for gene in target],
-        "guide": pd.Categorical(guide), "cell_type": pd.Categorical(["THP-1"] * len(guide)),
-    }, index=[f"cell_{i + 1:05d}" for i in np.flatnonzero(kept)])
-    return in_layout(counts, obs, genes, {
-        "name": name, "version": str(CACHE_VERSION), "source": BASE_URL, **PUBLIC[name]})
+        "guide": guide, "cell_type": "THP-1"}, index=[f"cell_{i + 1:05d}" for i in np.flatnonzero(kept)])
+    obs = obs.astype({"guide": "category", "cell_type": "category"})
+    return in_layout(counts, obs, genes, {"name": name, "source": BASE_URL, **PUBLIC[name]})

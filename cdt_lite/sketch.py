@@ -6,6 +6,7 @@ import shutil
 import sys
 from dataclasses import dataclass, field
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from PIL import Image
 from cdt_lite.errors import CDTError
 from cdt_lite.plots import DARK, INK, PALETTE, PAPER, SOFT, tint
 
-LINKS = {"stream": (PALETTE["token"], 3.5), "condition": (PALETTE["condition"], 1.8), "control": (PALETTE["control"], 1.8),
-         "plain": (SOFT, 1.2)}  # kind -> colour, width
+LINKS = {"stream": (PALETTE["token"], 3.5), "condition": (PALETTE["condition"], 1.8),
+         "control": (PALETTE["control"], 1.8), "plain": (SOFT, 1.2)}  # kind -> colour, width
 
 
 @dataclass
@@ -38,7 +39,6 @@ class Diagram:
     boxes: dict[str, dict[str, Any]] = field(default_factory=dict)
     links: list[dict[str, str]] = field(default_factory=list)
     ranks: list[list[str]] = field(default_factory=list)
-    frames: list[tuple[str, list[str]]] = field(default_factory=list)
 
     def box(self, key: str, title: str, *lines: str, group: str = "other", rows: list[list[str]] | None = None) -> None:
         """Adds a box: a bold title, small lines under it, then the rows of a table; no title makes it a point."""
@@ -47,7 +47,7 @@ class Diagram:
     def link(self, *keys: str, kind: str = "plain", label: str = "", **attributes: str) -> None:
         """Joins boxes, each to the next. `flip` draws the arrow from right to left in a rank, so that order stays."""
         self.links += [{"from": a, "to": b, "kind": kind, "label": label, **attributes}
-                       for a, b in zip(keys[:-1], keys[1:], strict=True)]
+                       for a, b in pairwise(keys)]
 
     @property
     def data(self) -> dict[str, Any]:
@@ -58,27 +58,32 @@ class Diagram:
     def alt(self) -> str:
         """Alt text, made from the boxes and links."""
         named = [box for box in self.boxes.values() if box["title"]]
-        said = "; ".join(": ".join([box["title"], *([", ".join(box["lines"])] if box["lines"] else [])]) for box in named)
+        said = "; ".join(": ".join(filter(None, [box["title"], ", ".join(box["lines"])])) for box in named)
         arrows = sum(link.get("style") != "invis" for link in self.links)
         return f"{self.title}. {self.note} A diagram of {len(named)} boxes and {arrows} arrows: {said}."
+
+    @property
+    def table(self) -> list[list[str]]:
+        """The picture's content as rows, the first the heads of the columns."""
+        rows = [["box", "says"]]
+        for box in self.boxes.values():
+            if box["title"]:
+                told = [cell.rpartition("|")[2] for row in box["rows"] if not row[0].startswith("#") for cell in row]
+                rows.append([box["title"], "; ".join([*box["lines"], *told])])
+        return rows
 
     @property
     def dot(self) -> str:
         """The picture in the DOT language."""
         font = f'fontname="Helvetica", fontcolor="{INK}"'
-        out = [f'digraph "{self.name}" {{', f'  graph [rankdir={self.direction}, bgcolor="{PAPER}", pad=0.2, nodesep=0.25, '
-               f'ranksep=0.3, {font}, fontsize=12, labelloc=t, labeljust=l]',
+        out = [f'digraph "{self.name}" {{',
+               f'  graph [rankdir={self.direction}, bgcolor="{PAPER}", pad=0.2, nodesep=0.25, ranksep=0.3]',
                f'  node [shape=box, style="rounded,filled", {font}, fontsize=12, margin="0.10,0.05", penwidth=1.4]',
                f'  edge [fontname="Helvetica", fontcolor="{SOFT}", fontsize=10, arrowsize=0.7]']
         out += [f'  "{key}" [{_box(box)}]' for key, box in self.boxes.items()]
-        out += [f'  subgraph cluster_{i} {{ label=<<b>{html.escape(label)}</b>>; style="rounded,dashed"; color="{SOFT}"; '
-                f'margin=10; {_names(keys)} }}' for i, (label, keys) in enumerate(self.frames)]
-        out += [f"  {{ rank=same; {_names(keys)} }}" for keys in self.ranks]
+        for keys in self.ranks:
+            out.append("  { rank=same; " + " ".join(f'"{key}";' for key in keys) + " }")
         return "\n".join([*out, *(f"  {_link(link)}" for link in self.links), "}"]) + "\n"
-
-
-def _names(keys: list[str]) -> str:
-    return " ".join(f'"{key}";' for key in keys)
 
 
 def _box(box: dict[str, Any]) -> str:
@@ -121,7 +126,8 @@ def _link(link: dict[str, str]) -> str:
     if "flip" in link:
         ends, more["dir"] = ends[::-1], "back"
     a, b = (":".join([f'"{name}"', *port]) for name, *port in (end.split(":") for end in ends))
-    return f"{a} -> {b} [" + ", ".join(f'{k}="{v}"' for k, v in ({"color": color, "penwidth": str(width)} | more).items()) + "]"
+    drawn = {"color": color, "penwidth": str(width)} | more
+    return f"{a} -> {b} [" + ", ".join(f'{key}="{value}"' for key, value in drawn.items()) + "]"
 
 
 def binary() -> str:
@@ -172,7 +178,7 @@ def stack_svg(svgs: list[str], gap: float = 12) -> str:
     if len(svgs) == 1:
         return svgs[0]
     bodies = [svg[svg.index("<svg"):] for svg in svgs]
-    sizes = [[float(n) for n in re.search(r'viewBox="([^"]+)"', body).group(1).split()] for body in bodies]  # type: ignore[union-attr]
+    sizes = [[float(n) for n in body.split('viewBox="', 1)[1].split('"', 1)[0].split()] for body in bodies]
     width = max(size[2] for size in sizes)
     top, placed = 0.0, []
     for body, (_, _, w, h) in zip(bodies, sizes, strict=True):
@@ -191,7 +197,7 @@ def stack_png(pngs: list[bytes], gap: int = 30) -> bytes:
         return pngs[0]
     images = [Image.open(BytesIO(png)).convert("RGB") for png in pngs]
     width, out = max(image.width for image in images), BytesIO()
-    images = [image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS) for image in images]
+    images = [image.resize((width, image.height * width // image.width), Image.Resampling.LANCZOS) for image in images]
     whole = Image.new("RGB", (width, sum(image.height + gap for image in images) - gap), PAPER)
     for i, image in enumerate(images):
         whole.paste(image, (0, sum(other.height + gap for other in images[:i])))
