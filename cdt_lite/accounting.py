@@ -1,7 +1,7 @@
 """Count before you run: parameters, floating-point operations, bytes and hours of a preset, in closed form.
 
-One table, `products`, lists every matrix product of a forward pass; operations, traffic and time are sums over it.
-One multiply-add is 2 FLOPs. Nothing here holds a weight: models live on the meta device or are fake tensors.
+One table, `products`, lists every matrix product of a forward pass; operations, traffic, time are sums over it. One
+multiply-add is 2 FLOPs. Nothing here holds a weight: models live on the meta device or are fake tensors.
 """
 
 from collections import Counter
@@ -94,9 +94,9 @@ def probe(n_genes: int, n_controls: int = CONTROLS, cells_per_set: int = 1, n_se
 
 def part_of(name: str) -> str:
     """Returns the part of the model that a parameter of this name belongs to."""
-    if name.startswith("blocks."):  # blocks.0.mlp.inner.0.bias -> mlp.inner.0.bias, blocks.0.mlp.norm.bias -> block norm
-        name = name.split(".", 2)[2]
-        name = name if ".inner." in name else f"block {name.split('.')[1]}"
+    if name.startswith("blocks."):  # blocks.0.mlp.inner.0.bias -> mlp.inner..., blocks.0.mlp.norm.bias -> block norm
+        inside = name.split(".", 2)[2]
+        name = inside if ".inner." in inside else f"block {inside.split('.')[1]}"
     fits = [beginning for beginning in _PARTS if name.startswith(beginning)]
     return _PARTS[max(fits, key=len)] if fits else name.split(".")[0]
 
@@ -200,26 +200,25 @@ def training_flops(config: Preset, n_genes: int | None = None, n_controls: int =
     """Returns the operations of one training pass: 3 x forward, the usual definition for model FLOPs utilisation.
 
     `exact`: what a counter sees with the MATH attention kernel, 3 x less the input gradients of layers that read data.
-    (A fused kernel's backward recomputes; that is not the model's work.)
     """
-    return sum(product.flops * (2 if product.leaf and exact else 3)
-               for product in products(config, n_genes, n_controls, cells_per_set, n_sets))
+    listed = products(config, n_genes, n_controls, cells_per_set, n_sets)
+    return sum(product.flops * (2 if product.leaf and exact else 3) for product in listed)
 
 
 def document_flops(config: Preset, batch: int = 32) -> dict[str, int]:
     """Returns the document's formula: one FLOP per multiply-add, QK^T without AV, no cross-attention or controls."""
-    c = network(config)
-    rows = batch * c.n_genes
+    c, rows = network(config), batch * network(config).n_genes
     return {"attention": c.n_layer * rows * (2 * c.dim**2 + 2 * c.dim * c.head_dim + c.n_genes * c.dim),
             "FFN": c.n_layer * rows * 2 * c.ffn_mult * c.dim**2, "output head": rows * c.dim * c.vocab_size}
 
 
+@lru_cache(maxsize=1024)
 def saved_bytes(config: Preset, n_genes: int | None = None, n_sets: int = 1, fused: bool = True, bf16: bool = False,
                 fake: bool = True) -> int:
     """Measures the bytes that a training pass keeps for its backward half (activations; one cell a set, 64 controls).
 
-    A hook catches every tensor that autograd saves; each storage counts once, weights do not. `fake` takes PyTorch's
-    fake CPU tensors: shapes, types and kernels are real, memory is not, so any size takes milliseconds.
+    A hook catches every tensor that autograd saves; each storage counts once, weights do not. `fake`: PyTorch's fake
+    CPU tensors, whose shapes, types and kernels are real and whose memory is not, so any size takes milliseconds.
     """
     c, kept = network(config), {}
     n_genes = c.n_genes if n_genes is None else n_genes
@@ -237,22 +236,17 @@ def saved_bytes(config: Preset, n_genes: int | None = None, n_sets: int = 1, fus
         kernel = nullcontext() if fused else sdpa_kernel(SDPBackend.MATH)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), kernel, torch.autocast("cpu", enabled=bf16):
             logits = functional_call(model, weights, kwargs=inputs)
-            loss = F.cross_entropy(logits.flatten(0, 2), inputs["xt"].flatten())
-    del loss
+            F.cross_entropy(logits.flatten(0, 2), inputs["xt"].flatten())
     return sum(storage.nbytes() for storage in kept.values())
 
 
-@lru_cache
 def activation_law(config: Preset, fused: bool = True, bf16: bool = False) -> tuple[tuple[int, ...], float]:
-    """Fits bytes = a + b G + B (c + d G + e G^2), for B cells of G genes, to small sizes.
-
-    Returns (a, b, c, d, e) and the law's relative error at the preset's own panel and 32 cells, which it never saw.
-    """
+    """Fits a + b G + B (c + d G + e G^2) bytes to small B, G; returns it and its error at the panel and 32 cells."""
     def terms(cells: int, genes: int) -> list[int]:
         return [1, genes, cells, cells * genes, cells * genes**2]
     small = [(cells, genes) for genes in (32, 64, 96) for cells in (2, 4)]
-    seen = [saved_bytes(config, genes, cells, fused, bf16) for cells, genes in small]
-    law = np.linalg.lstsq(np.array([terms(*size) for size in small]), np.array(seen), rcond=None)[0].round().astype(int)
+    seen = np.array([saved_bytes(config, genes, cells, fused, bf16) for cells, genes in small])
+    law = np.linalg.lstsq(np.array([terms(*size) for size in small]), seen, rcond=None)[0].round().astype(int)
     predicted = law @ terms(32, network(config).n_genes)
     return tuple(law.tolist()), float(predicted / saved_bytes(config, None, 32, fused, bf16) - 1)
 
@@ -266,7 +260,7 @@ def memory(config: Preset, batch: int = 32, fused: bool = True, bf16: bool = Fal
 
 def largest_batch(config: Preset, card_gb: float, fused: bool = True, bf16: bool = False) -> int:
     """Returns how many cells a training step may hold on a card, with 1 GB left to the driver and the allocator."""
-    two, four = (sum(memory(config, cells, fused, bf16).values()) for cells in (2, 4))
+    two, four = (sum(memory(config, cells, fused, bf16).values()) for cells in (2, 4))  # memory is linear in cells
     return max(0, int(((card_gb - 1) * 1e9 - (2 * two - four)) // ((four - two) / 2)))
 
 
@@ -297,9 +291,8 @@ def account(preset: str | Config) -> dict[str, Any]:
     return {
         "preset": config.name, "n_genes": config.model.n_genes, "n_controls": CONTROLS,
         "nominal_parameters": sum(nominal_parameters(config).values()), "nominal_terms": nominal_parameters(config),
-        "document_breakdown": sum(document_breakdown(config).values()),
-        "parameters": sum(parts.values()), "parameters_by_part": parts,
-        "flops_forward_per_cell": sum(flops.values()), "flops_by_part": flops,
+        "document_breakdown": sum(document_breakdown(config).values()), "parameters": sum(parts.values()),
+        "parameters_by_part": parts, "flops_forward_per_cell": sum(flops.values()), "flops_by_part": flops,
         "flops_training_per_cell": training_flops(config),
         "flops_training_per_cell_exact": training_flops(config, exact=True),
         "training_bytes_batch_32": memory(config, 32, bf16=True),

@@ -173,7 +173,7 @@ def forward_pass_flow(config: Preset) -> Diagram:
     d.box("norm", "norm", stream, group="other")
     d.box("head", "head", f"Linear → {shape(seen['head'].output)}", f"{seen['head'].flops / total:.1%} of FLOPs",
           group="head")
-    d.box("loss", "softmax", "training: cross-entropy on hidden genes", "sampling: draw, reveal some, go on", group="head")
+    d.box("loss", "softmax", "training: cross-entropy on hidden genes", "sampling: draw, keep some", group="head")
     d.link(above, "norm", "head", "loss", kind="stream")
     return d
 

@@ -3,7 +3,6 @@
 import json
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from io import BytesIO, StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,8 @@ if TYPE_CHECKING:
 
 GB = 1e9
 CARDS = (8, 16, 24, 80, 141)
-MODES = {"fused, fp32": (True, False), "fused, bf16": (True, True), "naive, fp32": (False, False), "naive, bf16": (False, True)}
+MODES = {"fused, fp32": (True, False), "fused, bf16": (True, True),  # attention kernel, precision
+         "naive, fp32": (False, False), "naive, bf16": (False, True)}
 
 
 def make_figures(config: Config, out: str | Path, capsule: "Checkpoint | None" = None, screen: "AnnData | None" = None
@@ -44,8 +44,9 @@ def make_figures(config: Config, out: str | Path, capsule: "Checkpoint | None" =
     """
     folder = Folder(Path(out))
     plots.use_style()
-    folder.text("model_config.json", json.dumps(config_table(config) | {"everything": config.to_dict()}, indent=1) + "\n")
-    folder.text("model_config.txt", table(f"Model configuration: {config.name}", {k: str(v) for k, v in config_table(config).items()}))
+    known = config_table(config)
+    folder.text("model_config.json", json.dumps(known | {"everything": config.to_dict()}, indent=1) + "\n")
+    folder.text("model_config.txt", table("Model configuration", {name: str(value) for name, value in known.items()}))
     trained = capsule is not None and screen is not None
     panels = {"diffusion_process": measured.diffusion_panel(config, capsule, screen)}
     if capsule is not None and screen is not None:
@@ -81,7 +82,7 @@ class Folder:
             write_atomically(path / ".writable", b"")
             (path / ".writable").unlink()
         except OSError as error:
-            raise CDTError(f"cannot write figures into {path} ({error.strerror}): choose another folder with --out.") from error
+            raise CDTError(f"cannot write figures into {path} ({error.strerror}): choose another folder.") from error
         try:
             sketch.binary()
         except CDTError as error:
@@ -108,8 +109,8 @@ class Folder:
             alt, data = f"{alt} Below: {panel[1]}", data | {"measured": panel[2]}
         if self.can_draw:
             below = [panel[0]] if panel is not None else []
-            svgs = [sketch.render(drawn, "svg").decode(), *(svg_of(figure) for figure in below)]
-            pngs = [sketch.render(drawn, "png"), *(png_of(figure) for figure in below)]
+            svgs = [sketch.layout(drawn, "svg").decode(), *(svg_of(figure) for figure in below)]
+            pngs = [sketch.layout(drawn, "png"), *(png_of(figure) for figure in below)]
             self.bytes(f"{drawn.name}.svg", sketch.with_text(sketch.stack_svg(svgs), drawn.title, alt).encode())
             self.bytes(f"{drawn.name}.png", sketch.small_png(sketch.stack_png(pngs)))
         self.text(f"{drawn.name}.dot", drawn.dot)
@@ -153,20 +154,20 @@ def config_table(config: Config) -> dict[str, Any]:
 
 
 def table(title: str, values: Mapping[str, Any], total: str = "") -> str:
-    """Returns a plain text table; numbers get separators, their share of the total, and the total where one is named."""
+    """Returns a plain text table; with the name of a total, each number's share of it too."""
     whole = sum(values.values()) if total else 0
     out = [title, "-" * len(title)]
     for name, value in values.items():
         shown = f"{value:,}" if isinstance(value, int) else f"{value:,.3f}" if isinstance(value, float) else value
-        out.append(f"{name:32s} {shown:>18s}" + (f"  {value / whole:6.1%}" if whole else ""))
-    return "\n".join([*out, *([f"{total:32s} {whole:>18,}"] if total else [])]) + "\n\n"
+        out.append(f"{name:44s} {shown:>18s}" + (f"  {value / whole:6.1%}" if whole else ""))
+    return "\n".join([*out, *([f"{total:44s} {whole:>18,}"] if total else [])]) + "\n\n"
 
 
 def parameter_breakdown(config: Config) -> tuple[Figure, dict[str, Any], str]:
     """Draws where the parameters are, and the document's two totals beside the module's own."""
     parts = count.parameters_by_part(config)
-    totals = {"document, headline": count.nominal_parameters(config), "document, breakdown": count.document_breakdown(config),
-              "the module itself": parts}
+    totals = {"document, headline": count.nominal_parameters(config),
+              "document, breakdown": count.document_breakdown(config), "the module itself": parts}
     figure, axes = plots.grid(2, 1, (10, 9.5), height_ratios=[1.6, 1])
     largest = dict(sorted(parts.items(), key=lambda item: -item[1]))
     plots.bars(largest, axes[0], "million parameters", 1e6)
@@ -177,14 +178,16 @@ def parameter_breakdown(config: Config) -> tuple[Figure, dict[str, Any], str]:
     sums = {name: sum(terms.values()) for name, terms in totals.items()}
     alt = plots.alt_text("Parameters by part", largest) + " " + plots.alt_text("Totals", sums)
     text = "".join(table(name, terms, "total") for name, terms in totals.items())
-    rows = [["total", "term", "parameters"], *([name, term, f"{value:,}"] for name, terms in totals.items() for term, value in
-                                              [*terms.items(), ("sum", sums[name])])]
+    rows = [["total", "term", "parameters"]]
+    for name, terms in totals.items():
+        rows += [[name, term, f"{value:,}"] for term, value in (terms | {"sum": sums[name]}).items()]
     return figure, {"title": "Parameters by part, and three totals", "alt": alt, "rows": rows, "totals": sums}, text
 
 
 def _grouped(terms: Mapping[str, int]) -> dict[str, int]:
     """Sums terms into what the three totals have in common."""
-    found = dict.fromkeys(("transformer blocks", "gene table", "position embedding", "control-set encoder", "condition", "the rest"), 0)
+    found = dict.fromkeys(("transformer blocks", "gene table", "position embedding", "control-set encoder", "condition",
+                           "the rest"), 0)
     blocks = ("transformer layers", "self-attention", "cross-attention", "FFN", "block norms", "block adaLN offsets")
     same = {"gene embedding": "gene table", **dict.fromkeys(blocks, "transformer blocks"), **dict.fromkeys(
         ("conditioning projection", "magnitude MLP", "sign embedding", "time MLP", "time embedding", "depth MLP",
@@ -206,8 +209,8 @@ def computational_analysis(config: Config) -> tuple[Figure, dict[str, Any], str]
     plots.lines(growth.pop("genes"), growth, axes[0, 1], "genes", "GFLOP a cell, forward")
     axes[0, 1].set_title("Attention is quadratic in genes")
     memory = _memory(config)
-    plots.lines(memory["cells"], {k: v for k, v in memory.items() if k != "cells"}, axes[1, 0], "cells in a training step", "GB",
-                dashed=[name for name in memory if "naive" in name])
+    plots.lines(memory["cells"], {name: memory[name] for name in MODES}, axes[1, 0], "cells in a training step", "GB",
+                dashed=[name for name in MODES if "naive" in name])
     for card in CARDS:
         axes[1, 0].axhline(card, color=plots.PALETTE["other"], lw=0.6, zorder=0)
         axes[1, 0].annotate(f"{card} GB card", (2, card), fontsize=8, va="bottom", color=plots.SOFT)
@@ -223,26 +226,27 @@ def computational_analysis(config: Config) -> tuple[Figure, dict[str, Any], str]
     rows = [["part or mode", "GFLOP a cell", *(f"largest batch, {card} GB" for card in CARDS)],
             *([name, f"{value:,}"] for name, value in gflop.items()),
             *([f"training, {name}", "", *map(str, row.values())] for name, row in fits.items())]
-    data = {"title": "Operations, memory and time", "alt": alt, "rows": rows, "memory_gb": memory, "largest_batch": fits}
+    data = {"title": "Operations, memory and time", "alt": alt, "rows": rows, "memory_gb": memory, "fits": fits}
     return figure, data, _analysis_text(config, flops, data)
 
 
 def _growth(config: Config) -> dict[str, list[float]]:
     genes = [250, 500, 1000, 2000, 4000, 8000, 16000]
-    by_size = [count.flops_by_part(replace(config.model, n_genes=g), g) for g in genes]
+    by_size = [count.flops_by_part(config, g) for g in genes]
     attention = [f["self-attention QK^T and AV"] / 1e9 for f in by_size]
-    return {"genes": genes, "self-attention QK^T and AV": attention,
+    return {"genes": [float(g) for g in genes], "self-attention QK^T and AV": attention,
             "everything else": [sum(f.values()) / 1e9 - a for f, a in zip(by_size, attention, strict=True)]}
 
 
-def _memory(config: Config) -> dict[str, list[Any]]:
-    cells = [2, 32, 128, 512]
-    return {"cells": cells, **{name: [round(sum(count.memory(config, n, *mode).values()) / GB, 2) for n in cells]
-                               for name, mode in MODES.items()}}
+def _memory(config: Config) -> dict[str, list[float]]:
+    cells = (2, 32, 128, 512)
+    used = {name: [sum(count.memory(config, n, *mode).values()) for n in cells] for name, mode in MODES.items()}
+    return {"cells": [float(n) for n in cells], **{name: [round(x / GB, 2) for x in row] for name, row in used.items()}}
 
 
 def _fits(config: Config) -> dict[str, dict[str, int]]:
-    return {name: {f"{card} GB": count.largest_batch(config, card, *mode) for card in CARDS} for name, mode in MODES.items()}
+    return {name: {f"{card} GB": count.largest_batch(config, card, *mode) for card in CARDS}
+            for name, mode in MODES.items()}
 
 
 def _intensities(config: Config, cells: int = 32) -> dict[str, tuple[float, float]]:
@@ -268,10 +272,12 @@ def _analysis_text(config: Config, flops: dict[str, int], data: dict[str, Any]) 
         table("FLOPs of one cell, training", {"3 x forward": count.training_flops(config),
                                               "exact, MATH kernel": count.training_flops(config, exact=True)}),
         table("Document's formula at batch 32", count.document_flops(config), "total"),
-        table("FLOP per byte of each product, 32 cells", {n: p.flops / p.bytes for n, p in listed.items() if p.flops}),
-        *(table(f"Bytes of training 32 cells: {name}", count.memory(config, 32, *mode), "total") for name, mode in MODES.items()),
-        table(f"Activations (fused, fp32): a + b G + B (c + d G + e G^2), error {error:.1e}", dict(zip("abcde", law, strict=True))),
-        *(table(f"Largest batch: {name}", fits) for name, fits in data["largest_batch"].items()),
+        table("FLOP per byte of each product, 32 cells", {name: p.flops / p.bytes for name, p in listed.items()}),
+        *(table(f"Bytes of training 32 cells: {name}", count.memory(config, 32, *mode), "total")
+          for name, mode in MODES.items()),
+        table(f"Bytes kept for B cells of G genes (fused, fp32): a + b G + B (c + d G + e G^2), error {error:.0e}",
+              dict(zip("abcde", law, strict=True))),
+        *(table(f"Largest batch: {name}", fits) for name, fits in data["fits"].items()),
         table("Least time of a training step, 32 cells (computed)", steps),
         table("Hours of the plan, 1,000,000 and 200,000 cells", hours)])
 

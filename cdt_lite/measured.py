@@ -54,7 +54,7 @@ def attention_weights(capsule: Checkpoint, batch: Batch, share: float = 0.5) -> 
     """Returns the last block's weights, mean over heads, with a share of the cell hidden: self (G, G), cross (G, C)."""
     generator, inputs = torch.Generator().manual_seed(0), {}
     mask = torch.rand(batch.tokens.shape, generator=generator).argsort(-1).argsort(-1) < share * batch.tokens.shape[-1]
-    block = capsule.model.blocks[-1]
+    block: Any = capsule.model.blocks[-1]
     layers = {"self": block.self_attention.inner, "cross": block.cross_attention.inner}
     hooks = [layer.register_forward_pre_hook(lambda _, given, name=name: inputs.update({name: given}))
              for name, layer in layers.items()]
@@ -67,38 +67,39 @@ def attention_weights(capsule: Checkpoint, batch: Batch, share: float = 0.5) -> 
 def attention_panel(capsule: Checkpoint, screen: AnnData, n_rows: int = 14, n_columns: int = 18) -> Panel:
     """Draws which genes a real cell's genes attend to, and which control cells."""
     batch, what = example(capsule, screen)
-    weights, genes = attention_weights(capsule, batch), np.array(screen.var_names)
+    weights = attention_weights(capsule, batch)
     rows = np.argsort(-batch.tokens[0, 0].numpy(), kind="stable")[:n_rows]
     columns = np.argsort(-weights["self"][rows].mean(0), kind="stable")[:n_columns]
+    names, looked_at = ([str(screen.var_names[i]) for i in chosen] for chosen in (rows, columns))
     shown = {"self": weights["self"][np.ix_(rows, columns)], "cross": weights["cross"][rows]}
     figure, axes = plots.grid(1, 2, (10, 5))
-    plots.attention_map(shown["self"], genes[rows], genes[columns], axes[0])
+    plots.attention_map(shown["self"], names, looked_at, axes[0])
     axes[0].set_title("Self-attention: to genes")
     n_controls = shown["cross"].shape[1]
     relative = shown["cross"] * n_controls
-    plots.attention_map(relative, genes[rows], ["shallow", *[""] * (n_controls - 2), "deep"], axes[1], relative.min(),
+    plots.attention_map(relative, names, ["shallow", *[""] * (n_controls - 2), "deep"], axes[1], relative.min(),
                         "weight / equal share")
     axes[1].set_title(f"Cross-attention: to {n_controls} control cells")
     caption(figure, f"{what[0].upper()}{what[1:]}, half hidden; its {n_rows} most expressed genes; last block, mean of "
                     f"heads. {credit(screen)}")
-    favourites = {str(genes[i]): round(float(weights["self"][rows][:, i].mean()), 4) for i in columns[:5]}
+    favourites = {name: round(float(mean), 4) for name, mean in zip(looked_at[:5], shown["self"].mean(0), strict=False)}
     alt = (f"Measured attention of the trained {capsule.config.name} model on {what}. "
            + plots.alt_text("Genes looked at most, mean weight", favourites)
            + f" Control cells get between {relative.min():.2f} and {relative.max():.2f} times an equal share.")
-    data = {"cell": what, "genes": genes[rows].tolist(), "looked at": genes[columns].tolist(),
+    data = {"cell": what, "credit": credit(screen), "genes": names, "looked at": looked_at,
             **{name: np.round(w.astype(float), 4).tolist() for name, w in shown.items()}}
     return figure, alt, data
 
 
 def schedules(config: Config) -> dict[str, tuple[list[float], list[float]]]:
-    """Returns the share of hidden genes after each step: v1's sampler, fixed counts, v1's training probabilities."""
+    """Returns the share of hidden genes after each step: v1's sampler, fixed counts, v1's mask probabilities."""
     d, genes = config.diffusion, config.model.n_genes
     v1, cosine = (torch.cat([torch.zeros(1), counts.double()]).cumsum(0) for counts in
                   (v1_reveals(d, genes), reveal_counts(d, genes)))
     p = mask_probabilities(d).flip(0)
     return {"v1's sampler": (list(range(len(v1))), (1 - v1 / genes).tolist()),
             f"{d.sampling_schedule}, fixed counts": (list(range(len(cosine))), (1 - cosine / genes).tolist()),
-            "v1's mask probability in training": (list(range(len(p))), p.tolist())}
+            "v1's mask probability at each timestep": (list(range(len(p))), p.tolist())}
 
 
 @torch.no_grad()
@@ -126,15 +127,17 @@ def diffusion_panel(config: Config, capsule: Checkpoint | None = None, screen: A
     batch, what = example(capsule, screen)
     down, up = down_and_up(capsule, batch)
     order = np.argsort(-(batch.tokens[0, 0].numpy() + 0.01 * up[-1]), kind="stable")[:60]
-    mask_id, genes = capsule.tokenizer.mask_id, np.array(screen.var_names)[order]
+    mask_id, genes = capsule.tokenizer.mask_id, [str(screen.var_names[i]) for i in order]
     for ax, states, title in ((axes[1], down, f"Forward: {what} is hidden"),
                               (axes[2], up, f"Reverse: the trained {capsule.config.name} model makes one from masks")):
         hidden = [int((s == mask_id).sum()) for s in states]
         plots.cell_heatmap([s[order] for s in states], genes, ax, mask_id, [f"{n} hidden" for n in hidden])
         ax.set_title(title)
-    caption(figure, f"The real cell's {len(genes)} most expressed genes; grey is [MASK], darker is more. {credit(screen)}")
+    caption(figure, f"The real cell's {len(genes)} most expressed genes; grey is [MASK], darker is more. "
+                    f"{credit(screen)}")
     made = float(up[-1].sum())
-    data |= {"cell": what, "genes": genes.tolist(), "real": down[0][order].tolist(), "made": up[-1][order].tolist()}
+    data |= {"cell": what, "credit": credit(screen), "genes": genes, "real": down[0][order].tolist(),
+             "made": up[-1][order].tolist()}
     alt += (f" Then {what}, hidden in {len(down) - 1} steps, and a cell made by the trained model in as many: its "
             f"tokens sum to {made:,.0f}, those of the real cell to {float(batch.tokens.sum()):,.0f}.")
     return figure, alt, data

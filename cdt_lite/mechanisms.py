@@ -28,8 +28,8 @@ def attention_mechanism(config: Preset) -> Diagram:
         shared = f"kv|{tint(PALETTE[group], 0.3)}|one K and one V, {n:,} × {c.head_dim}, for all {c.n_head} heads"
         d.box(f"{kind}.a", f"softmax(q·k / √{c.head_dim}) v", f"{c.n_genes * c.n_head:,} queries, {n:,} keys",
               group="attention", rows=[heads, [shared]])
-        d.box(f"{kind}.out", "out", f"Linear {c.dim} → {c.dim}", f"{layer.parameters:,} parameters,",
-              f"{amount(layer.flops, 'FLOP')} a block in all", group="attention")
+        d.box(f"{kind}.out", "out", f"Linear {c.dim} → {c.dim}", f"a block in all: {layer.parameters:,}",
+              f"parameters, {amount(layer.flops, 'FLOP')}", group="attention")
         d.link(f"{kind}.x", f"{kind}.q", kind="stream", weight="4")
         d.link(memory, f"{kind}.kv", kind="stream" if kind == "self" else "control")
         d.link(f"{kind}.kv", f"{kind}.a:kv:e", kind="control" if kind == "cross" else "plain", penwidth="3")
@@ -106,9 +106,11 @@ def diffusion_process(config: Config, n_squares: int = 24) -> Diagram:
         forward = [(f"t = {t:.2f}", t) for t in (0.0, 0.25, 0.5, 0.75, 1.0)]
     hidden = [genes - sum(counts[:i]) for i in range(len(counts) + 1)]
     picked = sorted({round(i * (len(counts)) / 4) for i in range(5)})
-    d = Diagram("diffusion_process", f"Masked diffusion of {genes:,} genes: hidden at random, revealed in {len(counts)} "
-                "steps", "LR")
-    d.box("f", "Forward", "training:", "genes are hidden", "at random", group="other")
+    title = f"Masked diffusion of {genes:,} genes: hidden at random, revealed in {len(counts)} steps"
+    d = Diagram("diffusion_process", title, "LR")
+    law = ("at timestep t each gene", "is hidden with", "this chance") if c.sampler == "v1" else (
+        "training: a share t", "of the genes", "is hidden at random")
+    d.box("f", "Forward", *law, group="other")
     d.box("r", "Reverse", "sampling: the model draws", "every hidden gene,", "some are kept", group="other")
     d.ranks.append(["f", "r"])
     d.link("f", "r", style="invis")

@@ -23,7 +23,8 @@ EXPRESSION = LinearSegmentedColormap.from_list("expression", ["#F4F8FB", "#7FB8D
 
 def tint(color: str, share: float, paper: str = PAPER) -> str:
     """Returns the colour mixed with paper: share 1 is the colour, 0 the paper."""
-    return to_hex([share * a + (1 - share) * b for a, b in zip(to_rgb(color), to_rgb(paper), strict=True)])
+    red, green, blue = (share * a + (1 - share) * b for a, b in zip(to_rgb(color), to_rgb(paper), strict=True))
+    return to_hex((red, green, blue))
 
 
 def use_style(dark: bool = False) -> None:
@@ -105,7 +106,8 @@ def roofline(points: Mapping[str, tuple[float, float]], ceilings: Mapping[str, t
         ax.scatter(intensity, min(peak, intensity * bandwidth / 1e3), s=40 + 700 * share, color=colors[i % 7], zorder=3,
                    edgecolor=mpl.rcParams["axes.facecolor"])
         ax.scatter([], [], s=40, color=colors[i % 7], label=f"{name} ({intensity:,.0f})")
-    ax.set(xscale="log", yscale="log", xlabel="FLOP per byte moved (16-bit)", ylabel="attainable TFLOP/s", ylim=(0.3, 2500))
+    ax.set(xscale="log", yscale="log", ylim=(0.3, 2500), xlabel="FLOP per byte moved (16-bit)",
+           ylabel="attainable TFLOP/s")
     ax.legend(fontsize=8.5, loc="lower right")
     return ax
 

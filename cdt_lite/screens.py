@@ -25,8 +25,7 @@ import scipy.sparse as sp
 from cdt_lite.errors import CDTError, suggest
 from cdt_lite.simulate import CONTROL, in_layout, screen_hash, simulate_screen
 
-BASE_URL = "https://raw.githubusercontent.com"
-PROBE_SECONDS = 3.0
+BASE_URL, PROBE_SECONDS = "https://raw.githubusercontent.com", 3.0
 PUBLIC: dict[str, dict[str, Any]] = {"papalexi2021": {  # raise "version" when the conversion below changes
     "path": "Katsevich-Lab/sceptredata/ec722d5df90dfd34ace6cc9a5745ab6a5c2a6731/data/lowmoi_example_data.rda",
     "file_sha256": "e3f8ad09bb4b1d0deeeec2850a2d96f8f5062fef31a9ab1cc080e60560421b6a", "version": "1", "licence": "MIT",
@@ -126,7 +125,7 @@ def check_screen(
     keys = {"target_key": target_key, "batch_key": batch_key, "sign_key": sign_key, "magnitude_key": magnitude_key}
     for argument, key in ((argument, key) for argument, key in keys.items() if key is not None):
         if key not in obs:
-            raise CDTError(f"obs has no {key!r}, only {list(obs)}{suggest(key, obs)} Name the right one with {argument}=")
+            raise CDTError(f"obs has no {key!r}, only {list(obs)}{suggest(key, obs)} Name it with {argument}=")
         if argument != "magnitude_key" and (n := obs[key].isna().sum()):
             raise CDTError(f"{n} cells have no value in obs[{key!r}]: label them, or remove them first")
     target = obs[target_key].astype(str)
@@ -195,13 +194,14 @@ def _choose_panel(adata: ad.AnnData, n_top_genes: int, train_mask: np.ndarray | 
     if (n_free := n_top_genes - panel.sum()) < 0:
         raise CDTError(f"n_top_genes must be at least {panel.sum()}, the measured targets, not {n_top_genes}")
     train = ad.AnnData(adata.X[mask].copy(), var=pd.DataFrame(index=adata.var_names))
-    sc.pp.normalize_total(train, target_sum=1e4)
-    sc.pp.log1p(train)
-    sc.pp.highly_variable_genes(train, n_top_genes=n_top_genes)
-    rank = np.where(panel, -np.inf, train.var["dispersions_norm"].fillna(-np.inf))
-    panel[np.argsort(-rank, kind="stable")[:n_free]] = True
-    chosen = in_layout(adata.X[:, panel], adata.obs, adata.var_names[panel], adata.uns["screen"])
-    check_screen(chosen)
+    try:
+        sc.pp.highly_variable_genes(train, n_top_genes=n_top_genes, flavor="seurat_v3")  # the flavour for raw counts
+    except ValueError as error:
+        raise CDTError(f"too few cells or counts to pick {n_top_genes} of {adata.n_vars} genes ({error}): keep all or "
+                       "remove rare genes first with scanpy.pp.filter_genes(min_cells=10)") from error
+    variability = np.where(panel, -np.inf, train.var["variances_norm"].fillna(-np.inf))
+    panel[np.argsort(-variability, kind="stable")[:n_free]] = True
+    check_screen(chosen := in_layout(adata.X[:, panel], adata.obs, adata.var_names[panel], adata.uns["screen"]))
     return chosen
 
 
@@ -215,19 +215,19 @@ def _load_public(name: str) -> ad.AnnData:
             return adata
     adata = _convert_papalexi(_fetch(PUBLIC[name], folder), name)
     unfinished = converted.with_name(f"{os.getpid()}-{converted.name}")
-    try:
+    with contextlib.suppress(OSError):  # a full disk or a folder of someone else: the cache only saves time
         folder.mkdir(parents=True, exist_ok=True)
         adata.write_h5ad(unfinished)
         os.replace(unfinished, converted)
-    except OSError:  # a full disk or a folder of someone else: the cache only saves time
-        unfinished.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # what a full disk left
+        unfinished.unlink()
     return adata
 
 
 def _fetch(spec: dict[str, Any], folder: Path) -> Path:
     """Finds the public file in the cache, the mirror or the network, and refuses it if its hash is another."""
     url, cached = f"{BASE_URL}/{spec['path']}", folder / Path(spec["path"]).name
-    path = Path(mirror) / cached.name if (mirror := os.environ.get("CDT_LITE_MIRROR")) and not cached.exists() else cached
+    path = Path(mirror) / cached.name if (mirror := os.getenv("CDT_LITE_MIRROR")) and not cached.exists() else cached
     if mirror and not path.exists():
         raise CDTError(f"the folder CDT_LITE_MIRROR={mirror} has no {path.name}: put {url} there, or unset it")
     if not path.exists():

@@ -136,7 +136,7 @@ def screen_hash(adata: AnnData) -> str:
     return digest.hexdigest()
 
 
-def in_layout(counts: sp.spmatrix, obs: pd.DataFrame, genes: Iterable[str], facts: dict[str, Any]) -> AnnData:
+def in_layout(counts: Any, obs: pd.DataFrame, genes: Iterable[str], facts: dict[str, Any]) -> AnnData:
     """Puts counts (cells x genes) and their labels into the layout of every screen; `facts` go to uns["screen"]."""
     counts = sp.csr_matrix(counts, dtype=np.float32)
     obs = obs.assign(

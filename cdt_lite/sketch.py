@@ -5,11 +5,13 @@ import re
 import shutil
 import sys
 from dataclasses import dataclass, field
+from functools import lru_cache
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 from graphviz import Source
 from graphviz.backend import dot_command
 from PIL import Image
@@ -19,6 +21,9 @@ from cdt_lite.plots import DARK, INK, PALETTE, PAPER, SOFT, tint
 
 LINKS = {"stream": (PALETTE["token"], 3.5), "condition": (PALETTE["condition"], 1.8),
          "control": (PALETTE["control"], 1.8), "plain": (SOFT, 1.2)}  # kind -> colour, width
+
+
+FONTS = "Helvetica, Arial, Arimo, Liberation Sans, DejaVu Sans, sans-serif"  # one of them is on any machine
 
 
 @dataclass
@@ -146,6 +151,12 @@ def binary() -> str:
 
 def render(diagram: Diagram, form: str = "svg", dark: bool = False) -> bytes:
     """Lays a diagram out and returns an SVG with title and description, or a PNG at 200 dpi, on light or dark paper."""
+    picture = layout(diagram, form, dark)
+    return small_png(picture) if form == "png" else with_text(picture.decode(), diagram.title, diagram.alt).encode()
+
+
+def layout(diagram: Diagram, form: str, dark: bool = False) -> bytes:
+    """Lays a diagram out: the bare SVG or PNG."""
     dot_command.DOT_BINARY = Path(binary())
     source = diagram.dot
     if dark:
@@ -153,9 +164,29 @@ def render(diagram: Diagram, form: str = "svg", dark: bool = False) -> bytes:
             source = source.replace(tint(color, 0.14), tint(color, 0.28, DARK[PAPER]))
         for color, other in DARK.items():
             source = source.replace(color, other)
-    if form == "svg":
-        return with_text(Source(source).pipe(format="svg", quiet=True).decode(), diagram.title, diagram.alt).encode()
-    return small_png(Source(source.replace("graph [", "graph [dpi=200, ", 1)).pipe(format="png", quiet=True))
+    if form == "png":
+        source = source.replace("graph [", "graph [dpi=200, ", 1)
+    picture = Source(source).pipe(format=form, quiet=True)
+    return picture if form == "png" else any_font(picture.decode()).encode()
+
+
+def any_font(svg: str) -> str:
+    """Names fall-back fonts, and gives each text the width it has in Helvetica, so that no other font spills over."""
+    def fitted(found: re.Match[str]) -> str:
+        size, text = float(found[2]), html.unescape(found[4])
+        known = _widths("-Bold" if "bold" in found[0] else "")
+        width = size / 1000 * sum(known.get(letter, 584) for letter in text)
+        return (f'<text {found[1]}font-size="{found[2]}"{found[3]} textLength="{width:.1f}" '
+                f'lengthAdjust="spacingAndGlyphs">{found[4]}</text>')
+    svg = re.sub(r'font-family="Helvetica[^"]*"', f'font-family="{FONTS}"', svg)
+    return re.sub(r'<text ([^>]*)font-size="([\d.]+)"([^>]*)>([^<]+)</text>', fitted, svg)
+
+
+@lru_cache
+def _widths(weight: str) -> dict[str, int]:
+    """Letter -> width in Helvetica, thousandths of the size, from Adobe's metrics (they come with matplotlib)."""
+    metrics = Path(mpl.get_data_path(), "fonts", "pdfcorefonts", f"Helvetica{weight}.afm").read_text(encoding="latin-1")
+    return {chr(int(code)): int(width) for code, width in re.findall(r"^C (\d+) ; WX (\d+)", metrics, re.MULTILINE)}
 
 
 def with_text(svg: str, title: str, description: str) -> str:
