@@ -88,7 +88,7 @@ def _block_row(d: Diagram, seen: dict[str, Layer], i: int, above: str, modulated
     d.link(above, name, kind="stream", label=f"   {shape(seen[name].inputs[0])}" if i == 0 else "", weight="8")
     buses = [("m", "control", "control_set", "memory " + shape(seen["control_set"].output))]
     if modulated:
-        buses = [("c", "condition", "modulation", shape(seen["modulation"].output)), *buses]
+        buses = [("c", "condition", "modulation", shape((9, seen["modulation"].output[-1] // 9))), *buses]
     for letter, kind, source, label in buses:
         tap, before = f"{letter}{i}", f"{letter}{i - 1}" if i else source
         d.box(tap, "", group=kind)

@@ -184,8 +184,8 @@ def _check_splits(job: _Job, unseen: bool) -> None:
     if unseen and (leaked := sorted({target for target, _ in job.keys if target in trained})):
         raise CDTError(f"targets {leaked} are in the training screen, but unseen=True; take them out before training")
     rows = _same_cells(job)
-    for key, at in job.real.groups.items():
-        if n := int(np.isin(rows, at).sum()):
+    for key in job.keys:
+        if n := int(np.isin(rows, job.real.groups[key]).sum()):
             raise CDTError(f"{n} cells of target {key[0]!r} are in both the training and the real screen; split first")
 
 
@@ -211,7 +211,8 @@ def evaluate(
 
     Args:
         real: Held-out real cells, raw counts, with control cells. All its perturbations are rivals in the
-            discrimination scores and part of the Systema reference; only predicted ones are scored.
+            discrimination scores and part of the Systema reference; only predicted ones are scored, and only those
+            must not share cells with `train`.
         predicted: Predicted cells, raw counts, or several methods by name; control cells among them are ignored. A
             DataFrame holds mean log1p expression, targets x genes; it gets cells as baselines do. None: baselines only.
         train: Training cells, for the baselines that learn; control cells that the truth uses are left out of them.

@@ -213,7 +213,7 @@ def computational_analysis(config: Config) -> tuple[Figure, dict[str, Any], str]
                 dashed=[name for name in MODES if "naive" in name])
     for card in CARDS:
         axes[1, 0].axhline(card, color=plots.PALETTE["other"], lw=0.6, zorder=0)
-        axes[1, 0].annotate(f"{card} GB card", (2, card), fontsize=8, va="bottom", color=plots.SOFT)
+        axes[1, 0].annotate(f"{card} GB card", (2, card), fontsize=8, va="bottom", alpha=0.7)
     axes[1, 0].set_title("Memory of training (computed)")
     points = _intensities(config)
     ceilings = {name: count.ACCELERATORS[name][:2] for name in ("H200", "A100 80GB", "L4")}
@@ -250,14 +250,14 @@ def _fits(config: Config) -> dict[str, dict[str, int]]:
 
 
 def _intensities(config: Config, cells: int = 32) -> dict[str, tuple[float, float]]:
-    """Returns (FLOP per byte, share of all FLOPs) of the parts that do a thousandth of the work or more."""
+    """Returns (FLOP per byte, share of all FLOPs) of the parts that do a hundredth of the work or more."""
     listed = count.products(config, n_sets=cells)
     total, found = sum(p.flops for p in listed), {}
     names = {p.part: p.part.replace("self q", "q").replace("cross q", "q") for p in listed}  # both are the same size
     for part in dict.fromkeys(names.values()):
         own = [p for p in listed if names[p.part] == part]
         flops = sum(p.flops for p in own)
-        if flops > 0.001 * total:
+        if flops > 0.01 * total:
             found[part] = (flops / sum(p.bytes for p in own), flops / total)
     return found
 

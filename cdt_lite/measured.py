@@ -1,5 +1,6 @@
 """Panels that need a trained model and real cells: what it attends to, and one cell hidden and made again."""
 
+import hashlib
 import textwrap
 from collections import Counter
 from io import BytesIO
@@ -86,7 +87,8 @@ def attention_panel(capsule: Checkpoint, screen: AnnData, n_rows: int = 14, n_co
     alt = (f"Measured attention of the trained {capsule.config.name} model on {what}. "
            + plots.alt_text("Genes looked at most, mean weight", favourites)
            + f" Control cells get between {relative.min():.2f} and {relative.max():.2f} times an equal share.")
-    data = {"cell": what, "credit": credit(screen), "genes": names, "looked at": looked_at,
+    data = {"capsule": fingerprint(capsule), "cell": what, "credit": credit(screen), "genes": names,
+            "looked at": looked_at,
             **{name: np.round(w.astype(float), 4).tolist() for name, w in shown.items()}}
     return figure, alt, data
 
@@ -136,8 +138,8 @@ def diffusion_panel(config: Config, capsule: Checkpoint | None = None, screen: A
     caption(figure, f"The real cell's {len(genes)} most expressed genes; grey is [MASK], darker is more. "
                     f"{credit(screen)}")
     made = float(up[-1].sum())
-    data |= {"cell": what, "credit": credit(screen), "genes": genes, "real": down[0][order].tolist(),
-             "made": up[-1][order].tolist()}
+    data |= {"capsule": fingerprint(capsule), "cell": what, "credit": credit(screen), "genes": genes,
+             "real": down[0][order].tolist(), "made": up[-1][order].tolist()}
     alt += (f" Then {what}, hidden in {len(down) - 1} steps, and a cell made by the trained model in as many: its "
             f"tokens sum to {made:,.0f}, those of the real cell to {float(batch.tokens.sum()):,.0f}.")
     return figure, alt, data
@@ -167,6 +169,14 @@ def denoising_gif(capsule: Checkpoint, screen: AnnData) -> bytes:
 def caption(figure: Figure, text: str) -> None:
     """Writes a wrapped line under a figure."""
     figure.supxlabel("\n".join(textwrap.wrap(text, 125)), fontsize=8.5, x=0.01, ha="left")
+
+
+def fingerprint(capsule: Checkpoint) -> str:
+    """Returns a short hash of a model's weights, by which a committed figure names the model that it shows."""
+    found = hashlib.sha256()
+    for _, weight in sorted(capsule.model.state_dict().items()):
+        found.update(weight.half().numpy().tobytes())
+    return found.hexdigest()[:16]
 
 
 def credit(screen: AnnData) -> str:

@@ -56,7 +56,7 @@ def describe(where: Figure | Axes, text: str) -> str:
 def bars(values: Mapping[str, float], ax: Axes, unit: str = "", scale: float = 1.0, color: str = "token") -> Axes:
     """Draws named amounts as horizontal bars with their values (whole numbers in full, others in units) and shares."""
     amounts, total = np.array(list(values.values())) / scale, sum(values.values()) / scale
-    ax.barh(range(len(values)), amounts, color=PALETTE[color])
+    ax.barh(range(len(values)), amounts, color=PALETTE[color], edgecolor="none")
     for i, (value, amount) in enumerate(zip(values.values(), amounts, strict=True)):
         text = f"{value:,}" if isinstance(value, int) else f"{amount:,.3g}"
         ax.text(amount + 0.01 * amounts.max(), i, f"{text} ({amount / total:.1%})", va="center", fontsize=9.5)
@@ -238,6 +238,7 @@ def dose_response(doses: Sequence[float], responses: Mapping[str, Sequence[float
     return ax
 
 
-def grid(n_rows: int, n_columns: int, size: tuple[float, float] = (10, 5), **options: Any) -> tuple[Figure, Any]:
+def grid(n_rows: int, n_columns: int, size: tuple[float, float] = (10, 5),
+         height_ratios: Sequence[float] | None = None) -> tuple[Figure, Any]:
     """Returns a figure 1000 px wide by default, and its axes."""
-    return plt.subplots(n_rows, n_columns, figsize=size, **options)
+    return plt.subplots(n_rows, n_columns, figsize=size, height_ratios=height_ratios)

@@ -130,6 +130,8 @@ def read_cells(adata: AnnData, what: str, names: Names, genes: np.ndarray | None
     if screen and is_control.sum() < 4:
         raise CDTError(f"{what}: expected at least 4 control cells labelled {names.control!r}, got {is_control.sum()}"
                        f"{suggest(names.control, sorted(set(target)))}")
+    if screen and is_control.all():
+        raise CDTError(f"{what}: expected perturbed cells, got control cells only; check the selection")
     if screen and len(set(cells)) < len(cells):
         raise CDTError(f"{what}: cell names repeat, which would hide cells that training and test share; "
                        "call obs_names_make_unique()")

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,7 +89,7 @@ def learning_rate(config: TrainConfig, step: int, n_steps: int) -> float:
 
 
 def train(checkpoint: Checkpoint, data: SetSampler, *, steps: int | None = None, out: str | Path | None = None,
-          device: torch.device | str = "cpu") -> Iterator[Progress]:
+          device: torch.device | str = "cpu") -> Generator[Progress, None, None]:
     """Trains a checkpoint's model in place, yielding after every step.
 
     A checkpoint that already stands in the middle of this stage (loaded from `out`) goes on from there, exactly: batch,

@@ -98,7 +98,7 @@ def test_a_better_prediction_scores_better_and_the_ceiling_is_close_to_a_replica
 def test_control_cells_as_a_prediction_equal_the_control_row():
     real = world()
     _, ours = control_halves(real)
-    predicted = ad.concat([relabelled(ours, t) for t in ("G0", "G1", "G2", "X")])
+    predicted = ad.concat([relabelled(ours, t) for t in ("G0", "G1", "G2", "X")], index_unique=" ", keys=list("abcd"))
     table = evaluate(real, predicted)
     a, b = of(table, "prediction")[MEANS], of(table, "control")[MEANS]
     pd.testing.assert_frame_equal(a, b, atol=1e-6)
@@ -111,7 +111,7 @@ def test_a_vanished_own_gene_alone_is_no_changed_gene():
     X = ours.X.toarray()
     X[:, 0] = 0
     silenced = ad.AnnData(sparse.csr_matrix(X), obs=ours.obs, var=ours.var)
-    predicted = ad.concat([relabelled(silenced, "G0"), relabelled(silenced, "G1")])
+    predicted = ad.concat([relabelled(silenced, t) for t in ("G0", "G1")], index_unique=" ", keys=list("ab"))
     ratio = of(evaluate(real, predicted, metrics=["significant_gene_ratio"]), "prediction")["significant_gene_ratio"]
     assert ratio["G0"] == 0 < ratio["G1"]  # there, G0 is a finding
 
@@ -254,6 +254,8 @@ BAD = {
     "control": (lambda r: (r, None), {"control": "non-targetting"}, "got 0; did you mean 'non-targeting'"),
     "target": (lambda r: (r, spoil(r, target_gene="G11")), {}, "no cells of target 'G11'.*did you mean"),
     "no target": (lambda r: (r, spoil(r, target_gene="non-targeting")), {}, "no perturbed cells"),
+    "empty": (lambda r: (r[(r.obs["target_gene"] == "non-targeting").to_numpy()], None), {},
+              "expected perturbed"),
     "unlabelled": (lambda r: (spoil(r, target_gene=[None, *r.obs["target_gene"][1:]]), None), {}, "1 cells have no"),
     "sign": (lambda r: (spoil(r, sign=2), None), {}, "got 2"),
     "log1p": (lambda r: (r, spoil_counts(r, 0.69)), {}, "raw counts.*got 0.69"),
@@ -283,5 +285,10 @@ def test_leaks_between_training_and_test_are_refused_by_name():
         evaluate(screen, train=screen)
     with pytest.raises(CDTError, match=r"\['G0', 'G1', 'G2', 'X'\] are in the training screen"):
         evaluate(screen, train=world(prefix="train"), unseen=True)
+    train = screen[(screen.obs["target_gene"] != "X").to_numpy()]
+    held_out = world(prefix="again")
+    held_out = held_out[(held_out.obs["target_gene"] == "X").to_numpy()]
+    table = evaluate(screen, held_out, train=train, unseen=True)  # training perturbations may still be rivals
+    assert set(table["target"]) == {"X"} and table.loc[0, "discrimination_score_l2"] in (0.25, 0.5, 0.75, 1.0)
     other = world(seed=5)  # the same cell names, but other cells
     assert len(evaluate(screen, train=other, metrics=["mae"], ceiling=False, baselines=["control"])) == 4
