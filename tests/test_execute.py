@@ -68,3 +68,13 @@ def test_cleaning_keeps_pictures_and_takes_out_times_and_live_widgets():
     assert notebook.cells[0].outputs == [picture]
     assert notebook.cells[0].metadata == {"tags": ["keep"]}
     assert set(notebook.metadata) == {"kernelspec", "language_info"}
+
+
+def test_a_redrawn_bar_leaves_its_last_state_only():
+    def piece(text, name="stdout"):
+        return nbformat.v4.new_output("stream", name=name, text=text)
+
+    pieces = [piece(text) for text in ("\rbar 0%", "\rbar 50%", "\rbar 100%", "\ndone\n")]
+    cell = nbformat.v4.new_code_cell("", outputs=[*pieces, piece("oops", "stderr")])
+    execute.settle(cell)
+    assert [(o.name, o.text) for o in cell.outputs] == [("stdout", "bar 100%\ndone\n"), ("stderr", "oops")]

@@ -129,6 +129,20 @@ def complaints(notebook: nbformat.NotebookNode, write: bool) -> list[str]:
     return found
 
 
+def settle(cell: nbformat.NotebookNode) -> None:
+    """Joins pieces of one stream and keeps of a redrawn line (a progress bar) what a terminal would show at the end."""
+    outputs: list[nbformat.NotebookNode] = []
+    for output in cell.outputs:
+        if outputs and output.output_type == "stream" == outputs[-1].output_type and output.name == outputs[-1].name:
+            outputs[-1].text += output.text
+        else:
+            outputs.append(output)
+    for output in outputs:
+        if output.output_type == "stream":
+            output.text = "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in output.text.split("\n"))
+    cell.outputs = outputs
+
+
 def clean(notebook: nbformat.NotebookNode) -> None:
     """Takes out what changes from run to run or cannot be shown again: times, versions, live widgets."""
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": LANGUAGE})
@@ -145,6 +159,9 @@ def run_one(path: Path, write: bool) -> Report:
     notebook = nbformat.read(path, as_version=4)
     report = Report(path.stem)
     execute(notebook, report)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            settle(cell)
     report.problems += complaints(notebook, write)
     keep = write and not report.problems
     if keep:

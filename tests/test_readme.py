@@ -1,0 +1,33 @@
+"""What the README shows must run, and what it names must be there."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_example_runs_and_stays_short(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+    assert len([line for line in example.splitlines() if line.strip()]) <= 12
+    exec(compile(example, "README example", "exec"), {})
+    out = capsys.readouterr().out
+    assert "pearson_delta" in out and "perturbed mean" in out and (tmp_path / "output/example/checkpoint.json").is_file()
+
+
+def test_every_file_it_links_to_is_there():
+    for link in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / link).exists(), link
+
+
+def test_the_seven_notebooks_are_listed_in_order():
+    listed = re.findall(r"\(notebooks/(\d\d)_\w+\.ipynb\)", README)
+    assert listed == [p.name[:2] for p in sorted((ROOT / "notebooks").glob("*.ipynb"))] == [f"{i:02d}" for i in range(7)]
+
+
+def test_it_lists_every_command():
+    from cdt_lite.cli import parser
+
+    for name in parser()._subparsers._group_actions[0].choices:
+        assert re.search(rf"\b{name}\b", README), name
