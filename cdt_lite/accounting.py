@@ -258,7 +258,7 @@ def memory(config: Preset, batch: int = 32, fused: bool = True, bf16: bool = Fal
             "activations": saved_bytes(config, None, batch, fused, bf16)}
 
 
-def largest_batch(config: Preset, card_gb: float, fused: bool = True, bf16: bool = False) -> int:
+def largest_batch(config: Preset, card_gb: int | float, fused: bool = True, bf16: bool = False) -> int:
     """Returns how many cells a training step may hold on a card, with 1 GB left to the driver and the allocator."""
     two, four = (sum(memory(config, cells, fused, bf16).values()) for cells in (2, 4))  # memory is linear in cells
     return max(0, int(((card_gb - 1) * 1e9 - (2 * two - four)) // ((four - two) / 2)))

@@ -93,7 +93,7 @@ def attention_panel(capsule: Checkpoint, screen: AnnData, n_rows: int = 14, n_co
     return figure, alt, data
 
 
-def schedules(config: Config) -> dict[str, tuple[list[float], list[float]]]:
+def schedules(config: Config) -> dict[str, tuple[list[int], list[float]]]:
     """Returns the share of hidden genes after each step: v1's sampler, fixed counts, v1's mask probabilities."""
     d, genes = config.diffusion, config.model.n_genes
     v1, cosine = (torch.cat([torch.zeros(1), counts.double()]).cumsum(0) for counts in

@@ -1,7 +1,7 @@
 """One function per figure: arrays and an Axes go in, the same Axes comes out. And the style that all figures share."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -12,16 +12,18 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
 
+Number: TypeAlias = int | float | np.number
+Values: TypeAlias = Sequence[Any] | np.ndarray | pd.Series | pd.Index
 # Okabe & Ito 2008: told apart by people with any of the common colour-vision deficiencies (checked in a test)
 PALETTE = {"token": "#0072B2", "condition": "#D55E00", "control": "#009E73", "attention": "#CC79A7", "ffn": "#E69F00",
-           "head": "#56B4E9", "other": "#8C8C8C"}
+           "head": "#56B4E9", "other": "#6E6E6E"}
 INK, SOFT, PAPER = "#1B1B1B", "#555555", "#FFFFFF"
 DARK = {INK: "#F2F2F2", SOFT: "#BDBDBD", PAPER: "#14171C"}
 MASK = "#C9C9C9"
 EXPRESSION = LinearSegmentedColormap.from_list("expression", ["#F4F8FB", "#7FB8DA", PALETTE["token"], "#002B45"])
 
 
-def tint(color: str, share: float, paper: str = PAPER) -> str:
+def tint(color: str, share: Number, paper: str = PAPER) -> str:
     """Returns the colour mixed with paper: share 1 is the colour, 0 the paper."""
     red, green, blue = (share * a + (1 - share) * b for a, b in zip(to_rgb(color), to_rgb(paper), strict=True))
     return to_hex((red, green, blue))
@@ -39,7 +41,7 @@ def use_style(dark: bool = False) -> None:
         "savefig.dpi": 200, "figure.constrained_layout.use": True, "svg.hashsalt": "cdt-lite", "svg.fonttype": "path"})
 
 
-def alt_text(title: str, values: Mapping[str, float], unit: str = "", top: int = 8) -> str:
+def alt_text(title: str, values: Mapping[str, Number], unit: str = "", top: int = 8) -> str:
     """Builds alt text from the data that a figure shows: "Title: a 1 unit, b 2 unit, and 3 more."."""
     shown = [f"{name} {value:,.4g}{unit}" if isinstance(value, float) else f"{name} {value:,}{unit}"
              for name, value in list(values.items())[:top]]
@@ -53,7 +55,7 @@ def describe(where: Figure | Axes, text: str) -> str:
     return f"Figure: {text}"
 
 
-def bars(values: Mapping[str, float], ax: Axes, unit: str = "", scale: float = 1.0, color: str = "token") -> Axes:
+def bars(values: Mapping[str, Number], ax: Axes, unit: str = "", scale: Number = 1.0, color: str = "token") -> Axes:
     """Draws named amounts as horizontal bars with their values (whole numbers in full, others in units) and shares."""
     amounts, total = np.array(list(values.values())) / scale, sum(values.values()) / scale
     ax.barh(range(len(values)), amounts, color=PALETTE[color], edgecolor="none")
@@ -65,7 +67,7 @@ def bars(values: Mapping[str, float], ax: Axes, unit: str = "", scale: float = 1
     return ax
 
 
-def stacked(rows: Mapping[str, Mapping[str, float]], ax: Axes, unit: str = "", scale: float = 1.0) -> Axes:
+def stacked(rows: Mapping[str, Mapping[str, Number]], ax: Axes, unit: str = "", scale: Number = 1.0) -> Axes:
     """Draws each row as one bar of named segments, its sum written at the end."""
     table = pd.DataFrame(rows).T.fillna(0)[list(dict.fromkeys(k for row in rows.values() for k in row))] / scale
     table.plot.barh(stacked=True, ax=ax, width=0.62, edgecolor=mpl.rcParams["axes.facecolor"], linewidth=0.8,
@@ -78,7 +80,7 @@ def stacked(rows: Mapping[str, Mapping[str, float]], ax: Axes, unit: str = "", s
     return ax
 
 
-def lines(x: Sequence[float], series: Mapping[str, Sequence[float]], ax: Axes, xlabel: str, ylabel: str,
+def lines(x: Values, series: Mapping[str, Values], ax: Axes, xlabel: str, ylabel: str,
           log: bool = True, dashed: Sequence[str] = ()) -> Axes:
     """Draws named curves over a common x, those in `dashed` dashed."""
     for name, y in series.items():
@@ -90,7 +92,8 @@ def lines(x: Sequence[float], series: Mapping[str, Sequence[float]], ax: Axes, x
     return ax
 
 
-def roofline(points: Mapping[str, tuple[float, float]], ceilings: Mapping[str, tuple[float, float]], ax: Axes) -> Axes:
+def roofline(points: Mapping[str, tuple[Number, Number]], ceilings: Mapping[str, tuple[Number, Number]], ax: Axes
+             ) -> Axes:
     """Draws attainable TFLOP/s over arithmetic intensity.
 
     Args:
@@ -126,7 +129,7 @@ def token_histogram(counts: np.ndarray, tokens: np.ndarray, ax: Axes) -> Axes:
     return ax
 
 
-def mask_schedule(schedules: Mapping[str, tuple[Sequence[float], Sequence[float]]], ax: Axes) -> Axes:
+def mask_schedule(schedules: Mapping[str, tuple[Values, Values]], ax: Axes) -> Axes:
     """Draws the share of hidden genes over the steps of one or several named schedules: name -> (steps, shares)."""
     for marker, (name, (steps, share)) in zip("osD^v", schedules.items(), strict=False):
         ax.plot(steps, share, marker=marker, ms=5, lw=2, label=name)
@@ -135,7 +138,7 @@ def mask_schedule(schedules: Mapping[str, tuple[Sequence[float], Sequence[float]
     return ax
 
 
-def loss_curves(curves: Sequence[tuple[str, Sequence[float], Sequence[float]]], ax: Axes, smooth: int = 25) -> Axes:
+def loss_curves(curves: Sequence[tuple[str, Values, Values]], ax: Axes, smooth: int = 25) -> Axes:
     """Draws training losses, nats per gene: (label, steps, losses), faint as they came and smoothed on top."""
     for i, (label, steps, losses) in enumerate(curves):
         color = list(PALETTE.values())[i % 7]
@@ -147,7 +150,7 @@ def loss_curves(curves: Sequence[tuple[str, Sequence[float], Sequence[float]]], 
     return ax
 
 
-def h_curve(shares: Sequence[float], nats: Sequence[float] | Mapping[str, Sequence[float]], ax: Axes) -> Axes:
+def h_curve(shares: Values, nats: Values | Mapping[str, Values], ax: Axes) -> Axes:
     """Draws H, the loss at each share of hidden genes, in bits per gene; the area under it is the NELBO per gene."""
     for name, values in (nats if isinstance(nats, Mapping) else {"model": nats}).items():
         bits = np.asarray(values, dtype=float) / np.log(2)
@@ -159,8 +162,8 @@ def h_curve(shares: Sequence[float], nats: Sequence[float] | Mapping[str, Sequen
     return ax
 
 
-def cell_heatmap(states: Sequence[np.ndarray], genes: Sequence[str], ax: Axes, mask_id: int = 63,
-                 labels: Sequence[str] | None = None) -> Axes:
+def cell_heatmap(states: Values, genes: Values, ax: Axes, mask_id: int = 63,
+                 labels: Values | None = None) -> Axes:
     """Draws one cell at several steps, a row a step: darker is more expressed (log scale), grey is still hidden."""
     table = np.stack([np.asarray(s).ravel() for s in states])
     shown = np.ma.masked_where(table == mask_id, np.log1p(table))
@@ -173,7 +176,7 @@ def cell_heatmap(states: Sequence[np.ndarray], genes: Sequence[str], ax: Axes, m
     return ax
 
 
-def predicted_vs_real_delta(real: np.ndarray, predicted: np.ndarray, genes: Sequence[str], ax: Axes, name: int = 8
+def predicted_vs_real_delta(real: np.ndarray, predicted: np.ndarray, genes: Values, ax: Axes, name: int = 8
                             ) -> Axes:
     """Scatters predicted over real mean change of every gene (log1p), names the largest, states Pearson's r."""
     ax.axline((0, 0), slope=1, color=PALETTE["other"], lw=1, ls="--", zorder=0)
@@ -202,7 +205,7 @@ def metric_bars(table: pd.DataFrame, ax: Axes, ylabel: str = "") -> Axes:
     return ax
 
 
-def umap_pair(embedding: np.ndarray, labels: Sequence[str], ax: Axes) -> Axes:
+def umap_pair(embedding: np.ndarray, labels: Values, ax: Axes) -> Axes:
     """Scatters a two-dimensional embedding, a colour a label, in an order that hides none behind another."""
     order = np.random.default_rng(0).permutation(len(embedding))
     text = np.asarray(labels, dtype=str)
@@ -215,11 +218,11 @@ def umap_pair(embedding: np.ndarray, labels: Sequence[str], ax: Axes) -> Axes:
     return ax
 
 
-def attention_map(weights: np.ndarray, rows: Sequence[str], columns: Sequence[str], ax: Axes, lowest: float = 0.0,
+def attention_map(weights: np.ndarray, rows: Values, columns: Values, ax: Axes, lowest: Number = 0.0,
                   label: str = "attention weight") -> Axes:
     """Draws attention weights (rows sum to 1): who (row) looks at whom (column); white is `lowest` and below."""
     shades = [tint(PALETTE["attention"], 0.06), PALETTE["attention"], "#5B2148"]
-    shown = ax.imshow(weights, aspect="auto", cmap=LinearSegmentedColormap.from_list("", shades), vmin=lowest)
+    shown = ax.imshow(weights, aspect="auto", cmap=LinearSegmentedColormap.from_list("", shades), vmin=float(lowest))
     ax.set_yticks(range(len(rows)), list(rows), fontsize=9)
     ax.set_xticks(range(len(columns)), list(columns), rotation=90, fontsize=9)
     ax.tick_params(length=0)
@@ -227,7 +230,7 @@ def attention_map(weights: np.ndarray, rows: Sequence[str], columns: Sequence[st
     return ax
 
 
-def dose_response(doses: Sequence[float], responses: Mapping[str, Sequence[float]], ax: Axes,
+def dose_response(doses: Values, responses: Mapping[str, Values], ax: Axes,
                   xlabel: str = "magnitude (log2 fold change)") -> Axes:
     """Draws predicted responses over the perturbation's magnitude, a line a gene; left of 0 is knockdown."""
     for name, response in responses.items():
@@ -238,7 +241,7 @@ def dose_response(doses: Sequence[float], responses: Mapping[str, Sequence[float
     return ax
 
 
-def grid(n_rows: int, n_columns: int, size: tuple[float, float] = (10, 5),
-         height_ratios: Sequence[float] | None = None) -> tuple[Figure, Any]:
+def grid(n_rows: int, n_columns: int, size: tuple[Number, Number] = (10, 5),
+         height_ratios: Sequence[Any] | None = None, sharex: bool = False, sharey: bool = False) -> tuple[Figure, Any]:
     """Returns a figure 1000 px wide by default, and its axes."""
-    return plt.subplots(n_rows, n_columns, figsize=size, height_ratios=height_ratios)
+    return plt.subplots(n_rows, n_columns, figsize=size, height_ratios=height_ratios, sharex=sharex, sharey=sharey)
