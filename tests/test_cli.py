@@ -2,6 +2,7 @@ import json
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import anndata as ad
 import pytest
@@ -79,7 +80,9 @@ def test_bad_input_says_what_to_do(small, capsys):
 def test_ctrl_c_saves_and_the_same_command_resumes(small):
     command = [sys.executable, "-m", "cdt_lite.cli", "pretrain", "--screen", "screen.h5ad", "--more", "screen.h5ad",
                "--out", "a"]
-    process = subprocess.Popen([*command, "--steps", "100000"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a job in the background inherits "ignore"
+    process = subprocess.Popen([*command, "--steps", "100000"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                               preexec_fn=listen)
     seen = b""
     while b"cells/s" not in seen:  # the bar is moving: training is under way
         piece = process.stdout.read(1)
