@@ -241,6 +241,6 @@ def child_variables(python: Path, profile: str) -> dict[str, str]:
     variables = dict(os.environ, VIRTUAL_ENV=str(python.parent.parent), CDT_PROFILE=profile)
     variables["PATH"] = os.pathsep.join([str(python.parent), os.environ.get("PATH", "")])
     variables.update(PYTHONUTF8="1", JUPYTER_PLATFORM_DIRS="1", PYDEVD_DISABLE_FILE_VALIDATION="1")
-    variables.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads that spin slow tiny steps tenfold on busy cores
+    variables.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin slow tiny steps on busy cores
     variables.pop("PYTHONHOME", None)
     return variables
