@@ -119,13 +119,17 @@ class DiffusionConfig:
     pretrain_mask_ratio: float = 0.5  # beta_batch: the factor before Beta(2, 5) in pretraining
     curriculum: tuple[float, float, float, int] = (0.3, 0.6, 0.9, 100_000)  # start, gain, ceiling, steps
     sampler: Literal["v1", "fixed"] = "fixed"
-    sampling_schedule: Literal["cosine", "uniform", "geometric"] = "cosine"
+    sampling_schedule: Literal["cosine", "uniform", "geometric", "learned"] = "cosine"
     sampling_steps: int = 16
+    order: Literal["random", "entropy"] = "random"  # which hidden genes are revealed first
+    loss_curve: tuple[tuple[float, float], ...] = ()  # (share hidden, nats per gene) of the model, for "learned"
 
     def __post_init__(self) -> None:
         _require(0 < self.mask_ratio <= 1, f"mask_ratio is a share in (0, 1], not {self.mask_ratio}")
         _require(self.n_timesteps >= 2, f"n_timesteps must be at least 2, not {self.n_timesteps}")
         _require(self.sampling_steps >= 1, f"sampling_steps must be at least 1, not {self.sampling_steps}")
+        _require(self.sampling_schedule != "learned" or bool(self.loss_curve),
+                 'sampling_schedule="learned" needs loss_curve: measure it with validation_curve on training cells')
 
 
 @dataclass(frozen=True)
@@ -203,8 +207,13 @@ def _from_dict(cls: type, data: dict[str, Any]) -> Any:
         kind = known[key].type
         if isinstance(kind, type) and is_dataclass(kind):
             value = _from_dict(kind, value)
-        values[key] = tuple(value) if isinstance(value, list) else value
+        values[key] = _tuples(value)
     return cls(**values)
+
+
+def _tuples(value: Any) -> Any:
+    """JSON knows lists only; a frozen configuration holds tuples."""
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
 
 
 _V1_STAGE = TrainConfig(sets_per_batch=32, cells_per_set=1)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cdt_lite.config import DiffusionConfig
 from cdt_lite.errors import CDTError
+from cdt_lite.schedule import learned_counts
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 
@@ -43,9 +44,11 @@ def reveal_counts(config: DiffusionConfig, n_genes: int) -> Int[Tensor, " n_step
     """Returns how many genes the fixed-count sampler reveals at each of its steps; they sum to n_genes, none is zero.
 
     cosine: a share 1 - cos(pi/2 * u) is known after a share u of the steps; uniform: u; geometric: counts grow evenly
-    in ratio.
+    in ratio; learned: the cheapest one for the model's own loss curve (see `schedule.best_schedule`).
     """
     n_steps = min(config.sampling_steps, n_genes)
+    if config.sampling_schedule == "learned":
+        return torch.tensor(learned_counts(config.loss_curve, n_genes, n_steps))
     u = torch.linspace(0, 1, n_steps + 1, dtype=torch.float64)
     known = {"cosine": 1 - torch.cos(u * math.pi / 2), "uniform": u,
              "geometric": (n_genes ** u - 1) / max(n_genes - 1, 1)}[config.sampling_schedule]
@@ -148,9 +151,10 @@ def sample_steps(denoise: Denoiser, config: DiffusionConfig, shape: tuple[int, i
                  generator: torch.Generator, device: torch.device | str = "cpu") -> Iterator[Int[Tensor, "B S G"]]:
     """Makes cells from nothing but masks, yielding the state after every step (the first state is all masked).
 
-    `fixed` (default): a set number of genes a step, in an order drawn beforehand, so a gene's turn never depends on the
-    value drawn for it. `v1`: at step t each hidden gene is revealed with probability 1 - p[t-1] / p[t]; the model may
-    draw [MASK] itself, and then the gene stays hidden for good (kept as a lesson).
+    `fixed` (default): a set number of genes a step, in an order drawn beforehand or (`order="entropy"`) the ones that
+    the model is surest of first; either way a gene's turn never depends on the value drawn for it. `v1`: at step t each
+    hidden gene is revealed with probability 1 - p[t-1] / p[t]; the model may draw [MASK] itself, and then the gene
+    stays hidden for good (kept as a lesson).
 
     Args:
         denoise: (xt, t) -> logits.
@@ -170,10 +174,19 @@ def sample_steps(denoise: Denoiser, config: DiffusionConfig, shape: tuple[int, i
     known = 0
     for n in reveal_counts(config, n_genes).tolist():
         logits = denoise(xt, torch.full(shape[:2], 1 - known / n_genes, device=device))[..., :mask_id]
+        if config.order == "entropy":
+            turn = _surest_first(logits, xt == mask_id)
         now = (turn >= known) & (turn < known + n)
         xt = torch.where(now, draw(logits, generator), xt)
         known += n
         yield xt
+
+
+def _surest_first(logits: Float[Tensor, "B S G K"], hidden: Bool[Tensor, "B S G"]) -> Int[Tensor, "B S G"]:
+    """Turns of the genes, known ones first, then hidden ones by rising entropy. Drawn values play no part in it."""
+    log_p = logits.float().log_softmax(-1)
+    entropy = -(log_p.exp() * log_p).sum(-1)
+    return torch.where(hidden, entropy, -1.0).argsort(-1).argsort(-1)
 
 
 def _v1_steps(denoise: Denoiser, config: DiffusionConfig, xt: Tensor, generator: torch.Generator) -> Iterator[Tensor]:

@@ -12,7 +12,8 @@ FILES = sorted(PACKAGE.glob("*.py"))
 EDGES = {
     "errors": "", "config": "errors", "vocabulary": "config errors", "tokenizer": "config errors", "layers": "",
     "conditioning": "config errors layers", "control_set": "config layers",
-    "model": "conditioning config control_set errors layers tokenizer", "diffusion": "config errors",
+    "model": "conditioning config control_set errors layers tokenizer", "schedule": "errors",
+    "diffusion": "config errors schedule",
     "checkpoint": "config errors model tokenizer vocabulary",
     "data": "conditioning config errors tokenizer vocabulary", "simulate": "errors", "screens": "errors simulate",
     "training": "__init__ checkpoint config data diffusion errors model vocabulary",
