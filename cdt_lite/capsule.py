@@ -32,11 +32,14 @@ def capsule_folder(screen: ad.AnnData, preset: str = "lite") -> Path:
 def pretraining_cells(training_cells: ad.AnnData) -> list[ad.AnnData]:
     """Returns what pretraining reads: the screen's own training cells, real blood cells, simulated cells.
 
-    Their panels differ; the gene vocabulary joins them. Labels of perturbations are not used.
+    Their panels differ; the gene vocabulary joins them. Labels of perturbations are not used. The simulated cells come
+    from another world than the simulated screen, so their genes get names of their own.
     """
-    blood = blood_cells()
+    blood, simulated = blood_cells(), simulate_screen(n_cells=4000, seed=1)
     blood.obs["batch"] = blood.obs["cell_type"]
-    return [training_cells, blood, simulate_screen(n_cells=4000, seed=1)]
+    simulated.var_names = "other_" + simulated.var_names
+    simulated.obs["target_gene"] = "non-targeting"
+    return [training_cells, blood, simulated]
 
 
 def make_capsule(screen: ad.AnnData, config: Config, *, pretrain_steps: int, finetune_steps: int, seed: int = 0

@@ -11,6 +11,7 @@ import os
 import socket
 import threading
 import warnings
+from itertools import product
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,7 +29,7 @@ from cdt_lite.simulate import CONTROL, in_layout, screen_hash, simulate_screen
 BASE_URL, PROBE_SECONDS = "https://raw.githubusercontent.com", 3.0
 PUBLIC: dict[str, dict[str, Any]] = {"papalexi2021": {  # raise "version" when the conversion below changes
     "path": "Katsevich-Lab/sceptredata/ec722d5df90dfd34ace6cc9a5745ab6a5c2a6731/data/lowmoi_example_data.rda",
-    "file_sha256": "e3f8ad09bb4b1d0deeeec2850a2d96f8f5062fef31a9ab1cc080e60560421b6a", "version": "1", "licence": "MIT",
+    "file_sha256": "e3f8ad09bb4b1d0deeeec2850a2d96f8f5062fef31a9ab1cc080e60560421b6a", "version": "2", "licence": "MIT",
     "attribution": "Papalexi et al. 2021, doi:10.1038/s41588-021-00778-2; GEO GSE153056; R package sceptredata"}}
 MIN_GUIDE_UMI, MIN_GUIDE_SHARE = 5, 0.6  # what a cell's top guide needs, in UMI and as a share of its guide UMI
 
@@ -265,8 +266,7 @@ def _network_answers() -> bool:
             socket.create_connection((url.hostname, url.port or 443), timeout=PROBE_SECONDS).close()
             answered.set()
 
-    thread = threading.Thread(target=probe, daemon=True)
-    thread.start()
+    (thread := threading.Thread(target=probe, daemon=True)).start()
     thread.join(PROBE_SECONDS)
     return answered.is_set()
 
@@ -287,14 +287,14 @@ def _convert_papalexi(path: Path, name: str) -> ad.AnnData:
     target = data["grna_target_data_frame"].set_index("grna_id")["grna_target"].loc[guide].to_numpy(str)
     is_control, depth = target == CONTROL, np.asarray(counts.sum(1)).ravel()
     scaled = sp.diags(np.median(depth[is_control]) / depth) @ counts
-    magnitude = {CONTROL: 0.0}
-    for gene in np.intersect1d(target, genes):  # of the population, cells that escaped the knockout included
-        own = scaled[:, np.flatnonzero(genes == gene)].toarray().ravel()
-        after, before = (own[rows].mean() + 0.01 for rows in (target == gene, is_control))  # 0.01: a pseudocount
-        magnitude[gene] = np.log2(after / before)
+    batch, magnitude = data["extra_covariates"]["bio_rep"].to_numpy(str)[kept], np.where(is_control, 0.0, np.nan)
+    for gene, replicate in product(np.intersect1d(target, genes), np.unique(batch)):
+        own, here = scaled[:, np.flatnonzero(genes == gene)].toarray().ravel(), batch == replicate
+        cells = (target == gene) & here  # each replicate by itself: a held-out one must not speak through the others
+        means = [own[rows].mean() + 0.01 for rows in (cells, is_control & here)]  # a pseudocount; escapees included
+        magnitude[cells] = np.log2(means[0] / means[1])
     obs = pd.DataFrame({
-        "target_gene": target, "batch": data["extra_covariates"]["bio_rep"].to_numpy(str)[kept],
-        "sign": np.where(is_control, 0, -1), "magnitude": [magnitude.get(gene, np.nan) for gene in target],
-        "guide": guide, "cell_type": "THP-1"}, index=[f"cell_{i + 1:05d}" for i in np.flatnonzero(kept)])
-    obs = obs.astype({"guide": "category", "cell_type": "category"})
+        "target_gene": target, "batch": batch, "sign": np.where(is_control, 0, -1), "magnitude": magnitude,
+        "guide": pd.Categorical(guide), "cell_type": pd.Categorical(np.full(len(guide), "THP-1"))},
+        index=[f"cell_{i + 1:05d}" for i in np.flatnonzero(kept)])
     return in_layout(counts, obs, genes, {"name": name, "source": BASE_URL, **PUBLIC[name]})
