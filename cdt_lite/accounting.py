@@ -1,15 +1,14 @@
 """Count before you run: parameters, floating-point operations, bytes and hours of a preset, in closed form.
 
-One table, `products`, lists every matrix product of a forward pass; operations, traffic, time are sums over it. One
-multiply-add is 2 FLOPs. Nothing here holds a weight: models live on the meta device or are fake tensors.
+One table, `products.products`, lists every matrix product of a forward pass; operations, traffic, time are sums over
+it. One multiply-add is 2 FLOPs. Nothing here holds a weight: models live on the meta device or are fake tensors.
 """
 
 from collections import Counter
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache, partial
-from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,12 +19,11 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cdt_lite.conditioning import Perturbation
-from cdt_lite.config import Config, ModelConfig, get_preset
+from cdt_lite.config import Config, get_preset
 from cdt_lite.errors import CDTError, suggest
 from cdt_lite.model import CDT
+from cdt_lite.products import CONTROLS, Preset, network, products
 
-Preset: TypeAlias = Config | ModelConfig
-CONTROLS = 64  # control cells that a cell is shown, unless said otherwise
 # name -> dense half-precision TFLOP/s, memory GB/s, memory GB, where the numbers are from
 ACCELERATORS: dict[str, tuple[float, float, int, str]] = {
     "T4": (65.0, 320.0, 16, "NVIDIA T4 datasheet, fp16"),
@@ -39,42 +37,14 @@ ACCELERATORS: dict[str, tuple[float, float, int, str]] = {
 _PARTS = {  # beginning of a parameter's name -> part of the model; the longest that fits decides
     "embed.token": "token embedding", "embed.position": "position embedding", "embed.rank": "ordinal token MLP",
     "embed.identity": "gene identity projection", "embed.target_flag": "target flag",
-    "embed.statistics": "control statistics MLP", "time": "time MLP", "control_set": "control-set encoder",
+    "embed.statistics": "control statistics MLP", "embed.summary": "cell summary",
+    "time": "time MLP", "control_set": "control-set encoder",
     "gene_table": "gene table", "perturbation.sign": "sign embedding", "perturbation.magnitude": "magnitude MLP",
     "perturbation.project": "conditioning projection", "perturbation.no_target": "no / unknown target",
     "perturbation.unknown_target": "no / unknown target", "depth": "depth MLP", "modulation": "adaLN modulation",
     "self_attention.inner": "self-attention", "cross_attention.inner": "cross-attention", "mlp.inner": "FFN",
     "block norm": "block norms", "block offset": "block adaLN offsets", "norm": "final norm", "head": "output head",
 }
-
-
-@dataclass(frozen=True)
-class Product:
-    """A matrix product (m x k)(k x n), done `times` times in a forward pass, and the part it is counted under."""
-
-    part: str
-    name: str
-    m: int
-    k: int
-    n: int
-    times: int = 1
-    leaf: bool = False  # the left side is data: training does the product twice, not three times
-    unstored: int = 0  # values of one product that a fused kernel keeps on the chip
-
-    @property
-    def flops(self) -> int:
-        """Operations of one forward pass."""
-        return 2 * self.m * self.k * self.n * self.times
-
-    @property
-    def bytes(self) -> int:
-        """Bytes moved in half precision if each operand is read, and the result written, once."""
-        return 2 * self.times * (self.m * self.k + self.k * self.n + self.m * self.n - self.unstored)
-
-
-def network(config: Preset) -> ModelConfig:
-    """Returns the network's part of a preset."""
-    return config.model if isinstance(config, Config) else config
 
 
 def meta_model(config: Preset) -> CDT:
@@ -126,64 +96,6 @@ def document_breakdown(config: Preset) -> dict[str, int]:
     return nominal_parameters(c) | {
         "time embedding": 2 * c.dim, "conditioning projection": 2 * inputs * c.dim,
         "control-set encoder": 3 * c.n_genes * c.control_set_dim_hidden}
-
-
-def _mlp(part: str, rows: int, *widths: int, leaf: bool = True) -> list[Product]:
-    return [Product(part, f"Linear {a} to {b}", rows, a, b, leaf=leaf and i == 0)
-            for i, (a, b) in enumerate(pairwise(widths))]
-
-
-def _attention(part: str, rows: int, width: int, memory: int, times: int) -> list[Product]:
-    return [Product(part, "QK^T", rows, width, memory, times, unstored=rows * memory),
-            Product(part, "AV", rows, memory, width, times, unstored=rows * memory)]
-
-
-def products(config: Preset, n_genes: int | None = None, n_controls: int = CONTROLS, cells_per_set: int = 1,
-             n_sets: int = 1) -> list[Product]:
-    """Lists every matrix product of one forward pass.
-
-    Args:
-        config: A preset or its model.
-        n_genes: Genes per cell; by default the preset's panel.
-        n_controls: Control cells per set; 0 is the unconditional mode.
-        cells_per_set: Cells that share one control set.
-        n_sets: Sets.
-    """
-    c = network(config)
-    d, mag, genes = c.dim, c.perturb_magnitude_dim, c.n_genes if n_genes is None else n_genes
-    cells, told = n_sets * cells_per_set, c.gene_embed_dim + c.perturb_sign_dim + d
-    found = [*_mlp("time MLP", cells, d, d, d), *_mlp("magnitude MLP", n_sets, 1, mag, mag, d),
-             *_mlp("conditioning projection", n_sets, told, d, d, leaf=False)]
-    found += c.depth_input * _mlp("depth MLP", cells, 1, d, d)
-    found += (c.modulation == "adaln") * _mlp("adaLN modulation", cells, d, 9 * d, leaf=False)
-    found += c.ordinal_input * _mlp("ordinal token MLP", c.vocab_size, 1, d, d)
-    found += (c.identity == "gene") * _mlp("gene identity projection", genes, c.gene_embed_dim, d, leaf=False)
-    found += (c.control_statistics and n_controls > 0) * _mlp("control statistics MLP", n_sets * genes, 2, d, d)
-    found += (n_controls > 0) * _control_set(c, genes, n_controls, n_sets)
-    found += c.n_layer * _block(c, genes, n_controls, n_sets, cells_per_set)
-    return [*found, Product("output head", "head", cells * genes, d, c.n_logits)]
-
-
-def _control_set(c: ModelConfig, genes: int, controls: int, sets: int) -> list[Product]:
-    part, d, rows = "control-set encoder", c.control_set_dim_hidden, sets * controls
-    read = _mlp(part, rows, genes, d, d) if c.control_input == "tokens" else [
-        *_mlp(part, genes, c.gene_embed_dim, d, leaf=False), Product(part, "values x genes", rows, genes, d, leaf=True)]
-    layer = [Product(part, "q, k, v", rows, d, 3 * d), Product(part, "out", rows, d, d),
-             *_attention(part, controls, d // c.control_set_n_head, controls, sets * c.control_set_n_head),
-             *_mlp(part, rows, d, 4 * d, d, leaf=False)]
-    return read + c.control_set_encoder_layers * layer + _mlp(part, rows, d, c.control_set_dim_out, leaf=False)
-
-
-def _block(c: ModelConfig, genes: int, controls: int, sets: int, cells_per_set: int) -> list[Product]:
-    d, rows, heads = c.dim, sets * cells_per_set * genes, genes * c.n_head  # heads are folded into the rows
-    found = [Product("self q and out projections", side, rows, d, d) for side in ("q", "out")]
-    found += [Product("self k/v projection", "k, v", rows, d, 2 * c.head_dim),
-              *_attention("self-attention QK^T and AV", heads, c.head_dim, genes, sets * cells_per_set)]
-    if controls:
-        found += [Product("cross q and out projections", side, rows, d, d) for side in ("q", "out")]
-        found += [Product("cross k/v projection", "k, v", sets * controls, c.control_set_dim_out, 2 * c.head_dim),
-                  *_attention("cross-attention QK^T and AV", heads * cells_per_set, c.head_dim, controls, sets)]
-    return found + _mlp("FFN", rows, d, c.ffn_mult * d, d, leaf=False)
 
 
 def flops_by_part(config: Preset, n_genes: int | None = None, n_controls: int = CONTROLS, cells_per_set: int = 1,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from cdt_lite.config import ModelConfig
@@ -13,6 +13,7 @@ from cdt_lite.errors import CDTError
 from cdt_lite.layers import MLP
 
 NO_TARGET = -1  # no perturbation is named: controls, and the unconditional mode
+RANK_SPREAD = 0.2  # of a gene's token ranks among like cells, roughly
 UNKNOWN_TARGET = -2  # something was perturbed, but the model has no vector for it
 
 
@@ -122,3 +123,28 @@ class ControlStatistics(nn.Module):
     def forward(self, ranks: Float[Tensor, "B C G"]) -> Float[Tensor, "B G D"]:
         """Embeds the statistics over the C controls of each set."""
         return self.mlp(torch.stack([ranks.mean(1), (ranks > 0).to(ranks.dtype).mean(1)], dim=-1))
+
+
+class CellSummary(nn.Module):
+    """What the visible part of a cell says about its state, given back to every gene in that gene's own terms.
+
+    state = MLP( sum over visible genes of (rank - centre) / RANK_SPREAD * u_g / sqrt(G) ), centre being the mean rank
+    among the controls, or a learned one without controls; gene g receives w_g * state. u and w are linear in the gene
+    vectors. Averaging attention over hundreds of genes finds the same sums, but many thousand steps later.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.control_set_dim_hidden
+        self.centre = nn.Linear(config.gene_embed_dim, 1)
+        self.read = nn.Linear(config.gene_embed_dim, width, bias=False)
+        self.state = MLP(width, config.dim, config.dim)
+        self.give = nn.Linear(config.gene_embed_dim, config.dim, bias=False)
+
+    def forward(self, cells: Float[Tensor, "B S G"], visible: Bool[Tensor, "B S G"], vectors: Float[Tensor, "G E"],
+                controls: Float[Tensor, "B C G"] | None) -> Float[Tensor, "B S G D"]:
+        """Reads and gives. `cells` and `controls` are token ranks."""
+        centre = self.centre(vectors).mT if controls is None else controls.mean(1, keepdim=True)
+        departure = (cells - centre) / RANK_SPREAD * visible
+        state = self.state(departure @ self.read(vectors) / math.sqrt(cells.shape[-1]))
+        return self.give(vectors) * state[..., None, :]

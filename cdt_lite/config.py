@@ -80,6 +80,7 @@ class ModelConfig:
     depth_input: bool = True  # sequencing depth as a condition
     target_flag: bool = True  # a learned vector at the target's own position
     control_statistics: bool = True  # per-gene mean and non-zero share of the control set at every position
+    cell_summary: bool = True  # the visible genes' departures from the controls, summed and given back to every gene
     unknown_target: bool = True  # learned vectors for "unknown target" and for "no perturbation"
 
     def __post_init__(self) -> None:
@@ -90,6 +91,7 @@ class ModelConfig:
                  f"{self.control_set_n_head} is not whole)")
         for name in ("dim", "n_layer", "ffn_mult", "n_genes", "n_total_genes", "gene_embed_dim", "n_timesteps"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
+        _require(self.identity == "gene" or not self.cell_summary, 'cell_summary needs identity="gene" (gene vectors)')
         _require(self.dim % 2 == 0, f"dim must be even (half sines, half cosines), not {self.dim}")
 
     @property
@@ -115,7 +117,7 @@ class DiffusionConfig:
     n_timesteps: int = 10
     mask_ratio: float = 0.3  # v1's largest mask probability, at the last timestep
     cosine_offset: float = 0.008
-    mask_law: Literal["beta_batch", "uniform_cell"] = "uniform_cell"
+    mask_law: Literal["beta_batch", "uniform_batch", "uniform_cell"] = "uniform_cell"
     pretrain_mask_ratio: float = 0.5  # beta_batch: the factor before Beta(2, 5) in pretraining
     curriculum: tuple[float, float, float, int] = (0.3, 0.6, 0.9, 100_000)  # start, gain, ceiling, steps
     sampler: Literal["v1", "fixed"] = "fixed"
@@ -178,6 +180,7 @@ class Config:
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     pretrain: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=50))
     finetune: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=20))
+    gene_vectors: Literal["random", "coexpression"] = "coexpression"  # what the gene table starts from
 
     def __post_init__(self) -> None:
         _require(self.model.n_bins == self.tokenizer.n_bins,
@@ -222,10 +225,11 @@ _V1 = Config(
     tokenizer=TokenizerConfig(space="normalised"),
     model=ModelConfig(control_set_dropout=0.1, identity="position", time_input="timestep", modulation="add",
                       control_input="tokens", mask_in_logits=True, ordinal_input=False, depth_input=False,
-                      target_flag=False, control_statistics=False, unknown_target=False),
+                      target_flag=False, control_statistics=False, cell_summary=False, unknown_target=False),
     diffusion=DiffusionConfig(mask_law="beta_batch", sampler="v1", sampling_steps=10),
     pretrain=replace(_V1_STAGE, epochs=50, controls_dropout=1.0),
     finetune=replace(_V1_STAGE, epochs=20),
+    gene_vectors="random",
 )
 _DEFAULT_STAGE = TrainConfig(ema_decay=0.999, target_dropout=0.15, perturbation_dropout=0.1, magnitude_dropout=0.5,
                              control_share=0.1)

@@ -53,7 +53,7 @@ def architecture_overview(config: Preset) -> Diagram:
     for reads, reader in ((c.identity == "gene", "embed"), (c.control_input == "genes", "control_set")):
         if reads:
             d.link("gene_table", reader)
-    if c.control_statistics:
+    if c.control_statistics or c.cell_summary:
         d.link("controls", "embed", kind="control")
     above = _entry(d, c, seen)
     for i in range(c.n_layer):
@@ -152,7 +152,8 @@ def forward_pass_flow(config: Preset) -> Diagram:
                 note=f"The three steps repeat in each of {c.n_layer} blocks.")
     d.box("xt", "xt", f"{c.n_genes:,} tokens of 0..{c.n_bins}; {c.n_bins} is [MASK]", group="token")
     d.box("embed", "embed", "token + " + ("position" if c.identity == "position" else "gene") +
-          " + target flag" * c.target_flag + " + control statistics" * c.control_statistics, stream, group="token")
+          " + target flag" * c.target_flag + " + control statistics" * c.control_statistics
+          + " + cell summary" * c.cell_summary, stream, group="token")
     d.box("condition", "condition", "time + perturbation" + " + depth" * c.depth_input, f"{c.dim}", group="condition")
     d.box("memory", "control_set", f"{CONTROLS} control cells", shape(seen["control_set"].output), group="control")
     d.link("xt", "embed", kind="stream")

@@ -79,6 +79,7 @@ def draw_masks(config: DiffusionConfig, shape: tuple[int, int, int], generator: 
     `beta_batch` (v1): one ratio for the whole batch, 0.5 * Beta(2, 5) in pretraining, the curriculum times Beta(2, 5)
     in fine-tuning; every gene is hidden with that probability; the timestep is random and says nothing about the ratio.
     `uniform_cell` (default): k of G genes per cell, k uniform on 1..G, stratified over the batch; t = k / G.
+    `uniform_batch`: the same draw; `masked_loss` then averages as v1 does (for the ablation between the two).
 
     Args:
         config: The law.
@@ -106,13 +107,13 @@ def masked_loss(logits: Float[Tensor, "B S G classes"], tokens: Int[Tensor, "B S
                 law: str = "uniform_cell") -> Float[Tensor, ""]:
     """Returns the cross-entropy over hidden genes, nats per gene.
 
-    v1 (`beta_batch`) averages over all hidden genes of the batch. The default averages within each cell over its own
-    k hidden genes, then over cells: with k uniform this is an unbiased estimate of the negative ELBO per gene
-    (MDLM, arXiv:2406.07524, eq. 10 with alpha = 1 - t; the 1/t weight is the division by k). A model that knows nothing
-    costs exactly log(classes) either way.
+    v1 (`beta_batch`, and `uniform_batch`) averages over all hidden genes of the batch. The default averages within each
+    cell over its own k hidden genes, then over cells: with k uniform this is an unbiased estimate of the negative ELBO
+    per gene (MDLM, arXiv:2406.07524, eq. 10 with alpha = 1 - t; the 1/t weight is the division by k). A model that
+    knows nothing costs exactly log(classes) either way.
     """
     nll = F.cross_entropy(logits.flatten(0, 2), tokens.flatten().long(), reduction="none").view(mask.shape) * mask
-    if law == "beta_batch":
+    if law != "uniform_cell":
         return nll.sum() / mask.sum().clamp(min=1)
     return (nll.sum(-1) / mask.sum(-1).clamp(min=1)).mean()
 

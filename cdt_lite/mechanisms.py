@@ -87,10 +87,14 @@ def _targets(d: Diagram, c: ModelConfig, seen: dict[str, Layer]) -> None:
         d.box("embed.statistics", "embed.statistics", "mean, share of non-zeros", f"at each of {c.n_genes:,} genes",
               group="control")
         d.link("controls", "embed.statistics", "embed", kind="control")
+    if c.cell_summary:
+        d.box("embed.summary", "embed.summary", "visible genes against", "the controls, summed", group="token")
+        d.link("controls", "embed.summary", kind="control")
+        d.link("embed.summary", "embed", kind="stream")
     if c.target_flag:
         d.box("flag", "embed.target_flag", "at the target's own position", group="condition")
         d.link("gene", "flag", "embed", kind="condition")
-    if c.target_flag or c.control_statistics:
+    if c.target_flag or c.control_statistics or c.cell_summary:
         d.box("embed", "embed", shape(seen["embed"].output), group="token")
         d.link("embed", "blocks:s", kind="stream")
 

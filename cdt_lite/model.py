@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from cdt_lite.conditioning import (
+    CellSummary,
     ControlStatistics,
     Perturbation,
     PerturbationEmbedding,
@@ -53,6 +54,7 @@ class Embedding(nn.Module):
             self.identity = nn.Linear(config.gene_embed_dim, config.dim, bias=False)
         self.target_flag = nn.Parameter(torch.zeros(config.dim)) if config.target_flag else None
         self.statistics = ControlStatistics(config) if config.control_statistics else None
+        self.summary = CellSummary(config) if config.cell_summary else None
 
     def table(self) -> Float[Tensor, "V D"]:
         """Returns the vector of every token id: its embedding, plus an MLP of its rank among the bins."""
@@ -70,7 +72,11 @@ class Embedding(nn.Module):
             known = known + is_target[..., None] * self.target_flag
         if self.statistics is not None and ranks is not None:
             known = known + self.statistics(ranks)
-        return torch.nn.functional.embedding(xt, self.table()) + known[:, None]
+        h = torch.nn.functional.embedding(xt, self.table()) + known[:, None]
+        if self.summary is None or gene_vectors is None:
+            return h
+        own = token_rank(xt, self.n_bins).to(h.dtype)
+        return h + self.summary(own, xt < self.n_bins, gene_vectors, ranks)
 
 
 class CDT(nn.Module):

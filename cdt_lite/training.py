@@ -8,6 +8,7 @@ from pathlib import Path
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +18,7 @@ from cdt_lite.config import Config, TrainConfig
 from cdt_lite.data import Batch, SetSampler, control_depths, fit_tokenizer
 from cdt_lite.diffusion import Denoiser, draw_masks, hide, loss_curve, masked_loss
 from cdt_lite.errors import CDTError
+from cdt_lite.gene_vectors import coexpression_vectors, give_vectors
 from cdt_lite.model import CDT
 from cdt_lite.vocabulary import Vocabulary
 
@@ -44,14 +46,16 @@ class Progress:
     seconds_left: float
 
 
-def start(config: Config, screen: ad.AnnData, *others: ad.AnnData, seed: int = 0, target_key: str = "target_gene",
-          control: str = "non-targeting") -> Checkpoint:
+def start(config: Config, screen: ad.AnnData, *others: ad.AnnData, gene_vectors: pd.DataFrame | None = None,
+          seed: int = 0, target_key: str = "target_gene", control: str = "non-targeting") -> Checkpoint:
     """Returns a new, untrained model for a screen: bins fitted on its control cells, a vocabulary of all genes named.
 
     Args:
         config: Preset.
         screen: The training side of the screen (its genes become the panel).
         others: Further files for pretraining, whose panels may differ; their genes join the vocabulary.
+        gene_vectors: What is known about genes, a row each (`read_gene_vectors`); by default what the preset says:
+            their co-expression in `screen`, or nothing.
         seed: Seed of the initial weights.
         target_key: Column of targets.
         control: Label of control cells.
@@ -62,8 +66,14 @@ def start(config: Config, screen: ad.AnnData, *others: ad.AnnData, seed: int = 0
         targets = adata.obs[target_key].astype(str).unique() if target_key in adata.obs else []
         vocabulary = vocabulary.extended([*adata.var_names, *(t for t in targets if t != control)])
     sample = np.quantile(depths, np.linspace(0.005, 0.995, 100)).round(1).tolist()
-    return Checkpoint(CDT(config.model, seed), config, fit_tokenizer(config.tokenizer, screen, target_key=target_key,
-                      control=control), vocabulary, list(screen.var_names), control_depths=sample, seed=seed)
+    tokenizer = fit_tokenizer(config.tokenizer, screen, target_key=target_key, control=control)
+    checkpoint = Checkpoint(CDT(config.model, seed), config, tokenizer, vocabulary, list(screen.var_names),
+                            control_depths=sample, seed=seed)
+    if gene_vectors is None and config.gene_vectors == "coexpression":
+        gene_vectors = coexpression_vectors(screen, config.model.gene_embed_dim)
+    if gene_vectors is not None:
+        give_vectors(checkpoint, gene_vectors)
+    return checkpoint
 
 
 def denoiser(model: CDT, batch: Batch) -> Denoiser:
