@@ -29,12 +29,16 @@ class Request:
     notes: tuple[str, ...]
 
 
-def check_request(checkpoint: Checkpoint, target: str, sign: int, magnitude: float | None, control: str) -> Request:
+def check_request(checkpoint: Checkpoint, target: str, sign: int, magnitude: float | None, control: str,
+                  unseen: str = "average") -> Request:
     """Checks a perturbation at the door.
 
     Raises:
-        CDTError: A sign outside -1, 0, +1, or a gene outside the vocabulary (close matches are named).
+        CDTError: A sign outside -1, 0, +1, a gene outside the vocabulary (close matches are named), or a word for
+            `unseen` other than "average" and "vector".
     """
+    if unseen not in ("average", "vector"):
+        raise CDTError(f"unseen is 'average' or 'vector', not {unseen!r}{suggest(unseen, ('average', 'vector'))}")
     if sign not in (-1, 0, 1):
         raise CDTError(f"sign must be -1 (knockdown or knockout), 0 (control) or +1 (activation), not {sign!r}")
     if target == control or sign == 0:
@@ -47,8 +51,10 @@ def check_request(checkpoint: Checkpoint, target: str, sign: int, magnitude: flo
         notes.append(f"magnitude {magnitude:+.2f} lies outside [-{clip:g}, {clip:g}] and was clipped")
         warnings.warn(notes[-1], stacklevel=3)
     if target not in checkpoint.trained_targets and checkpoint.config.model.unknown_target:
-        notes.append(f"{target} was never perturbed in training: predicted as the average perturbation")
-        gene_id = UNKNOWN_TARGET
+        by_vector = unseen == "vector" and target in checkpoint.panel
+        notes.append(f"{target} was never perturbed in training: predicted "
+                     + ("from its gene vector" if by_vector else "as the average perturbation"))
+        gene_id = gene_id if by_vector else UNKNOWN_TARGET
     return Request(target, sign, float("nan") if magnitude is None else float(magnitude), gene_id, tuple(notes))
 
 
@@ -74,7 +80,8 @@ def align_panel(checkpoint: Checkpoint, cells: ad.AnnData, align: bool) -> ad.An
 
 
 def predict(checkpoint: Checkpoint, screen: ad.AnnData, target: str, sign: int = -1, magnitude: float | None = None, *,
-            n_cells: int = 256, seed: int = 0, guidance: float = 1.0, steps: int | None = None, align: bool = False,
+            n_cells: int = 256, seed: int = 0, guidance: float = 1.0, steps: int | None = None,
+            unseen: str = "average", align: bool = False,
             target_key: str = "target_gene", batch_key: str = "batch", control: str = "non-targeting",
             device: torch.device | str = "cpu", cells_per_pass: int = 64) -> ad.AnnData:
     """Generates cells after a perturbation, given control cells.
@@ -89,6 +96,8 @@ def predict(checkpoint: Checkpoint, screen: ad.AnnData, target: str, sign: int =
         seed: The same seed gives the same cells.
         guidance: 1 is plain; above 1 exaggerates what the perturbation changes.
         steps: Sampling steps; by default the checkpoint's.
+        unseen: For a target that training never perturbed: "average", the average perturbation, or "vector", whatever
+            its gene vector suggests (only for genes on the panel; others have no trained vector).
         align: Predict only the shared genes when the panel differs.
         target_key: Column of targets.
         batch_key: Column of replicates.
@@ -106,7 +115,7 @@ def predict(checkpoint: Checkpoint, screen: ad.AnnData, target: str, sign: int =
     check_guidance(guidance)
     config = checkpoint.config.diffusion
     config = config if steps is None else replace(config, sampling_steps=steps)
-    request = check_request(checkpoint, target, sign, magnitude, control)
+    request = check_request(checkpoint, target, sign, magnitude, control, unseen)
     controls = _controls(checkpoint, screen, align, target_key, control)
     plan = _Plan(checkpoint, controls, request, batch_key, seed, device)
     blocks, batches = [], []
@@ -124,7 +133,7 @@ def predict(checkpoint: Checkpoint, screen: ad.AnnData, target: str, sign: int =
     obs = pd.DataFrame({target_key: request.target, "sign": np.int8(request.sign), batch_key: batches,
                         "n_umi": counts.sum(1)}, index=names)
     provenance = {"version": __version__, "preset": checkpoint.config.name, "seed": seed,
-                  "guidance": guidance, "steps": config.sampling_steps, "sampler": config.sampler,
+                  "guidance": guidance, "steps": config.sampling_steps, "sampler": config.sampler, "unseen": unseen,
                   "target": request.target, "sign": request.sign, "magnitude": request.magnitude,
                   "notes": list(request.notes), "space": "counts", "target_depth": checkpoint.tokenizer.target_depth,
                   "trained_on": [str(d) for d in checkpoint.card.get("data", [])]}
@@ -133,14 +142,15 @@ def predict(checkpoint: Checkpoint, screen: ad.AnnData, target: str, sign: int =
 
 @torch.no_grad()
 def predict_mean(checkpoint: Checkpoint, screen: ad.AnnData, target: str, sign: int = -1,
-                 magnitude: float | None = None, *, n_cells: int = 256, seed: int = 0, align: bool = False,
+                 magnitude: float | None = None, *, n_cells: int = 256, seed: int = 0, unseen: str = "average",
+                 align: bool = False,
                  target_key: str = "target_gene", batch_key: str = "batch", control: str = "non-targeting",
                  device: torch.device | str = "cpu", cells_per_pass: int = 64) -> np.ndarray:
     """Returns the predicted mean log1p expression of every gene, (G,), in one pass a set, without sampling noise.
 
     log1p is the natural log of 1 + counts scaled to the checkpoint's target depth. Arguments as in `predict`.
     """
-    request = check_request(checkpoint, target, sign, magnitude, control)
+    request = check_request(checkpoint, target, sign, magnitude, control, unseen)
     controls = _controls(checkpoint, screen, align, target_key, control)
     plan = _Plan(checkpoint, controls, request, batch_key, seed, device)
     total, tokenizer = np.zeros(controls.n_vars), checkpoint.tokenizer

@@ -51,6 +51,18 @@ def test_the_perturbation_reaches_the_cells():
     assert not np.allclose(known, predict_mean(model(), toy_screen(), "non-targeting", n_cells=64), atol=1e-3)
 
 
+def test_an_unseen_target_is_the_average_unless_its_vector_is_asked_for():
+    checkpoint = model()
+    average = predict_mean(checkpoint, toy_screen(), "G5", n_cells=64)
+    assert np.allclose(average, predict_mean(checkpoint, toy_screen(), "G6", n_cells=64))  # one answer for all
+    by_vector = [predict_mean(checkpoint, toy_screen(), g, n_cells=64, unseen="vector") for g in ("G5", "G6")]
+    assert not np.allclose(average, by_vector[0], atol=1e-4) and not np.allclose(*by_vector, atol=1e-4)
+    note = predict(checkpoint, toy_screen(), "G5", n_cells=4, unseen="vector").uns["cdt_lite"]["notes"][0]
+    assert "from its gene vector" in note
+    with pytest.raises(CDTError, match="did you mean 'vector'"):
+        predict_mean(checkpoint, toy_screen(), "G5", unseen="vectors")
+
+
 def test_the_expected_mean_agrees_with_the_mean_of_one_step_samples():
     checkpoint = model()
     cells = predict(checkpoint, toy_screen(), "G3", n_cells=3000, steps=1).X.toarray()
