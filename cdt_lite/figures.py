@@ -29,8 +29,8 @@ MODES = {"fused, fp32": (True, False), "fused, bf16": (True, True),  # attention
          "naive, fp32": (False, False), "naive, bf16": (False, True)}
 
 
-def make_figures(config: Config, out: str | Path, capsule: "Checkpoint | None" = None, screen: "AnnData | None" = None
-                 ) -> list[Path]:
+def make_figures(config: Config, out: str | Path, capsule: "Checkpoint | None" = None, screen: "AnnData | None" = None,
+                 dark: bool = False) -> list[Path]:
     """Writes the whole figure folder and returns the files, in the order of its README.
 
     Args:
@@ -38,12 +38,13 @@ def make_figures(config: Config, out: str | Path, capsule: "Checkpoint | None" =
         out: Folder, made if need be.
         capsule: A trained model: adds its attention, and its denoising of a real cell.
         screen: The cells to show it on.
+        dark: Light ink on dark paper, for dark slides and pages.
 
     Raises:
         CDTError: The folder cannot be written.
     """
-    folder = Folder(Path(out))
-    plots.use_style()
+    folder = Folder(Path(out), dark)
+    plots.use_style(dark)
     known = config_table(config)
     folder.text("model_config.json", json.dumps(known | {"everything": config.to_dict()}, indent=1) + "\n")
     folder.text("model_config.txt", table("Model configuration", {name: str(value) for name, value in known.items()}))
@@ -68,13 +69,14 @@ class Folder:
 
     Args:
         path: The folder.
+        dark: Draw on dark paper.
 
     Raises:
         CDTError: It cannot be made or written.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.can_draw = path, True
+    def __init__(self, path: Path, dark: bool = False) -> None:
+        self.path, self.dark, self.can_draw = path, dark, True
         self.files: list[Path] = []
         self.shown: dict[str, dict[str, Any]] = {}
         try:
@@ -109,8 +111,8 @@ class Folder:
             alt, data = f"{alt} Below: {panel[1]}", data | {"measured": panel[2]}
         if self.can_draw:
             below = [panel[0]] if panel is not None else []
-            svgs = [sketch.layout(drawn, "svg").decode(), *(svg_of(figure) for figure in below)]
-            pngs = [sketch.layout(drawn, "png"), *(png_of(figure) for figure in below)]
+            svgs = [sketch.layout(drawn, "svg", self.dark).decode(), *(svg_of(figure) for figure in below)]
+            pngs = [sketch.layout(drawn, "png", self.dark), *(png_of(figure) for figure in below)]
             self.bytes(f"{drawn.name}.svg", sketch.with_text(sketch.stack_svg(svgs), drawn.title, alt).encode())
             self.bytes(f"{drawn.name}.png", sketch.small_png(sketch.stack_png(pngs)))
         self.text(f"{drawn.name}.dot", drawn.dot)

@@ -158,16 +158,21 @@ def render(diagram: Diagram, form: str = "svg", dark: bool = False) -> bytes:
 def layout(diagram: Diagram, form: str, dark: bool = False) -> bytes:
     """Lays a diagram out: the bare SVG or PNG."""
     dot_command.DOT_BINARY = Path(binary())
-    source = diagram.dot
-    if dark:
-        for color in PALETTE.values():
-            source = source.replace(tint(color, 0.14), tint(color, 0.28, DARK[PAPER]))
-        for color, other in DARK.items():
-            source = source.replace(color, other)
+    source = on_dark_paper(diagram.dot) if dark else diagram.dot
     if form == "png":
         source = source.replace("graph [", "graph [dpi=200, ", 1)
     picture = Source(source).pipe(format=form, quiet=True)
     return picture if form == "png" else any_font(picture.decode()).encode()
+
+
+def on_dark_paper(dot: str) -> str:
+    """Returns the DOT text with ink, paper and the tints of boxes (0.14) and of what they share (0.3) made dark."""
+    for color in PALETTE.values():
+        for share, darker in ((0.14, 0.28), (0.3, 0.45)):
+            dot = dot.replace(tint(color, share), tint(color, darker, DARK[PAPER]))
+    for color, other in DARK.items():
+        dot = dot.replace(color, other)
+    return dot
 
 
 def any_font(svg: str) -> str:

@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 from cdt_lite import sketch
+from cdt_lite.config import PRESETS
+from cdt_lite.diagrams import DIAGRAMS
 from cdt_lite.errors import CDTError
 from cdt_lite.plots import DARK, PAPER
 
@@ -53,6 +55,16 @@ def test_dark_paper_changes_paper_and_ink(picture):
     light, dark = (Image.open(io.BytesIO(sketch.render(picture, "png", dark=d))).convert("RGB") for d in (False, True))
     assert light.getpixel((1, 1)) == (255, 255, 255) and light.size == dark.size
     assert "#{:02X}{:02X}{:02X}".format(*dark.getpixel((1, 1))) == DARK[PAPER]
+
+
+@pytest.mark.parametrize("name", [n for n in DIAGRAMS if n != "diffusion_process"])  # its squares hold no text
+def test_every_fill_that_holds_text_is_dark_on_dark_paper(name):
+    dot = sketch.on_dark_paper(DIAGRAMS[name](PRESETS["lite"]).dot)
+    fills = set(re.findall(r'(?:fillcolor|bgcolor)="(#\w{6})"', dot))
+    assert len(fills) > 3
+    for fill in fills:
+        brightness = sum(w * int(fill[i: i + 2], 16) for w, i in zip((0.299, 0.587, 0.114), (1, 3, 5), strict=True))
+        assert brightness < 128, fill
 
 
 def test_the_systems_dot_comes_first_then_the_packages(monkeypatch):
