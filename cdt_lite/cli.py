@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cdt_lite.config import PRESETS, Config, get_preset
+from cdt_lite.config import Config, get_preset
 from cdt_lite.errors import CDTError
+from cdt_lite.options import EVALUATE, OPTIONS
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from pandas import DataFrame
 
     from cdt_lite.checkpoint import Checkpoint
     from cdt_lite.training import Progress
@@ -32,7 +34,7 @@ def figures(args: argparse.Namespace) -> int:
         capsule = load_capsule(screen)
     except CDTError as error:
         print(f"without the panels of a trained model: {error}")
-    for path in make_figures(config, Path(args.out), capsule=capsule, screen=screen):
+    for path in make_figures(config, Path(args.out), capsule=capsule, screen=screen, dark=args.dark):
         print(path)
     return 0
 
@@ -48,7 +50,7 @@ def pretrain(args: argparse.Namespace) -> int:
     cells = screen[named_split(screen) == "train"].copy()
     files = [cells, *(load_screen(p) for p in args.more)] if args.more else pretraining_cells(cells)
     config = _changed(get_preset(args.preset), args)
-    checkpoint = _resumed(args) or start(config, *files, seed=args.seed)
+    checkpoint = _resumed(args) or start(config, *files, gene_vectors=_vectors(args), seed=args.seed)
     stores = [TokenStore.from_adata(f, checkpoint.tokenizer, checkpoint.vocabulary) for f in files]
     return _train(checkpoint, SetSampler(stores, config.pretrain, "pretrain"), args)
 
@@ -63,7 +65,8 @@ def finetune(args: argparse.Namespace) -> int:
     screen = load_screen(args.screen)
     cells = screen[named_split(screen) == "train"].copy()
     checkpoint = _resumed(args) or (Checkpoint.load(args.start) if args.start
-                                    else start(get_preset(args.preset), cells, seed=args.seed))
+                                    else start(get_preset(args.preset), cells, gene_vectors=_vectors(args),
+                                               seed=args.seed))
     config = _changed(checkpoint.config, args)
     targets = set(screen.obs["target_gene"].astype(str)) - {"non-targeting"}
     checkpoint.vocabulary = checkpoint.vocabulary.extended(sorted(targets))
@@ -79,7 +82,7 @@ def predict(args: argparse.Namespace) -> int:
 
     cells = prediction.predict(Checkpoint.load(args.checkpoint), load_screen(args.screen), args.target, args.sign,
                                args.magnitude, n_cells=args.cells, seed=args.seed, guidance=args.guidance,
-                               steps=args.sampling_steps, align=args.align, device=args.device)
+                               steps=args.sampling_steps, unseen=args.unseen, align=args.align, device=args.device)
     _write_h5ad(cells, Path(args.out))
     for line in cells.uns["cdt_lite"]["notes"]:
         print(f"note: {line}")
@@ -88,19 +91,14 @@ def predict(args: argparse.Namespace) -> int:
 
 
 def evaluate(args: argparse.Namespace) -> int:
-    """Scores predicted cells against the held-out real ones, next to the baselines."""
-    import anndata as ad
-
-    from cdt_lite import evaluation
+    """Scores predicted cells beside the baselines; with --tasks, a trained model on every task of the series."""
+    from cdt_lite import results
     from cdt_lite.checkpoint import write_atomically
-    from cdt_lite.data import named_split
-    from cdt_lite.screens import load_screen
 
-    screen = load_screen(args.screen)
-    side = named_split(screen)
-    test = screen[(side == args.side) | (screen.obs["target_gene"] == "non-targeting").to_numpy()].copy()
-    predicted = {Path(p).stem: ad.read_h5ad(p) for p in args.predicted}
-    table = evaluation.evaluate(test, predicted, train=screen[side == "train"].copy(), seed=args.seed)
+    if args.tasks:
+        print(results.write_results(args, say=print).read_text(encoding="utf-8"))
+        return 0
+    table = results.score_files(args)
     print(table.to_string(index=False, float_format="%.3f"))
     if args.out:
         write_atomically(Path(args.out), table.to_csv(index=False).encode())
@@ -134,6 +132,7 @@ def capsule(args: argparse.Namespace) -> int:
     """Makes the small trained model that the notebooks load, or checks one."""
     from cdt_lite.capsule import capsule_folder, make_capsule, save_capsule
     from cdt_lite.checkpoint import Checkpoint
+    from cdt_lite.results import simulation
     from cdt_lite.screens import load_screen
     from cdt_lite.teach import with_bar
 
@@ -142,7 +141,7 @@ def capsule(args: argparse.Namespace) -> int:
         print(json.dumps({k: v for k, v in found.card.items() if k != "curves"}, indent=1))
         print(f"{args.check}: whole; {len(found.vocabulary)} genes, {len(found.trained_targets)} trained targets")
         return 0
-    screen = load_screen(args.screen)
+    screen = load_screen(args.screen, **simulation(args.simulated))
     made: list[Checkpoint] = []
 
     def steps() -> Iterator["Progress"]:
@@ -173,6 +172,12 @@ def _changed(config: Config, args: argparse.Namespace) -> Config:
     given = {k: getattr(args, k, None) for k in ("precision", "compile", "learning_rate")}
     stage = {k: v for k, v in given.items() if v is not None}
     return replace(config, pretrain=replace(config.pretrain, **stage), finetune=replace(config.finetune, **stage))
+
+
+def _vectors(args: argparse.Namespace) -> "DataFrame | None":
+    from cdt_lite.gene_vectors import read_gene_vectors
+
+    return read_gene_vectors(args.gene_vectors) if args.gene_vectors else None
 
 
 def _resumed(args: argparse.Namespace) -> "Checkpoint | None":
@@ -227,43 +232,21 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument(f"--{name}", **OPTIONS[name])
         return sub
 
-    command(figures, "preset", "screen", "out").set_defaults(preset="v1", out="figures")
-    training = ("preset", "screen", "out", "steps", "seed", "device", "precision", "compile", "learning-rate", "resume")
+    command(figures, "preset", "screen", "out", "dark").set_defaults(preset="v1", out="figures")
+    training = ("preset", "screen", "out", "steps", "seed", "device", "precision", "compile", "learning-rate", "resume",
+                "gene-vectors")
     command(pretrain, *training, "more").set_defaults(out="output/pretrained")
     command(finetune, *training, "start").set_defaults(out="output/finetuned")
     command(predict, "checkpoint", "screen", "target", "sign", "magnitude", "cells", "seed", "guidance",
-            "sampling-steps", "align", "device", "out").set_defaults(out="predicted.h5ad")
-    command(evaluate, "screen", "predicted", "side", "seed", "out")
+            "sampling-steps", "unseen", "align", "device", "out").set_defaults(out="predicted.h5ad")
+    evaluating = command(evaluate, "screen", "simulated", "side", "seed", "out")
+    [evaluating.add_argument(f"--{name}", **about) for name, about in EVALUATE.items()]
     command(account, "preset", "json").set_defaults(preset="v1")
     command(bench, "preset", "device", "genes", "precision", "compile")
-    command(capsule, "preset", "screen", "out", "pretrain-steps", "finetune-steps", "seed", "learning-rate", "check")
+    command(capsule, "preset", "screen", "out", "pretrain-steps", "finetune-steps", "seed", "learning-rate", "check",
+            "simulated")
     command(doctor)
     return top
-
-
-OPTIONS: dict[str, dict] = {
-    "preset": {"default": "lite", "help": f"one of {', '.join(PRESETS)}"},
-    "screen": {"default": "papalexi2021", "help": "papalexi2021, simulated, or the path of an .h5ad file"},
-    "out": {"help": "where to write"}, "seed": {"type": int, "default": 0},
-    "steps": {"type": int, "help": "length of the stage (default: the preset's epochs)"},
-    "device": {"default": "cpu", "help": "cpu or cuda"},
-    "precision": {"choices": ["fp32", "bf16", "fp16"]},
-    "compile": {"action": "store_const", "const": True, "help": "compile the model first (worth it on a GPU)"},
-    "learning-rate": {"type": float}, "resume": {"action": "store_true", "help": "go on from --out"},
-    "more": {"nargs": "*", "default": [], "help": "further .h5ad files (default: blood and simulated cells)"},
-    "start": {"help": "pretrained checkpoint to start from"},
-    "checkpoint": {"required": True}, "target": {"required": True, "help": "gene symbol"},
-    "sign": {"type": int, "default": -1, "help": "-1 knockdown or knockout, +1 activation"},
-    "magnitude": {"type": float, "help": "log2 fold change of the target, if known"},
-    "cells": {"type": int, "default": 256}, "guidance": {"type": float, "default": 1.0},
-    "sampling-steps": {"type": int}, "align": {"action": "store_true", "help": "predict the shared genes only"},
-    "predicted": {"nargs": "+", "required": True, "help": ".h5ad files, one a method"},
-    "side": {"default": "held_out", "help": "held_out or unseen"},
-    "json": {"action": "store_true"},
-    "genes": {"type": int, "default": 0, "help": "genes a cell (default: the preset's)"},
-    "pretrain-steps": {"type": int, "default": 600}, "finetune-steps": {"type": int, "default": 2400},
-    "check": {"metavar": "FOLDER", "help": "verify a capsule and print its card"},
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

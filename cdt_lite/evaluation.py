@@ -7,7 +7,7 @@ With shared controls the same sampling noise stands on both sides and inflates e
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -17,23 +17,11 @@ from cdt_lite.baselines import BASELINES, Baseline, ControlMean, PerturbedMean, 
 from cdt_lite.differential import gene_means
 from cdt_lite.errors import CDTError, suggest
 from cdt_lite.metrics import METRICS, Metric, log1p_counts, spearman_brown
-from cdt_lite.scoring import (
-    MIN_CELLS,
-    Arena,
-    BatchMeans,
-    Cells,
-    Guess,
-    Halves,
-    Key,
-    Names,
-    Predicted,
-    keys_of,
-    read_cells,
-    read_prediction,
-)
+from cdt_lite.reading import Cells, Changes, Halves, Key, Means, Names, Predicted, keys_of, read_cells, read_prediction
+from cdt_lite.scoring import MIN_CELLS, Arena, BatchMeans, Guess
 from cdt_lite.summary import LABELS, summarise
 
-__all__ = ["control_halves", "evaluate", "summarise"]
+__all__ = ["Changes", "control_halves", "evaluate", "summarise"]
 
 
 def control_halves(
@@ -86,26 +74,27 @@ def _scores(job: _Job, metrics: Sequence[Metric], halves: Halves) -> pd.DataFram
     for method, predicted in job.predicted.items():
         for key in keys_of(predicted):
             if isinstance(predicted, Cells):
-                at = predicted.groups[key]
-                guess = arena.guess(key, predicted.counts[at], predicted.batch[at])
+                guess = arena.guess(key, predicted)
             else:
-                guess = _disperse(arena, key, predicted[key]) if cells else Guess(predicted[key])
+                mean = arena.mean_of(key, predicted)
+                guess = _disperse(arena, key, mean) if cells else Guess(mean)
             rows.append(_row(arena, method, key, guess, metrics))
     train = _responses(job, arena)
     for baseline in job.baselines:
         baseline.fit(train)
         for key in job.keys:
-            mean = baseline.predict(*key, arena.controls[arena.index[key]])
-            if mean is not None:
+            answer = baseline.predict(*key, arena.controls[arena.index[key]])
+            if answer is not None:
                 unchanged = isinstance(baseline, ControlMean)
-                guess = _disperse(arena, key, mean, unchanged) if cells else Guess(mean)
+                guess = _disperse(arena, key, answer, unchanged) if cells else Guess(answer)
                 rows.append(_row(arena, baseline.name, key, guess, metrics))
     return pd.DataFrame(rows + (_ceiling(job, metrics, halves) if job.ceiling else []))
 
 
 def _row(arena: Arena, method: str, key: Key, guess: Guess, metrics: Sequence[Metric]) -> dict:
     n = 0 if guess.counts is None else guess.counts.shape[0]
-    labels = dict(zip(LABELS, (method, *key, len(arena.groups[key]), n), strict=True))
+    changed = arena.n_changed(key) if any(m.needs_cells for m in metrics) else float("nan")
+    labels = dict(zip(LABELS, (method, *key, len(arena.groups[key]), n, changed), strict=True))
     return labels | arena.score(key, guess, metrics)
 
 
@@ -117,7 +106,7 @@ def _disperse(arena: Arena, key: Key, mean: np.ndarray, unchanged: bool = False)
 
 
 def _ceiling(job: _Job, metrics: Sequence[Metric], halves: Halves) -> list[dict]:
-    """One half of the real cells predicts the other; corrected to full size where that is defined."""
+    """One half of the real cells predicts the other; correlations and MAE are corrected to full size."""
     first, second = {}, {}
     for i, (key, rows) in enumerate(job.real.groups.items()):
         mixed, half = np.random.default_rng([job.seed, i]).permutation(rows), len(rows) // 2
@@ -125,10 +114,10 @@ def _ceiling(job: _Job, metrics: Sequence[Metric], halves: Halves) -> list[dict]
             first[key], second[key] = np.sort(mixed[:half]), np.sort(mixed[half : 2 * half])
     arena, table = job.arena(halves, first), []
     for key in [key for key in job.keys if key in first]:
-        guess = arena.guess(key, job.real.counts[second[key]], job.real.batch[second[key]])
+        guess = arena.guess(key, replace(job.real, groups=second))
         row = _row(arena, "ceiling", key, guess, metrics)
         for m in metrics:
-            if m.higher_is_better:
+            if m.correlation:
                 row[m.name] = spearman_brown(row[m.name])
             elif m.name == "mae":  # the noise of half as many cells on each side is sqrt(2) times as large
                 row[m.name] /= np.sqrt(2)
@@ -177,6 +166,21 @@ def _choose(choice: bool | Sequence[str | Baseline], has_train: bool) -> list[Ba
     return chosen
 
 
+def _metrics(names: Sequence[str] | None) -> list[Metric]:
+    for name in names or ():
+        if name not in METRICS:
+            raise CDTError(f"unknown metric {name!r}{suggest(name, METRICS)}; there are {list(METRICS)}")
+    return list(METRICS.values()) if names is None else [METRICS[name] for name in names]
+
+
+def _guesses(predicted: AnnData | Mapping[str, AnnData | pd.DataFrame | Changes] | None, names: Names, cells: Cells,
+             depth: float) -> dict[str, Predicted]:
+    methods = {} if predicted is None else {"prediction": predicted} if isinstance(predicted, AnnData) else predicted
+    if taken := {*BASELINES, "ceiling"}.intersection(methods):
+        raise CDTError(f"a prediction has the name of a baseline, {taken}; choose another")
+    return {name: read_prediction(x, f"prediction {name!r}", names, cells, depth) for name, x in methods.items()}
+
+
 def _check_splits(job: _Job, unseen: bool) -> None:
     if job.train is None:
         return
@@ -191,7 +195,7 @@ def _check_splits(job: _Job, unseen: bool) -> None:
 
 def evaluate(
     real: AnnData,
-    predicted: AnnData | Mapping[str, AnnData | pd.DataFrame] | None = None,
+    predicted: AnnData | Mapping[str, AnnData | pd.DataFrame | Changes] | None = None,
     *,
     train: AnnData | None = None,
     baselines: bool | Sequence[str | Baseline] = True,
@@ -214,7 +218,8 @@ def evaluate(
             discrimination scores and part of the Systema reference; only predicted ones are scored, and only those
             must not share cells with `train`.
         predicted: Predicted cells, raw counts, or several methods by name; control cells among them are ignored. A
-            DataFrame holds mean log1p expression, targets x genes; it gets cells as baselines do. None: baselines only.
+            DataFrame holds mean log1p expression, targets x genes; wrapped in `Changes`, it holds changes from control,
+            which are put on the real control means. Both get cells as baselines do. None: baselines only.
         train: Training cells, for the baselines that learn; control cells that the truth uses are left out of them.
         baselines: All that can answer, none, or names and fitted-on-call objects of `cdt_lite.baselines`.
         target_key: Column of obs with the perturbed gene, "A+B" for a pair.
@@ -230,8 +235,9 @@ def evaluate(
         seed: Same seed, same table.
 
     Returns:
-        One row per method and perturbation: method, target, sign, n_real, n_predicted, one column per metric, and
-        pearson_delta_shared. `attrs` holds seed, target_depth and notes (why a value is NaN).
+        One row per method and perturbation: method, target, sign, n_real, n_predicted, n_changed (genes that the real
+        cells say are changed; 0: a null target), one column per metric, and pearson_delta_shared (NaN for a table of
+        means: nobody knows on which control cells it stands). `attrs` holds seed, target_depth and notes (why NaN).
 
     Raises:
         CDTError: If columns, labels, genes, counts or splits are not as expected.
@@ -239,21 +245,17 @@ def evaluate(
     names = Names(target_key, control, batch_key, sign_key)
     cells = read_cells(real, "the real screen", names)
     trained = None if train is None else read_cells(train, "the training screen", names, cells.genes)
-    for name in metrics or ():
-        if name not in METRICS:
-            raise CDTError(f"unknown metric {name!r}{suggest(name, METRICS)}; there are {list(METRICS)}")
+    chosen = _metrics(metrics)
     source = cells if trained is None else trained
     depth = target_depth or float(np.median(np.asarray(source.counts[source.control].sum(axis=1))))
-    methods = {} if predicted is None else {"prediction": predicted} if isinstance(predicted, AnnData) else predicted
-    if taken := {*BASELINES, "ceiling"}.intersection(methods):
-        raise CDTError(f"a prediction has the name of a baseline, {taken}; choose another")
-    guesses = {method: read_prediction(x, f"prediction {method!r}", names, cells) for method, x in methods.items()}
+    guesses = _guesses(predicted, names, cells, depth)
     job = _Job(cells, trained, guesses, _choose(baselines, train is not None), ceiling, depth, max_cells, seed)
     _check_splits(job, unseen)
     everyone = (cells.control, cells.control)
-    chosen = list(METRICS.values()) if metrics is None else [METRICS[name] for name in metrics]
     table = _scores(job, chosen, everyone if shared_controls else cells.halves(seed))
-    table["pearson_delta_shared"] = _scores(job, [METRICS["pearson_delta"]], everyone)["pearson_delta"]
+    shared = _scores(job, [METRICS["pearson_delta"]], everyone)["pearson_delta"]
+    unknown = [method for method, guess in guesses.items() if isinstance(guess, Means) and not guess.change]
+    table["pearson_delta_shared"] = shared.mask(table["method"].isin(unknown))
     table.attrs = {"seed": seed, "target_depth": depth, "shared_controls": shared_controls, "notes": _notes(job, table)}
     for note in table.attrs["notes"]:
         warnings.warn(note, stacklevel=2)
@@ -267,8 +269,12 @@ def _notes(job: _Job, table: pd.DataFrame) -> list[str]:
     if len(few):
         targets = sorted(set(few["target"]))
         notes.append(f"fewer than {MIN_CELLS} cells for {targets} (a ceiling has half): metrics of cells are NaN")
+    lone = table[(table["n_real"] >= MIN_CELLS) & table["n_changed"].isna() & (table["method"] != "ceiling")]
+    if len(lone) and any(m.needs_cells for m in METRICS.values() if m.name in table):
+        notes.append(f"fewer than {MIN_CELLS} control cells on a side in the batches of {sorted(set(lone['target']))}: "
+                     "what is tested against control cells is NaN")
     if len(job.real.control) < 2 * MIN_CELLS:
-        notes.append(f"fewer than {2 * MIN_CELLS} control cells: metrics of cells are NaN")
+        notes.append(f"fewer than {2 * MIN_CELLS} control cells: what is tested against them is NaN")
     if len(job.real.groups) == 1:
         notes.append("one perturbation only: systema_pearson is NaN and discrimination scores are 1 by definition")
     return notes

@@ -8,7 +8,7 @@ import pandas as pd
 
 from cdt_lite.errors import CDTError, suggest
 
-LABELS = ["method", "target", "sign", "n_real", "n_predicted"]  # the columns of a table that are not scores
+LABELS = ["method", "target", "sign", "n_real", "n_predicted", "n_changed"]  # columns that are not scores
 
 
 def bootstrap_means(values: np.ndarray, n_boot: int = 2000, seed: int = 0) -> np.ndarray:
@@ -53,7 +53,7 @@ def summarise(
             raise CDTError(f"no column {metric!r} in the table{suggest(metric, table.columns)}")
     rows = []
     for metric in columns:
-        wide = table.pivot_table(metric, ["target", "sign"], ["method", "seed"], sort=True, dropna=False)
+        wide = _wide(table, metric)
         for method in table["method"].unique():
             values = wide[method]
             row = {"method": method, "metric": metric} | _interval(values, "mean", "", n_boot, level, seed)
@@ -62,6 +62,35 @@ def summarise(
                 row |= _interval(difference, "difference", "difference_", n_boot, level, seed)
             rows.append(row | {"n": int(values.notna().any(axis=1).sum())})
     return pd.DataFrame(rows)
+
+
+def compare(table: pd.DataFrame, method: str, others: Sequence[str], metrics: Sequence[str], *, n_boot: int = 2000,
+            level: float = 0.95, seed: int = 0) -> pd.DataFrame:
+    """Returns one method minus each of the others, on the perturbations that both answer, with paired intervals.
+
+    Args:
+        table: As for `summarise`.
+        method: The method that is compared.
+        others: Methods that it is compared with.
+        metrics: Columns to compare by.
+        n_boot: Number of bootstrap redraws.
+        level: Confidence level in (0, 1).
+        seed: Same seed, same intervals.
+    """
+    rows = []
+    for metric in metrics:
+        wide = _wide(table, metric)
+        for other in others:
+            difference = (wide[method] - wide[other]).dropna(how="all")
+            rows.append({"method": other, "metric": metric, "n": len(difference)}
+                        | _interval(difference, "difference", "", n_boot, level, seed))
+    return pd.DataFrame(rows)
+
+
+def _wide(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    wide = table.pivot_table(metric, ["target", "sign"], ["method", "seed"], sort=True, dropna=False)
+    there = pd.MultiIndex.from_frame(table[["target", "sign"]].drop_duplicates())
+    return wide[wide.index.isin(there)]  # a gene with one sign only has no row for the other
 
 
 def _interval(values: pd.DataFrame, name: str, prefix: str, n_boot: int, level: float, seed: int) -> dict[str, float]:

@@ -128,6 +128,20 @@ def test_energy_distance_of_a_subsample_estimates_the_whole():
     assert m.energy_distance(x, y, max_cells=300, seed=1) == m.energy_distance(x, y, max_cells=300, seed=1)
 
 
+def test_a_classifier_cannot_tell_halves_apart_but_sees_a_shift_and_a_spread():
+    rng = RNG(30)
+    X, Y = np.split(np.log1p(counts(RNG(31), 600, 25)), 2)
+    assert m.two_sample_auc(X, Y) == pytest.approx(0.5, abs=0.08)
+    assert m.two_sample_auc(X, sparse.csr_matrix(Y)) == m.two_sample_auc(X, Y)
+    moved = Y + 0.5 * (np.arange(25) < 5)
+    assert m.two_sample_auc(X, moved) > 0.75 > m.two_sample_auc(X, moved, tuple(range(5)))
+    narrow = Y.mean(0) + 0.3 * (Y - Y.mean(0))  # the mean is right, the cells are not
+    assert m.two_sample_auc(X, narrow) > 0.9
+    noise = rng.normal(size=(200, 3))  # against the exact area of a linear score on one shifted normal
+    assert m.two_sample_auc(noise[:100], noise[100:] + 2.0) == pytest.approx(stats.norm.cdf(2 * 3**0.5 / 2**0.5),
+                                                                            abs=0.02)
+
+
 def test_spread_ratios():
     X = counts(RNG(17), n=400)
     assert m.cell_sd_ratio(X, X) == m.library_size_sd_ratio(X, X) == 1.0
@@ -143,7 +157,7 @@ def test_spearman_brown_predicts_full_reliability():
     a, b, c, d = truth + rng.normal(size=(4, n)) * 1.5
     halves, full = stats.pearsonr(a, c)[0], stats.pearsonr(a + b, c + d)[0]
     assert m.spearman_brown(halves) == pytest.approx(full, abs=0.02)
-    assert m.spearman_brown(1.0) == 1.0 and np.isnan(m.spearman_brown(-0.2))
+    assert m.spearman_brown(1.0) == 1.0 and m.spearman_brown(-0.2) == 0 and np.isnan(m.spearman_brown(np.nan))
 
 
 def test_permuting_genes_and_cells_changes_nothing():
@@ -167,11 +181,13 @@ def test_registry_is_complete_and_its_best_is_best():
     given = {"real_mean": mean, "predicted_mean": mean, "real_delta": rivals[1], "predicted_delta": rivals[1],
              "reference": rivals[0], "real_deltas": rivals, "index": 1, "exclude": (3,), "real": X, "predicted": X,
              "real_de": de, "predicted_de": de, "real_counts": X, "predicted_counts": X}
-    assert list(m.METRICS)[:2] == ["mae", "pearson_delta"] and len(m.METRICS) == 11
+    assert list(m.METRICS)[:2] == ["mae", "pearson_delta"] and len(m.METRICS) == 12
     for name, metric in m.METRICS.items():
         value = metric.function(**{k: v for k, v in given.items() if k in metric.inputs})
         if name == "energy_distance":  # a cell meets itself across the two groups, never within one: just below 0
             assert -0.2 < value <= 0
+        elif name == "two_sample_auc":  # the same cells with both labels: what a fold learns of its twins is wrong
+            assert value <= 0.6
         else:
             assert value == pytest.approx(metric.best), name
         assert metric.needs_cells == (name in list(m.METRICS)[6:]) and metric.meaning.endswith(".")

@@ -1,12 +1,15 @@
 """The truth that predictions are scored against: which cells stand on which side."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from test_evaluation import world
 
 from cdt_lite.differential import differential_expression
 from cdt_lite.metrics import METRICS, log1p_counts
-from cdt_lite.scoring import Arena, BatchMeans, Guess, Names, read_cells
+from cdt_lite.reading import Names, read_cells
+from cdt_lite.scoring import Arena, BatchMeans, Guess
 
 NAMES = Names("target_gene", "non-targeting", "batch", "sign")
 KEY = ("X", -1)
@@ -27,13 +30,48 @@ def test_control_means_are_mixed_like_the_cells_they_serve():
 
 def test_each_side_is_tested_against_its_own_half_of_the_controls(arena):
     other = read_cells(world(prefix="again"), "that", NAMES)
-    counts = other.counts[other.groups[KEY]]
-    known = arena._cells(KEY, counts, 60)
-    truth, ours = (arena.log1p[rows] for rows in arena.halves)
+    guess = arena.guess(KEY, other)
+    known = arena._cells(KEY, guess, 60)
+    batches = arena.real.batch[arena.groups[KEY]], guess.batch
+    truth, ours = (arena.log1p[arena.controls_like(side, batch)] for side, batch in enumerate(batches))
     expected = differential_expression(arena.log1p[arena.groups[KEY]], truth)
     np.testing.assert_array_equal(known["real_de"]().fdr, expected.fdr)
-    expected = differential_expression(log1p_counts(counts, 60.0), ours)
+    expected = differential_expression(log1p_counts(guess.counts, 60.0), ours)
     np.testing.assert_array_equal(known["predicted_de"]().fdr, expected.fdr)
+    assert arena.n_changed(KEY) == len(known["real_de"]().significant())
+
+
+def test_controls_stand_in_the_proportions_of_the_cells_that_are_tested(arena):
+    for side in (0, 1):
+        pool = arena.real.batch[arena.halves[side]]
+        for batches in (["a", "a", "a", "b"], ["b"]):
+            rows = arena.controls_like(side, np.array(batches))
+            assert set(rows) <= set(arena.halves[side]) and len(set(rows)) == len(rows)
+            assert np.mean(arena.real.batch[rows] == "b") == pytest.approx(batches.count("b") / len(batches), abs=0.02)
+        assert len(arena.controls_like(side, np.array(["b"]))) == (pool == "b").sum()  # all there are
+        assert len(arena.controls_like(side, np.array(["c"]))) == 0
+
+
+def test_one_replicates_cells_are_not_tested_against_other_replicates_controls():
+    """Cells of a null target in batch b only: against the controls of both batches, the batch effect looks like one."""
+    screen = world(targets=("N1", "N2"), strength=0.0, n_cells=200, n_control=600)
+    one = screen[((screen.obs["target_gene"] == "non-targeting") | (screen.obs["batch"] == "b")).to_numpy()]
+    matched, pooled = (read_cells(one, "it", Names("target_gene", "non-targeting", key, "sign"))
+                       for key in ("batch", None))
+    changed = [Arena(c, log1p_counts(c.counts, 60.0), c.halves(0), 60.0).n_changed(("N1", -1))
+               for c in (matched, pooled)]
+    assert changed[0] <= 1 and changed[1] >= 5
+
+
+def test_predicted_log1p_is_scored_as_it_is():
+    """A method that makes no counts is scored on its own values; what needs counts is NaN."""
+    real = read_cells(world(), "it", NAMES)
+    arena = Arena(real, log1p_counts(real.counts, 60.0), real.halves(0), 60.0)
+    again = read_cells(world(prefix="again"), "that", NAMES)
+    as_log1p = replace(again, counts=log1p_counts(again.counts, 60.0), log1p_depth=60.0)
+    a, b = (arena.score(KEY, arena.guess(KEY, cells), list(METRICS.values())) for cells in (again, as_log1p))
+    assert np.isnan(b.pop("library_size_sd_ratio")) and a.pop("library_size_sd_ratio") > 0
+    assert a == pytest.approx(b, rel=1e-5)
 
 
 def test_more_predicted_cells_do_not_buy_more_significant_genes():
@@ -41,10 +79,11 @@ def test_more_predicted_cells_do_not_buy_more_significant_genes():
                   for p, n in (("cell", 60), ("again", 1500)))
     arena = Arena(weak, log1p_counts(weak.counts, 60.0), weak.halves(0), 60.0)
     counts = many.counts[many.groups[KEY]]
-    known = arena._cells(KEY, counts, 60)
+    guess = Guess(arena.means[arena.index[KEY]], counts, many.batch[many.groups[KEY]])
+    known = arena._cells(KEY, guess, 60)
     assert known["predicted"]().shape == known["real"]().shape == (60, 200)
     ratio = METRICS["significant_gene_ratio"]
-    fair = arena.score(KEY, Guess(arena.means[arena.index[KEY]], counts), [ratio])[ratio.name]
+    fair = arena.score(KEY, guess, [ratio])[ratio.name]
     unfair = differential_expression(log1p_counts(counts, 60.0), arena.log1p[arena.halves[1]]).significant()
     assert 0.5 < fair < 1.7 < len(unfair) / len(known["real_de"]().significant())
 

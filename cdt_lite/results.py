@@ -1,0 +1,238 @@
+"""What is kept of a report: averages with intervals as JSON, several screens in one file, and a page to read."""
+
+import json
+import math
+import re
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import pandas as pd
+from anndata import AnnData
+
+from cdt_lite.adapters import suite_scores
+from cdt_lite.capsule import capsule_folder
+from cdt_lite.checkpoint import write_atomically
+from cdt_lite.data import named_split
+from cdt_lite.errors import CDTError, suggest
+from cdt_lite.evaluation import evaluate
+from cdt_lite.metrics import METRICS
+from cdt_lite.screens import load_screen
+from cdt_lite.summary import compare, summarise
+from cdt_lite.tasks import CELLS, CHANGE, Report, report_tasks
+
+SCORES = [*METRICS, "pearson_delta_shared"]
+OF_MEANS = ["pearson_delta", "pearson_delta_shared", "mae", "systema_pearson", "discrimination_score_l1",
+            "discrimination_score_cosine"]
+OF_CELLS = ["overlap_at_n", "energy_distance", "two_sample_auc", "cell_sd_ratio", "significant_gene_ratio",
+            "library_size_sd_ratio"]
+SHORT = {"pearson_delta": "Pearson of change", "pearson_delta_shared": "the same, shared controls (trap)", "mae": "MAE",
+         "systema_pearson": "Systema-Pearson", "discrimination_score_l1": "PDS l1",
+         "discrimination_score_cosine": "PDS cosine", "overlap_at_n": "DE overlap",
+         "energy_distance": "energy distance", "two_sample_auc": "two-sample AUC", "cell_sd_ratio": "cell sd ratio",
+         "significant_gene_ratio": "significant-gene ratio", "library_size_sd_ratio": "library-size sd ratio"}
+
+
+def to_entry(report: Report, command: str, n_boot: int = 2000) -> dict[str, Any]:
+    """Turns a report into plain data: facts, and for every task averages, differences and a row per perturbation.
+
+    Args:
+        report: From `report_tasks`.
+        command: What was typed to make it.
+        n_boot: Bootstrap redraws of perturbations, seeds nested in them.
+    """
+    tasks = {}
+    for title, table in report.tables.items():
+        groups = {"all": table}
+        if "unseen" in title:
+            groups |= {name: table[table["measured"] == flag] for name, flag in
+                       (("measured in the panel", True), ("not measured", False)) if (table["measured"] == flag).any()}
+        tasks[title] = {"groups": {name: _averages(rows, n_boot) for name, rows in groups.items()},
+                        "perturbations": _per_perturbation(table)}
+    return {"command": command, **report.facts, "tasks": tasks, "quality": report.quality}
+
+
+def _averages(table: pd.DataFrame, n_boot: int) -> dict[str, Any]:
+    summary = summarise(table, against=None, metrics=SCORES, n_boot=n_boot)
+    methods = [m for m in table["method"].unique() if m != "ceiling" and not m.startswith(CELLS)]
+    out: dict[str, Any] = {"n": int(table.groupby(["target", "sign"]).ngroups), "summary": _nested(summary, "mean")}
+    for ours in (CHANGE, CELLS):
+        out[f"{ours}, minus"] = _nested(compare(table, ours, methods, SCORES, n_boot=n_boot), "difference")
+    return out
+
+
+def _nested(rows: pd.DataFrame, value: str) -> dict[str, dict[str, list[Any]]]:
+    """Rows as {method: {metric: [value, low, high, n]}}."""
+    out: dict[str, dict[str, list[Any]]] = {}
+    for row in rows.to_dict("records"):
+        out.setdefault(row["method"], {})[row["metric"]] = [row[value], row["low"], row["high"], row["n"]]
+    return out
+
+
+def _per_perturbation(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Means over seeds, one row per perturbation and method."""
+    first = table[table["method"] != "ceiling"].groupby(["target", "sign"])["n_changed"].mean()
+    columns = ["n_real", "measured", "null", *SCORES]
+    mean = table.groupby(["target", "sign", "method"], sort=False)[columns].mean().reset_index()
+    mean["n_changed"] = [first[t, s] for t, s in zip(mean["target"], mean["sign"], strict=True)]
+    mean = mean.astype({"measured": bool, "null": bool})
+    return mean.to_dict("records")
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of four digits, and null where there is none."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float):
+        return None if not math.isfinite(value) else float(f"{value:.4g}")
+    return value
+
+
+def simulation(words: Sequence[str]) -> dict[str, Any]:
+    """Reads options of a simulated screen, such as n_targets=120 and world=linear. Raises CDTError for another."""
+    out: dict[str, Any] = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        known = ("n_genes", "n_targets", "n_cells", "seed", "world")
+        if name not in known or not value or (name != "world" and not value.isdigit()):
+            raise CDTError(f"expected OPTION=VALUE with one of {known}, got {word!r}{suggest(name, known)}")
+        out[name] = value if name == "world" else int(value)
+    return out
+
+
+def command_of(args: Namespace) -> str:
+    """Returns the command that was typed, as far as it matters for the report."""
+    lists = {k: " ".join(map(str, getattr(args, k))) for k in ("checkpoint", "simulated", "predicted")}
+    chosen = {"screen": args.screen} | lists | {"seeds": args.seeds, "cells": args.cells, "results": args.results}
+    return "cdt-lite evaluate --tasks " + " ".join(f"--{k} {v}" for k, v in chosen.items() if v != "")
+
+
+def write_results(args: Namespace, say: Callable[[str], None]) -> Path:
+    """Does what `cdt-lite evaluate --tasks` asks: reports on a screen, by default with its capsule; see `add_entry`."""
+    screen = load_screen(args.screen, **simulation(args.simulated))
+    folders: list[str | Path] = list(args.checkpoint) or [capsule_folder(screen)]
+    report = report_tasks(screen, folders, seeds=range(args.seeds), n_cells=args.cells, say=say,
+                          others={Path(p).stem: _read(p) for p in args.predicted})
+    return add_entry(to_entry(report, command_of(args)), args.results)
+
+
+def score_files(args: Namespace) -> pd.DataFrame:
+    """Does what `cdt-lite evaluate` asks without --tasks: scores files of predicted cells on one side of the split."""
+    if not args.predicted:
+        raise CDTError("nothing to score: name --predicted files, or pass --tasks to report on a trained model")
+    screen, predicted = load_screen(args.screen, **simulation(args.simulated)), {Path(p).stem: _read(p)
+                                                                                for p in args.predicted}
+    side = named_split(screen)
+    test = screen[(side == args.side) | (screen.obs["target_gene"] == "non-targeting").to_numpy()].copy()
+    if args.suite:
+        return suite_scores(args.suite, test, predicted)
+    return evaluate(test, predicted, train=screen[side == "train"].copy(), seed=args.seed)
+
+
+def _read(path: str) -> AnnData:
+    try:
+        return ad.read_h5ad(path)
+    except Exception as error:  # h5py and anndata raise many kinds
+        raise CDTError(f"{path} cannot be read as an .h5ad file: {error}") from error
+
+
+def add_entry(entry: dict[str, Any], path: str | Path) -> Path:
+    """Puts an entry into a results file, beside those of other screens, and writes the page to read next to it.
+
+    Returns:
+        The path of the page. Raises CDTError if the file is there but is no results file.
+    """
+    path, results = Path(path), {}
+    if path.is_file():
+        try:
+            results = dict(json.loads(path.read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise CDTError(f"{path} is not a results file ({error}); name another with --results") from error
+    screen = entry["screen"]
+    world = screen.get("options", {}).get("world", "")
+    results[" ".join(x for x in (screen.get("name", "screen"), world) if x)] = _plain(entry)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = re.sub(r"[\[{][^\[\]{}]*[\]}]", lambda m: re.sub(r"\s*\n\s*", " ", m[0]), json.dumps(results, indent=1))
+    write_atomically(path, (text + "\n").encode())
+    page = path.with_suffix(".md")
+    write_atomically(page, markdown(results).encode())
+    return page
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """Renders a results file as a page: for every screen its facts, its tables and the command that made them."""
+    lines = ["# Results", "", "Mean over perturbations [95 % interval: bootstrap over perturbations, seeds nested]. "
+             "The ceiling is a second half of the real cells; correlations and MAE are corrected to full size. A "
+             "prediction without noise may pass it. Own gene left out everywhere, controls split in halves."]
+    for name, entry in results.items():
+        checkpoints = "; ".join(f"{c.get('name', c['preset'])} (weights {c.get('sha256', 'in memory')[:12]}, split: "
+                                f"{c['split_verified']})" for c in entry["checkpoints"])
+        lines += ["", f"## {name}", "", f"    {entry['command']}", "",
+                  f"Split {entry['split']['name']}. Model: {checkpoints}. Seeds {entry['seeds']}: {entry['seeds_are']}."
+                  f" {entry['cells_per_perturbation']} sampled cells a perturbation and seed. {entry['seconds']} s. "
+                  + ", ".join(f"{k} {v}" for k, v in entry["versions"].items()) + "."]
+        for title, task in entry["tasks"].items():
+            for group, averages in task["groups"].items():
+                lines += ["", f"### Task {title.removeprefix('task ')}: {group} (n = {averages['n']})"]
+                for columns in (OF_MEANS, OF_CELLS):
+                    lines += _table("method", averages["summary"], columns)
+                for ours in (CHANGE, CELLS):
+                    lines += _table(f"{ours}, minus", averages[f"{ours}, minus"], OF_MEANS[:1] + OF_MEANS[2:5]
+                                    if ours == CHANGE else OF_CELLS[:3])
+            lines += _targets(task["perturbations"])
+        lines += _quality(entry["quality"])
+    return "\n".join(lines) + "\n"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _table(corner: str, rows: dict[str, dict[str, list]], columns: Sequence[str]) -> list[str]:
+    lines = ["", "| " + " | ".join([corner, *(SHORT[c] for c in columns)]) + " |", "|---" * (len(columns) + 1) + "|"]
+    for method, row in rows.items():
+        cells = [f"{_number(v[0])} [{_number(v[1])}, {_number(v[2])}]" if v[0] is not None else "" for v in
+                 (row[c] for c in columns)]
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _targets(rows: list[dict[str, Any]]) -> list[str]:
+    by: dict[tuple[str, int], dict[str, dict]] = {}
+    for row in rows:
+        by.setdefault((row["target"], row["sign"]), {})[row["method"]] = row
+    shown = [(m, s) for s, methods in (("pearson_delta", [CHANGE, CELLS, "perturbed mean", "replicate mean", "linear",
+                                                          "ceiling"]), ("mae", [CHANGE, "control", "perturbed mean"]))
+             for m in methods if any(m in methods_of for methods_of in by.values())]
+    head = ["perturbation", "cells", "changed genes", *(f"{SHORT[s]}: {m}" for m, s in shown)]
+    lines = ["", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for (target, sign), methods in by.items():
+        one = methods[CHANGE]
+        changed = _number(one["n_changed"]) + (" (null)" if one["null"] else "")
+        scores = [_number(methods.get(m, {}).get(s)) for m, s in shown]
+        lines.append("| " + " | ".join([f"{target} {sign:+d}" + ("" if one["measured"] else ", not measured"),
+                                        f"{one['n_real']:.0f}", changed, *scores]) + " |")
+    return lines
+
+
+def _quality(quality: dict[str, Any]) -> list[str]:
+    if not quality:
+        return []
+    lines = ["", "### Task 4: do the cells look real? Held-out replicates", "",
+             "| density given depth | bits per gene | model minus it |", "|---|---|---|"]
+    for name, (bits, difference, low, high) in quality["bits"].items():
+        gap = "" if name == "model" else f"{difference:+.4f} [{low:+.4f}, {high:+.4f}]"
+        lines.append(f"| {name} | {bits:.4f} | {gap} |")
+    curve = zip(quality["curve"]["share_hidden"], quality["curve"]["bits_per_hidden_gene"], strict=True)
+    lines += ["", "H curve, bits per hidden gene at a share of hidden genes: "
+              + ", ".join(f"{share:.2f}: {bits:.3f}" for share, bits in curve) + "."]
+    methods = list(next(iter(quality["likeness"].values())))
+    lines += ["", "| statistic | " + " | ".join(methods) + " |", "|---" * (len(methods) + 1) + "|"]
+    for statistic, row in quality["likeness"].items():
+        cells = [f"{v[0]:.3f} [{v[1]:.3f}, {v[2]:.3f}]" for v in row.values()]
+        lines.append(f"| {statistic} | " + " | ".join(cells) + " |")
+    return lines

@@ -1,0 +1,159 @@
+"""The report of all tasks: who is in the table, what is refused, and what is written down."""
+
+import json
+from argparse import Namespace
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import opened, tiny
+
+from cdt_lite import results as r
+from cdt_lite import tasks
+from cdt_lite.cli import main
+from cdt_lite.data import SetSampler, TokenStore, named_split
+from cdt_lite.errors import CDTError
+from cdt_lite.prediction import predict_mean
+from cdt_lite.simulate import simulate_screen
+from cdt_lite.training import start, train
+
+
+@pytest.fixture(scope="module")
+def screen():
+    return simulate_screen(n_genes=32, n_targets=12, n_cells=900, seed=3, n_batches=2)
+
+
+@pytest.fixture(scope="module")
+def model(screen):
+    """A tiny stand-in, a few steps old, that knows the split."""
+    cells = screen[named_split(screen) == "train"].copy()
+    checkpoint = start(tiny(n_genes=32, n_total_genes=120), cells)
+    checkpoint.vocabulary = checkpoint.vocabulary.extended(sorted(set(screen.obs["target_gene"]) - {"non-targeting"}))
+    store = TokenStore.from_adata(cells, checkpoint.tokenizer, checkpoint.vocabulary)
+    for _ in train(checkpoint, SetSampler(store, checkpoint.config.finetune), steps=3):
+        pass
+    checkpoint.card["data"] = [store.digest()]
+    opened(checkpoint.model)
+    return checkpoint
+
+
+@pytest.fixture(scope="module")
+def report(screen, model):
+    return tasks.report_tasks(screen, model, seeds=(0, 1), n_cells=24)
+
+
+def test_every_method_stands_in_one_table_of_every_task(report, screen):
+    assert list(report.tables) == ["task 1: seen perturbations, held-out replicate", "task 3: unseen perturbations"]
+    side = named_split(screen)
+    common = {"capsule", "capsule, change", "capsule, change, magnitude told", "control", "perturbed mean", "linear",
+              "kNN", "ceiling"}
+    for table, tested in zip(report.tables.values(), ("held_out", "unseen"), strict=True):
+        assert set(table["method"]) == common | ({"replicate mean"} if tested == "held_out" else set())
+        assert set(table["target"]) == set(screen.obs["target_gene"][side == tested])
+        assert set(table["seed"]) == {0, 1}
+        measured = table.groupby("target")["measured"].first()
+        assert {t: t in screen.var_names for t in measured.index} == measured.to_dict()
+    nulls = screen.uns["truth"]["perturbations"]
+    known = {(t, s) for t, s, null in zip(nulls["target_gene"], nulls["sign"], nulls["null"], strict=True) if null}
+    found = {(t, s) for table in report.tables.values() for t, s, null in
+             zip(table["target"], table["sign"], table["null"], strict=True) if null}
+    assert found and found <= known
+    assert report.facts["checkpoints"][0]["split_verified"].startswith("hash of its training cells")
+    assert report.facts["seeds_are"].startswith("sampling seeds of one trained model")
+
+
+def test_several_checkpoints_are_training_seeds(screen, model):
+    several = tasks.report_tasks(screen, [model, model], seeds=(5,), n_cells=12)
+    assert several.facts["seeds_are"] == "training seeds"
+    table = several.tables["task 3: unseen perturbations"].set_index(["method", "target", "sign"])
+    one, two = (table[table["seed"] == i]["mae"] for i in (0, 1))
+    pd.testing.assert_series_equal(one, two)  # the same weights and sampling seed twice
+
+
+def test_a_change_is_perturbed_minus_control_in_the_same_draws(screen, model):
+    controls = screen[(screen.obs["target_gene"] == "non-targeting").to_numpy()].copy()
+    wanted = pd.Series({("SIM00002", -1, "rep_1"): 30, ("SIM00002", -1, "rep_2"): 10})
+    found = tasks.mean_changes(model, controls, wanted, 16, seed=4)
+    change = {}
+    for batch in ("rep_1", "rep_2"):
+        here = controls[(controls.obs["batch"] == batch).to_numpy()]
+        change[batch] = (predict_mean(model, here, "SIM00002", -1, n_cells=16, seed=4)
+                         - predict_mean(model, here, "non-targeting", 0, n_cells=16, seed=4))
+    np.testing.assert_allclose(found.loc[("SIM00002", -1)], 0.75 * change["rep_1"] + 0.25 * change["rep_2"], atol=1e-6)
+    unknown = pd.Series(np.nan, index=wanted.index)
+    assert len(tasks.mean_changes(model, controls, wanted, 16, 4, unknown)) == 0  # nothing to tell, no row
+
+
+def test_sampled_cells_are_spread_over_replicates_as_the_real_ones_are(screen, model):
+    controls = screen[(screen.obs["target_gene"] == "non-targeting").to_numpy()].copy()
+    wanted = pd.Series({("SIM00002", -1, "rep_1"): 30, ("SIM00002", -1, "rep_2"): 10})
+    cells = tasks.sampled_cells(model, controls, wanted, 40, seed=0)
+    assert cells.obs["batch"].value_counts().to_dict() == {"rep_1": 30, "rep_2": 10}
+    assert cells.obs_names.is_unique and (cells.X.data % 1 == 0).all()
+
+
+def test_a_test_perturbation_in_training_is_refused_by_name(screen, model):
+    side = named_split(screen)
+    leaked = str(screen.obs["target_gene"][side == "unseen"].iloc[0])
+    cheat = replace(model, trained_targets=[*model.trained_targets, leaked])
+    with pytest.raises(CDTError, match=rf"was trained on perturbations of \['{leaked}'\]"):
+        tasks.report_tasks(screen, cheat)
+    pairs = {f"{t} in {b}" for t, b in zip(screen.obs["target_gene"][side == "held_out"],
+                                           screen.obs["batch"][side == "held_out"], strict=True)}
+    with pytest.raises(CDTError, match=f"did not withhold .*{sorted(pairs)[0]}"):
+        tasks.report_tasks(screen, replace(model, card={"held_out": sorted(pairs)[1:]}))
+    assert tasks.check_split(replace(model, card={"held_out": sorted(pairs)}), screen, side).startswith("by the names")
+    assert tasks.check_split(replace(model, card={}), screen, side).startswith("not: its card")
+
+
+def test_the_file_holds_numbers_intervals_and_the_command(report, tmp_path):
+    path = tmp_path / "figures" / "results.json"
+    page = r.add_entry(r.to_entry(report, "cdt-lite evaluate --tasks", n_boot=50), path)
+    entry = json.loads(path.read_text())["simulated regulatory"]
+    assert entry["command"] == "cdt-lite evaluate --tasks" and entry["seconds"] >= 0
+    assert entry["versions"].keys() >= {"cdt_lite", "torch", "numpy"} and entry["split"]["unseen"]
+    task = entry["tasks"]["task 1: seen perturbations, held-out replicate"]["groups"]["all"]
+    table = report.tables["task 1: seen perturbations, held-out replicate"]
+    mean, low, high, n = task["summary"]["control"]["mae"]
+    assert mean == pytest.approx(table[table["method"] == "control"]["mae"].mean(), rel=1e-3) and low <= mean <= high
+    assert n == task["n"] == table.groupby(["target", "sign"]).ngroups
+    difference = task["capsule, change, minus"]["control"]["mae"][0]
+    ours = table[table["method"] == "capsule, change"]["mae"].mean()
+    assert difference == pytest.approx(ours - table[table["method"] == "control"]["mae"].mean(), rel=1e-2, abs=1e-4)
+    assert task["summary"]["control"]["pearson_delta"][0] is None  # no change has no direction
+    text = page.read_text()
+    assert "sampling seeds of one trained model" in text and "(null)" in text and "negative binomial" in text
+    assert not list(path.parent.glob(".*"))
+    other = dict(r.to_entry(report, "again", n_boot=10), screen={"name": "another"})
+    r.add_entry(other, path)
+    assert set(json.loads(path.read_text())) == {"simulated regulatory", "another"}  # beside, not instead of
+    path.write_text("not json")
+    with pytest.raises(CDTError, match="is not a results file"):
+        r.add_entry(other, path)
+    assert path.read_text() == "not json"
+
+
+def test_the_command_reports_and_says_what_was_typed(model, screen, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model.save("a")
+    monkeypatch.setattr(r, "load_screen", lambda *a, **k: screen)
+    assert main(["evaluate", "--tasks", "--screen", "screen.h5ad", "--checkpoint", "a", "--seeds", "1", "--cells", "12",
+                 "--results", "out.json"]) == 0
+    entry = json.loads((tmp_path / "out.json").read_text())["simulated regulatory"]
+    assert entry["command"] == ("cdt-lite evaluate --tasks --screen screen.h5ad --checkpoint a --seeds 1 --cells 12 "
+                                "--results out.json")
+    assert entry["checkpoints"][0]["sha256"] and (tmp_path / "out.md").is_file()
+
+
+def test_bad_options_are_refused(capsys, tmp_path):
+    assert r.simulation(["n_targets=5", "world=linear"]) == {"n_targets": 5, "world": "linear"}
+    for word, hint in (("n_target=5", "did you mean 'n_targets'"), ("n_targets=many", "OPTION=VALUE"),
+                       ("world", "OPTION=VALUE")):
+        with pytest.raises(CDTError, match=hint):
+            r.simulation([word])
+    assert main(["evaluate", "--screen", "simulated"]) == 2
+    assert "name --predicted files" in capsys.readouterr().err
+    (tmp_path / "x.h5ad").write_text("no cells")
+    with pytest.raises(CDTError, match=r"x.h5ad cannot be read"):
+        r.score_files(Namespace(predicted=[str(tmp_path / "x.h5ad")], simulated=[], screen="simulated"))

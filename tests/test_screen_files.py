@@ -1,0 +1,204 @@
+"""Screens by name and from a file: options, what is refused at the door, the choice of a panel, blood cells."""
+# ruff: noqa: F811 (a fixture is imported, then asked for by its name)
+
+import warnings
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from test_screens import empty_cache, mirror, saved, small  # noqa: F401
+
+from cdt_lite.errors import CDTError
+from cdt_lite.screens import blood_cells, check_screen, load_screen
+from cdt_lite.simulate import screen_hash, simulate_screen
+
+# --- names and options -----------------------------------------------------------------------------------------------
+
+def test_simulated_takes_its_options_and_others_refuse_them(mirror):
+    screen = load_screen("simulated", n_genes=64, n_targets=4, n_cells=150, seed=3, world="linear")
+    assert screen_hash(screen) == screen_hash(simulate_screen(64, 4, 150, seed=3, world="linear"))
+    with pytest.raises(CDTError, match=r"n_genes.*simulated screen only"):
+        load_screen("papalexi2021", n_genes=64)
+
+
+@pytest.mark.parametrize(("name", "close"), [("papalexi2020", "papalexi2021"), ("Simulatd", "simulated")])
+def test_unknown_name_gets_close_matches(name, close):
+    with pytest.raises(CDTError, match=f"did you mean '{close}'"):
+        load_screen(name)
+
+
+def test_unknown_path_gets_close_matches(small, tmp_path):
+    saved(small, tmp_path)
+    with pytest.raises(CDTError, match=r"did you mean '.*screen\.h5ad'"):
+        load_screen(tmp_path / "scren.h5ad")
+
+
+# --- a file of one's own ---------------------------------------------------------------------------------------------
+
+def test_a_file_comes_into_the_layout(small, tmp_path):
+    own = small.copy()
+    own.obs = pd.DataFrame({
+        "gene": small.obs["target_gene"].astype(str).replace("non-targeting", "ctrl"), "lane": small.obs["batch"],
+        "direction": small.obs["sign"].astype(float), "lfc": small.obs["magnitude"], "donor": "d1"})
+    own.X = own.X.toarray()
+    screen = load_screen(saved(own, tmp_path), target_key="gene", control="ctrl", batch_key="lane",
+                         sign_key="direction", magnitude_key="lfc")
+    assert screen_hash(screen) == screen_hash(small)
+    assert isinstance(screen.X, sp.csr_matrix) and screen.obs["sign"].dtype == np.int8
+    assert (screen.obs["donor"] == "d1").all()  # what else the file says about its cells stays
+    assert list(screen.uns["screen"]["unmeasured_targets"]) == list(small.uns["screen"]["unmeasured_targets"])
+    assert str(tmp_path) not in str(screen.uns)
+
+
+@pytest.mark.parametrize("default_sign", [-1, 1])
+def test_without_a_sign_column_the_default_sign_holds(small, tmp_path, default_sign):
+    screen = load_screen(saved(small, tmp_path), batch_key=None, default_sign=default_sign)
+    control = (screen.obs["target_gene"] == "non-targeting").to_numpy()
+    assert set(screen.obs["sign"][~control]) == {default_sign} and set(screen.obs["sign"][control]) == {0}
+    assert screen.obs["magnitude"][~control].isna().all() and screen.obs["batch"].nunique() == 1
+
+
+def test_counts_in_a_layer_are_named_and_used(small, tmp_path):
+    own = small.copy()
+    own.layers["umi"] = own.X.copy()
+    own.X = own.X.log1p()
+    path = saved(own, tmp_path)
+    with pytest.raises(CDTError, match=r"not a whole number; counts are in layer 'umi': pass layer='umi'"):
+        load_screen(path)
+    assert (load_screen(path, layer="umi", sign_key="sign").X != small.X).nnz == 0
+    with pytest.raises(CDTError, match=r"no layer 'um'.*did you mean 'umi'"):
+        load_screen(path, layer="um")
+
+
+def test_counts_in_raw_are_named(small):
+    small.raw = small.copy()
+    small.X = small.X * 0.5
+    with pytest.raises(CDTError, match=r"adata\.raw"):
+        check_screen(small)
+
+
+def spoil(adata, how):
+    obs = adata.obs
+    if how == "control":
+        return adata[obs["target_gene"] != "non-targeting"].copy(), "no control cells"
+    if how == "misspelt control":
+        adata.obs["target_gene"] = obs["target_gene"].astype(str).replace("non-targeting", "Non-Targeting")
+        return adata, "did you mean 'Non-Targeting'"
+    if how in ("target_gene", "batch"):
+        adata.obs = obs.rename(columns={how: how + "s"})
+        return adata, f"obs has no '{how}'.*did you mean '{how}s'"
+    if how == "unlabelled":
+        adata.obs["target_gene"] = obs["target_gene"].where(np.arange(adata.n_obs) > 2)
+        return adata, "3 cells have no value"
+    if how == "duplicated":
+        adata.var_names = [*adata.var_names[1:2], *adata.var_names[1:]]
+        return adata, f"more than once: \\['{adata.var_names[1]}'\\]"
+    if how in ("empty cells", "empty genes"):
+        return (adata[:0].copy() if how == "empty cells" else adata[:, :0].copy()), "the screen is empty"
+    if how in ("sign 2", "control with a sign", "perturbed without"):
+        adata.obs["sign"] = {"sign 2": obs["sign"] * 2, "control with a sign": -1, "perturbed without": 0}[how]
+        return adata, "obs\\['sign'\\] must be -1 or \\+1"
+    if how == "words for magnitude":
+        adata.obs["magnitude"] = "high"
+        return adata, "must be log2 fold changes"
+    if how == "cell without counts":
+        adata.X = sp.csr_matrix(adata.X.toarray() * (np.arange(adata.n_obs) > 0)[:, None])
+        return adata, "1 cells have no count"
+    adata.X.data[5] = {"fraction": 0.5, "negative": -1, "nan": np.nan, "infinite": np.inf}[how]
+    return adata, {"fraction": "0.5, not a whole", "negative": "-1, a negative"}.get(how, "NaN or infinite")
+
+
+@pytest.mark.parametrize("how", [
+    "control", "misspelt control", "target_gene", "batch", "unlabelled", "duplicated", "empty cells", "empty genes",
+    "sign 2", "control with a sign", "perturbed without", "words for magnitude", "cell without counts", "fraction",
+    "negative", "nan", "infinite"])
+@pytest.mark.parametrize("dense", [False, True])
+def test_bad_screens_are_refused_at_the_door(small, how, dense):
+    check_screen(small, sign_key="sign", magnitude_key="magnitude")
+    bad, message = spoil(small, how)
+    if dense:
+        bad.X = bad.X.toarray()
+    with pytest.raises(CDTError, match=message):
+        check_screen(bad, sign_key="sign", magnitude_key="magnitude")
+
+
+def test_bad_files_are_refused(small, tmp_path):
+    path = saved(small, tmp_path)
+    (tmp_path / "cut.h5ad").write_bytes(path.read_bytes()[:5000])
+    (tmp_path / "text.h5ad").write_text("gene,count")
+    for name in ("cut.h5ad", "text.h5ad"):
+        with pytest.raises(CDTError, match=f"{name} is not an .h5ad file that can be read"):
+            load_screen(tmp_path / name)
+    with pytest.raises(CDTError, match="default_sign must be -1"):
+        load_screen(path, default_sign=0)
+    with pytest.raises(CDTError, match="obs has no 'targt'"):
+        load_screen(path, target_key="targt")
+
+
+# --- the panel -------------------------------------------------------------------------------------------------------
+
+def test_panel_is_chosen_on_training_cells_and_keeps_perturbed_genes(tmp_path):
+    """Only what varies among training cells gets in, whatever the held-out cells do; every measured target does."""
+    rng = np.random.default_rng(0)
+    n = 600
+    counts = rng.poisson(np.exp(rng.normal(0.7, 0.7, 300)), (n, 300)).astype(np.float32)
+    train = np.arange(n) < 400
+    counts[train, 10:20] *= rng.choice([0, 2], (400, 10))  # varies in training cells, mean unchanged
+    counts[~train, 20:30] *= rng.choice([0, 4], (200, 10))  # varies in held-out cells only
+    target = np.array(["non-targeting", "g0", "g1", "elsewhere"])[np.arange(n) % 4]
+    adata = ad.AnnData(counts, obs=pd.DataFrame({"target_gene": target}, index=[f"c{i}" for i in range(n)]),
+                       var=pd.DataFrame(index=[f"g{i}" for i in range(300)]))
+    path = saved(adata, tmp_path)
+    panel = load_screen(path, batch_key=None, n_top_genes=12, train_mask=train)
+    assert list(panel.var_names) == ["g0", "g1", *(f"g{i}" for i in range(10, 20))]
+    assert list(panel.uns["screen"]["unmeasured_targets"]) == ["elsewhere"]
+    assert (panel.obs["target_gene"] == "elsewhere").sum() == n // 4  # a condition still
+    np.testing.assert_array_equal(panel.obs["n_umi"], counts[:, [0, 1, *range(10, 20)]].sum(1))
+    leaky = load_screen(path, batch_key=None, n_top_genes=22)
+    assert {"g20", "g25"} <= set(leaky.var_names)
+    assert load_screen(path, batch_key=None).n_vars == 300  # fewer than 2000: all
+    with pytest.raises(CDTError, match="n_top_genes must be at least 2"):
+        load_screen(path, batch_key=None, n_top_genes=1)
+    for mask in (np.ones(5, bool), np.zeros(n, bool), np.ones(n)):
+        with pytest.raises(CDTError, match="train_mask must be 600 booleans"):
+            load_screen(path, batch_key=None, n_top_genes=12, train_mask=mask)
+
+
+def test_a_panel_that_cannot_be_chosen_says_what_to_do(small, tmp_path):
+    counts = np.random.default_rng(0).poisson(0.02, (small.n_obs, small.n_vars)).astype(np.float32)
+    counts[:, 0] = 1
+    small.X = sp.csr_matrix(counts)
+    with pytest.raises(CDTError, match="too few cells or counts to pick 10 of 64 genes"):
+        load_screen(saved(small, tmp_path), n_top_genes=10)
+
+
+# --- blood -----------------------------------------------------------------------------------------------------------
+
+def test_blood_cells_have_their_counts_back(capfd):
+    """A cell's values over their smallest are whole numbers: those are the counts, found without its total."""
+    import scanpy as sc
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        blood = blood_cells()
+    assert capfd.readouterr().err == ""
+    assert blood.shape == (700, 765) and blood.obs["cell_type"].nunique() == 10
+    scaled = np.expm1(sc.datasets.pbmc68k_reduced().raw.X.toarray().astype(float))
+    smallest = np.where(scaled > 0, scaled, np.inf).min(1, keepdims=True)
+    np.testing.assert_array_equal(blood.X.toarray(), np.round(scaled / smallest))
+    assert set(blood.obs["target_gene"]) == {"non-targeting"} and not blood.obs["sign"].any()
+    check_screen(blood, sign_key="sign", magnitude_key="magnitude")
+
+
+def test_blood_cells_that_are_not_counts_are_refused(monkeypatch):
+    import scanpy as sc
+
+    source = sc.datasets.pbmc68k_reduced()
+    wrong = source.raw.to_adata()
+    wrong.X = wrong.X * 1.01
+    wrong.raw = wrong
+    monkeypatch.setattr(sc.datasets, "pbmc68k_reduced", lambda: wrong)
+    with pytest.raises(CDTError, match="from a whole number"):
+        blood_cells()
