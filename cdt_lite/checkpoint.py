@@ -19,6 +19,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from cdt_lite import __version__
 from cdt_lite.config import Config
 from cdt_lite.errors import CDTError
 from cdt_lite.model import CDT
@@ -108,7 +109,12 @@ class Checkpoint:
             table = model.state_dict()[GENE_TABLE].clone()
             table[tensors["gene_rows"].long()] = tensors["gene_vectors"].float()
             weights[GENE_TABLE] = table
-        model.load_state_dict(weights)
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError as error:
+            raise CDTError(f"the weights in {folder} do not fit the model that this version builds: they were made by "
+                           f"cdt_lite {header['card'].get('cdt_lite', 'unknown')}, this is {__version__}. Remake them, "
+                           f"or install that version. ({str(error).splitlines()[-1].strip()})") from error
         model.eval()
         training = {k: v for k, v in tensors.items() if resume and k.startswith(("ema.", "optimizer."))}
         tokenizer = Tokenizer(config.tokenizer, header["target_depth"])
