@@ -1,0 +1,51 @@
+"""Answers to exercise 4.4: accepted ones, and wrong ones with the hint that each must get."""
+
+import torch
+
+
+def accepted_list(batches):
+    costs = []
+    for nll, mask in batches:
+        costs += [float(cell[hidden].mean()) for cell, hidden in zip(nll, mask, strict=True) if hidden.any()]
+    return sum(costs) / len(costs)
+
+
+def accepted_joined(batches):
+    nll, mask = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    k = mask.sum(-1)
+    return ((nll * mask).sum(-1)[k > 0] / k[k > 0]).mean().item()
+
+
+def wrong_pooled(batches):
+    """You pooled hidden genes"""
+    return float(torch.cat([nll[mask] for nll, mask in batches]).mean())
+
+
+def wrong_mean_of_batches(batches):
+    """You averaged the batches"""
+    means = []
+    for nll, mask in batches:
+        k = mask.sum(-1)
+        means.append(float(((nll * mask).sum(-1)[k > 0] / k[k > 0]).mean()))
+    return sum(means) / len(means)
+
+
+def wrong_nan(batches):
+    """A cell with nothing hidden gave 0/0"""
+    return float(torch.cat([(nll * mask).sum(-1) / mask.sum(-1) for nll, mask in batches]).mean())
+
+
+def wrong_free_cell(batches):
+    """or a cost of zero"""
+    return float(torch.cat([(nll * mask).sum(-1) / mask.sum(-1).clamp(min=1) for nll, mask in batches]).mean())
+
+
+def wrong_visible(batches):
+    """Visible genes entered the cost"""
+    return float(torch.cat([nll[mask.any(-1)].mean(-1) for nll, mask in batches]).mean())
+
+
+def wrong_tensor(batches):
+    """Return a plain number"""
+    return torch.cat([torch.stack([c[h].mean() for c, h in zip(nll, mask, strict=True) if h.any()])
+                      for nll, mask in batches]).mean()

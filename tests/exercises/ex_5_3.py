@@ -1,0 +1,43 @@
+"""Answers to exercise 5.3: accepted ones, and wrong ones with the hint that each must get."""
+
+import numpy as np
+
+
+def accepted_isin(counts, target, unseen, n_top):
+    train = ~np.isin(target, unseen)
+    return train, np.argsort(-counts[train].var(0), kind="stable")[:n_top]
+
+
+def accepted_loop(counts, target, unseen, n_top):
+    train = np.array([name not in unseen for name in target])
+    spread = [counts[train, g].std() for g in range(counts.shape[1])]
+    return train, np.array(sorted(range(len(spread)), key=lambda g: -spread[g])[:n_top])
+
+
+def wrong_random_cells(counts, target, unseen, n_top):
+    """You split cells at random"""
+    train = np.random.default_rng(0).random(len(target)) < 0.8
+    return train, np.argsort(-counts[train].var(0))[:n_top]
+
+
+def wrong_all_cells(counts, target, unseen, n_top):
+    """You picked genes on all cells"""
+    return ~np.isin(target, unseen), np.argsort(-counts.var(0))[:n_top]
+
+
+def wrong_no_controls(counts, target, unseen, n_top):
+    """You left the controls out"""
+    train = ~np.isin(target, unseen) & (target != "control")
+    return train, np.argsort(-counts[train].var(0))[:n_top]
+
+
+def wrong_first_name_only(counts, target, unseen, n_top):
+    """`unseen` may name several targets"""
+    train = target != unseen[-1]
+    return train, np.argsort(-counts[train].var(0))[:n_top]
+
+
+def wrong_half_of_others(counts, target, unseen, n_top):
+    """You withheld cells of targets that are not on the list"""
+    train = ~np.isin(target, unseen) & ((target == "control") | (np.arange(len(target)) < 6))
+    return train, np.argsort(-counts[train].var(0))[:n_top]

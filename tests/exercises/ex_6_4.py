@@ -1,0 +1,51 @@
+"""Answers to exercise 6.4: accepted ones, and wrong ones with the hint that each must get."""
+
+import numpy as np
+
+
+def accepted_table(a, b, n_draws, rng):
+    rows = rng.integers(len(a), size=(n_draws, len(a)))
+    return tuple(np.quantile((a - b)[rows].mean(1), [0.025, 0.975]))
+
+
+def accepted_loop(a, b, n_draws, rng):
+    means = []
+    for _ in range(n_draws):
+        rows = rng.choice(len(a), len(a))
+        means.append(a[rows].mean() - b[rows].mean())
+    return np.percentile(means, 2.5), np.percentile(means, 97.5)
+
+
+def wrong_unpaired(a, b, n_draws, rng):
+    """You drew perturbations for each method by itself"""
+    first, second = (rng.integers(len(a), size=(n_draws, len(a))) for _ in range(2))
+    return tuple(np.quantile(a[first].mean(1) - b[second].mean(1), [0.025, 0.975]))
+
+
+def wrong_sign(a, b, n_draws, rng):
+    """You subtracted the wrong way round"""
+    return accepted_table(b, a, n_draws, rng)
+
+
+def wrong_no_mean(a, b, n_draws, rng):
+    """The width is off"""
+    return tuple(np.quantile(a - b, [0.025, 0.975]))
+
+
+def wrong_ninety(a, b, n_draws, rng):
+    """quantiles 0.025 and 0.975"""
+    rows = rng.integers(len(a), size=(n_draws, len(a)))
+    return tuple(np.quantile((a - b)[rows].mean(1), [0.05, 0.95]))
+
+
+def wrong_large_redraws(a, b, n_draws, rng):
+    """Each redraw has as many perturbations as there are"""
+    rows = rng.integers(len(a), size=(n_draws, 400))
+    return tuple(np.quantile((a - b)[rows].mean(1), [0.025, 0.975]))
+
+
+def wrong_centre(a, b, n_draws, rng):
+    """The interval lies around mean(a - b)"""
+    low, high = accepted_table(a, b, n_draws, rng)
+    middle = (a - b).mean()
+    return low - middle, high - middle

@@ -1,0 +1,42 @@
+"""Answers to exercise 6.5: accepted ones, and wrong ones with the hint that each must get."""
+
+import numpy as np
+
+
+def accepted_permutation(replicate, rng):
+    truth, ours = [], []
+    for name in np.unique(replicate):
+        rows = rng.permutation(np.flatnonzero(replicate == name))
+        truth.append(rows[: len(rows) // 2])
+        ours.append(rows[len(rows) // 2:])
+    return np.concatenate(truth), np.concatenate(ours)
+
+
+def accepted_alternate(replicate, rng):
+    mixed = rng.permutation(len(replicate))
+    mixed = mixed[np.argsort(replicate[mixed], kind="stable")]
+    return mixed[::2], mixed[1::2]
+
+
+def wrong_shared(replicate, rng):
+    """A control stands on both sides"""
+    everyone = np.arange(len(replicate))
+    return everyone, everyone
+
+
+def wrong_independent(replicate, rng):
+    """Some controls are lost or stand twice"""
+    n = len(replicate)
+    return rng.choice(n, n // 2, replace=False), rng.choice(n, n // 2, replace=False)
+
+
+def wrong_pooled(replicate, rng):
+    """Your halves differ in their replicates"""
+    mixed = rng.permutation(len(replicate))
+    return mixed[: len(mixed) // 2], mixed[len(mixed) // 2:]
+
+
+def wrong_middle(replicate, rng):
+    """You cut the list in the middle"""
+    parts = [np.flatnonzero(replicate == name) for name in np.unique(replicate)]
+    return (np.concatenate([p[: len(p) // 2] for p in parts]), np.concatenate([p[len(p) // 2:] for p in parts]))

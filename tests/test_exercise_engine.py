@@ -1,0 +1,289 @@
+"""The machinery of the exercises: nothing that a learner's function does may hurt it, or fool it."""
+
+import contextlib
+import json
+import os
+import random
+import sys
+import threading
+import time
+import types
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cdt_lite.errors import CDTError
+from cdt_lite.exercises import engine, guard, progress
+from cdt_lite.exercises.compare import WIDTH, changed, compare, short
+from cdt_lite.exercises.engine import Exercise, Property
+
+
+def scale(x, n):
+    """Returns x times n."""
+    return x * n
+
+
+DOUBLE = Property("two times", lambda f: (torch.tensor([2.0, 4.0]), f(torch.tensor([1.0, 2.0]), 2)), "You forgot n.")
+LARGE = Property("many", lambda f: (3.0 * torch.arange(20), f(torch.arange(20) * 1.0, 3)), "You did one entry only.")
+DEMO = Exercise("9.1", "Scale it", 1, 2, "scale a vector", "that n is always two", scale, (DOUBLE, LARGE), ("a", "b"))
+
+
+@pytest.fixture(autouse=True)
+def demo(monkeypatch, tmp_path):
+    """One small exercise, and a record of its own."""
+    module = types.ModuleType("cdt_lite.exercises.ex09")
+    module.EXERCISES = (DEMO,)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(engine, "_modules", lambda: ["ex09"])
+    monkeypatch.setenv("CDT_LITE_PROGRESS", str(tmp_path))
+    monkeypatch.delenv("CDT_STRICT", raising=False)
+    engine._LAST.clear()
+
+
+def in_place(x, n):
+    x *= n
+    return x
+
+
+def endless(x, n):
+    while True:
+        pass
+
+
+def endless_and_deaf(x, n):
+    while True:
+        with contextlib.suppress(BaseException):
+            time.sleep(0.001)
+
+
+def asleep(x, n):
+    time.sleep(1.5)  # outside Python, where no exception arrives
+
+
+@pytest.mark.parametrize("answer, told", [
+    (lambda x, n: x + n, "You forgot n."),
+    (lambda x: x, "Your function takes (x), the exercise calls it with (x, n)"),
+    (lambda x, n, more: x, "Your function takes (x, n, more)"),
+    (lambda x, n: (x * n).numpy(), "array of float (2,)"),
+    (lambda x, n: (x * n).long(), "tensor of integer (2,)"),
+    (lambda x, n: (x * n)[None], "tensor of float (1, 2)"),
+    (lambda x, n: (x * n).tolist(), "list"),
+    (lambda x, n: None, "None"),
+    (lambda x, n: 1 / 0, "ZeroDivisionError: division by zero"),
+    (lambda x, n: undefined, "NameError"),
+    (lambda x, n: sys.exit("bye"), "SystemExit"),
+    (lambda x, n: lambda: x, "function"),
+    (in_place, "You changed x in place"),
+    (3, "Give the function itself"),
+    (scale(1, 2), "Give the function itself"),
+])
+def test_a_bad_answer_fails_and_is_told_why(answer, told, capsys):
+    assert engine.check("9.1", answer) is False
+    assert told in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("answer", [scale, DEMO.reference, lambda x, n: n * x, lambda x, n: sum([x] * n),
+                                    lambda x, n=2: x * n, lambda *inputs: inputs[0] * inputs[1],
+                                    lambda x, n: (x.double() * n)])
+def test_right_answers_pass_also_a_copy_of_the_reference(answer, capsys):
+    assert engine.check("9.1", answer) is True
+    assert "2 of 2 hold. Well done." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("answer", [endless, endless_and_deaf, asleep])
+def test_an_endless_loop_is_stopped(answer, capsys):
+    begin = time.monotonic()
+    assert engine.check("9.1", answer, seconds=0.3) is False
+    assert time.monotonic() - begin < 1.4
+    assert "does not come to an end" in capsys.readouterr().out
+
+
+def test_the_thread_of_an_endless_loop_ends():
+    before = threading.active_count()
+    engine.examine("9.1", endless, seconds=0.2)
+    end = time.monotonic() + 5
+    while threading.active_count() > before and time.monotonic() < end:
+        time.sleep(0.01)
+    assert threading.active_count() <= before
+
+
+def test_only_failing_rows_carry_a_hint(capsys):
+    engine.check("9.1", lambda x, n: x * 2)
+    out = capsys.readouterr().out
+    assert "You did one entry only." in out and "You forgot n." not in out
+    assert "ok   two times" in out and "NO   many" in out and "property" in out and "expected" in out
+    assert "at [1]: 3" in out and "at [1]: 2" in out  # the first entry that differs
+
+
+@pytest.mark.parametrize("stub", [lambda x, n: ..., lambda x, n: (..., 1), ..., None])
+def test_an_untouched_stub_is_not_attempted(stub, capsys):
+    assert engine.check("9.1", stub) is False
+    assert "not attempted yet" in capsys.readouterr().out
+    assert not list(progress.folder().iterdir())  # and it is not a try
+
+
+@pytest.mark.parametrize("answer", [lambda x, n: x, lambda x, n: ..., endless])
+def test_strict_mode_raises(answer, monkeypatch):
+    monkeypatch.setenv("CDT_STRICT", "1")
+    with pytest.raises(AssertionError, match="Exercise 9.1"):
+        engine.check("9.1", answer, seconds=0.3)
+    assert engine.check("9.1", scale)
+
+
+def test_catch_up_keeps_later_cells_alive(capsys):
+    def own(x, n):
+        return x * n
+
+    assert engine.catch_up("9.1", own) is own and capsys.readouterr().out == ""
+    engine.check("9.1", own)
+    capsys.readouterr()
+    for wrong in (lambda x, n: x, lambda x, n: ..., ...):
+        assert engine.catch_up("9.1", wrong) is scale
+        assert "reference answer" in capsys.readouterr().out
+
+
+def test_an_unknown_number_names_the_known_ones():
+    with pytest.raises(CDTError, match=r"no exercise '9.11'; did you mean '9.1'.*notebook 9 has: 9.1"):
+        engine.check("9.11", scale)
+    with pytest.raises(CDTError, match="notebook 8 has: none"):
+        engine.find("8.1")
+
+
+def test_two_exercises_of_one_number_are_refused(monkeypatch):
+    monkeypatch.setattr(engine, "_modules", lambda: ["ex09", "ex09"])
+    with pytest.raises(CDTError, match="two exercises are numbered 9.1"):
+        engine.all_exercises()
+
+
+def test_a_check_leaves_random_numbers_alone():
+    def draws(x, n):
+        return x * n + 0 * (torch.rand(1) + np.random.rand() + random.random())
+
+    np.random.seed(1), torch.manual_seed(1)
+    first = np.random.rand(), torch.rand(1).item()
+    np.random.seed(1), torch.manual_seed(1)
+    assert engine.examine("9.1", draws).passed
+    assert (np.random.rand(), torch.rand(1).item()) == first
+    state, chance = random.getstate(), guard.own_chance()
+    with chance:  # the shapes' checker of these tests draws from `random` too, so the state itself is compared
+        random.random()
+        inside = random.getstate()
+    assert inside != state and random.getstate() != inside
+
+
+# ---- copies in, changes noticed
+
+
+@pytest.mark.parametrize("value, spoil", [
+    (torch.zeros(3), lambda v: v.add_(1)), (np.zeros(3), lambda v: v.fill(1)), ([1, 2], lambda v: v.append(3)),
+    ({"a": np.zeros(2)}, lambda v: v["a"].fill(2)), (pd.DataFrame({"a": [1]}), lambda v: v.insert(0, "b", 1)),
+    (sp.csr_matrix(np.eye(2)), lambda v: v.data.fill(4)), ({1, 2}, lambda v: v.add(3)),
+    ((torch.zeros(2), 1), lambda v: v[0].add_(1)), (bytearray(b"a"), lambda v: v.extend(b"b")),
+], ids=lambda v: type(v).__name__)
+def test_changes_are_noticed_and_never_reach_the_original(value, spoil):
+    altered = set()
+    before = short(value)
+    guard.guarded(lambda x: spoil(x), altered)(value)
+    assert altered == {"x"} and short(value) == before
+    altered.clear()
+    guard.guarded(lambda x: None, altered)(value)
+    guard.guarded(lambda x: None, altered)(x=value)
+    assert not altered
+
+
+def test_gradients_flow_through_the_copies():
+    x = torch.ones(2, requires_grad=True)
+    guard.guarded(lambda x: (x * 3).sum(), set())(x).backward()
+    assert x.grad.tolist() == [3, 3]
+
+
+def test_nan_that_stays_is_no_change():
+    assert not changed(np.array([np.nan]), np.array([np.nan])) and not changed([float("nan")], [float("nan")])
+
+
+# ---- comparing and showing
+
+
+@given(st.one_of(st.integers(), st.floats(allow_nan=True), st.booleans(), st.text(), st.none(),
+                 st.lists(st.floats(allow_nan=True)), st.dictionaries(st.text(), st.integers())))
+def test_everything_agrees_with_itself_and_is_shown_briefly(value):
+    same, expected, yours = compare(value, value)
+    assert same and expected == yours and len(short(value)) <= WIDTH
+
+
+@pytest.mark.parametrize("dtype, within, beyond", [(torch.float16, 5e-3, 5e-2), (torch.bfloat16, 5e-3, 5e-2),
+                                                   (torch.float32, 5e-5, 1e-3), (torch.float64, 5e-6, 1e-4)])
+def test_tolerance_follows_the_precision(dtype, within, beyond):
+    wanted = torch.ones(3, dtype=dtype)
+    assert compare(wanted, wanted * (1 + within))[0] and compare(1.0, wanted[0] * (1 + within))[0]
+    assert not compare(wanted, wanted * (1 + beyond))[0] and not compare(1.0, wanted[0] * (1 + beyond))[0]
+
+
+@pytest.mark.parametrize("expected, yours", [
+    (1, 1.0), (1.0, torch.tensor(1)), (True, np.bool_(True)), ([1, 2], (1, 2)), ([1, 2], np.array([1, 2])),
+    (torch.tensor([1, 2]), torch.tensor([1, 2], dtype=torch.uint8)), (np.ones(2, np.float32), np.ones(2)),
+    (torch.tensor([float("nan")]), torch.tensor([float("nan")])), ({"a": [1.0]}, {"a": [1.0]}), ({1, 2}, {2, 1}),
+    (pd.Series([1.0], ["a"]), pd.Series([1.0], ["a"])), (sp.eye(2).tocsr(), sp.csr_matrix(np.eye(2))),
+])
+def test_what_agrees(expected, yours):
+    assert compare(expected, yours)[0]
+
+
+@pytest.mark.parametrize("expected, yours", [
+    (1, True), (True, 1), (1, "1"), (1, None), (None, 0), (10**9, 10**9 + 1), ([1, 2], [1]), ([1, 2], [2, 1]),
+    (torch.ones(2), np.ones(2, np.float32)), (torch.ones(2), torch.ones(2).long()), (torch.ones(2), torch.ones(2, 1)),
+    (torch.ones(2), torch.ones(1)), (torch.tensor([1.0]), torch.tensor([float("nan")])), ({"a": 1}, {"b": 1}),
+    (pd.Series([1.0], ["a"]), pd.Series([1.0], ["b"])), (pd.DataFrame({"a": [1]}), pd.DataFrame({"b": [1]})),
+    (torch.arange(50), torch.arange(50).flip(0)), (1.0, [1.0]), (torch.ones(2), ...),
+])
+def test_what_does_not_agree_and_looks_different(expected, yours):
+    same, wanted, got = compare(expected, yours)
+    assert not same and wanted != got
+
+
+# ---- the record of what is solved
+
+
+def record():
+    return json.loads((progress.folder() / "progress.json").read_text(encoding="utf-8"))["exercises"]
+
+
+def test_the_record_counts_tries_and_never_forgets(capsys):
+    engine.check("9.1", lambda x, n: x)
+    assert record() == {"9.1": {"passed": 0, "tries": 1}}
+    engine.check("9.1", scale)
+    engine.check("9.1", lambda x, n: x)
+    assert record() == {"9.1": {"passed": 1, "tries": 3}}
+    assert "Solved so far: 1 of 1" in capsys.readouterr().out
+    assert os.listdir(progress.folder()) == ["progress.json"]  # nothing half-written lies about
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema": 99, "exercises": {}}', '{"schema": 1}', "\x00\xff",
+                                     '{"schema": 1, "exercises": {"9.1": 3}}', '{"schema": 1, "exercises": []}'])
+def test_an_unreadable_record_is_set_aside_in_one_line(content, capsys):
+    path = progress.folder() / "progress.json"
+    path.write_bytes(content.encode("latin-1"))
+    assert engine.check("9.1", scale)
+    said = [line for line in capsys.readouterr().out.splitlines() if "progress" in line]
+    assert len(said) == 1 and "progress.unreadable.json" in said[0]
+    assert (progress.folder() / "progress.unreadable.json").read_bytes() == content.encode("latin-1")
+    assert record() == {"9.1": {"passed": 1, "tries": 1}}
+    engine.check("9.1", scale)
+    assert "unreadable" not in capsys.readouterr().out
+
+
+def test_a_folder_that_cannot_be_written_costs_only_the_record(monkeypatch, tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("CDT_LITE_PROGRESS", str(tmp_path / "file"))
+    assert engine.check("9.1", scale)
+    assert "could not be saved" in capsys.readouterr().out
+
+
+def test_the_record_lies_in_the_output_folder_of_a_checkout(monkeypatch):
+    monkeypatch.delenv("CDT_LITE_PROGRESS")
+    assert progress.folder().name == "output" and (progress.folder().parent / "run.py").is_file()
