@@ -6,6 +6,7 @@ import shutil
 import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from cdt_lite.training import start, train
 
 PACKAGES = ("torch", "numpy", "anndata", "scanpy", "rdata", "safetensors", "jupyterlab", "ipywidgets", "matplotlib",
             "seaborn", "graphviz", "graphviz-pure", "cell-eval")
+NEEDED_MEMORY, NEEDED_DISK = 2.5, 0.5  # GB: above what a notebook takes in the laptop profile; room for outputs
 
 
 def report() -> list[str]:
@@ -44,7 +46,35 @@ def report() -> list[str]:
     except CDTError as error:
         lines.append(f"papalexi2021: not at hand ({error}); the notebooks will use the simulated screen")
     found = sorted(p.parent.name for p in CAPSULES.glob("*/checkpoint.json"))
-    return [*lines, f"capsules: {', '.join(found) or 'none; make one with cdt-lite capsule'}"]
+    lines.append(f"capsules: {', '.join(found) or 'none; make one with cdt-lite capsule'}")
+    wanting = shortcomings(free_memory(), shutil.disk_usage(os.getcwd()).free / 1e9)
+    return [*lines, *wanting, "not ready: see the lines above" if wanting else "ready for the notebooks"]
+
+
+def free_memory() -> float:
+    """Returns the memory that is free for programs, in GB (NaN where psutil is not installed)."""
+    try:
+        import psutil
+    except ImportError:
+        return float("nan")
+    return psutil.virtual_memory().available / 1e9
+
+
+def shortcomings(memory: float, disk: float) -> list[str]:
+    """Returns what stands between this machine and the notebooks, each with what to do about it.
+
+    Args:
+        memory: Free memory in GB, or NaN.
+        disk: Free space in GB.
+    """
+    missing = [name for name in ("jupyterlab", "ipykernel", "ipywidgets", "matplotlib") if not find_spec(name)]
+    wanting = [f"missing: {', '.join(missing)}: run python3 run.py setup"] * bool(missing)
+    if memory < NEEDED_MEMORY:
+        wanting.append(f"memory: {memory:.1f} GB free, {NEEDED_MEMORY} wanted: close programs, set CDT_PROFILE=ci")
+    if disk < NEEDED_DISK:
+        wanting.append(f"disk: {disk:.1f} GB free, {NEEDED_DISK} wanted: free some, or name a folder elsewhere with "
+                       "CDT_LITE_DATA")
+    return wanting
 
 
 def bench(config: Config, device: str, n_genes: int = 0, steps: int = 8) -> dict[str, Any]:

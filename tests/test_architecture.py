@@ -33,7 +33,8 @@ EDGES = {
     "results": "adapters capsule checkpoint data errors evaluation metrics screens summary tasks",
     "adapters": "errors metrics reading",
 }
-DRAWING = {"accounting", "diagrams", "figures", "guide", "measured", "mechanisms", "plots", "products", "sketch", "trace"}
+DRAWING = {"accounting", "diagrams", "figures", "guide", "measured", "mechanisms", "plots", "products", "sketch",
+           "trace"}
 REPORTING = {"adapters", "quality", "results", "tasks"}  # the report: every method, every task, one page
 FREE = {"__init__", "teach", "doctor", "cli"} | DRAWING  # they may import any room
 PASSES = {"link", "call"}  # attributes of an edge in a DOT file are data; a guard hands on what its function was given

@@ -56,6 +56,49 @@ def test_a_tracked_notebook_that_shows_a_path_is_not_overwritten(folder):
     assert execute.run_one(path, write=False).problems == []  # a learner's own copy may
 
 
+CARD = "# 00 · Good\n\n<!-- budget -->\nto be measured\n<!-- /budget -->"
+
+
+def with_card(folder, name, *sources):
+    path = write(folder, name, *sources)
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[0].source = CARD
+    nbformat.write(notebook, path)
+    return path
+
+
+def test_writing_fills_the_title_card_and_the_budget_alone_leaves_outputs_as_they_were(folder, monkeypatch):
+    monkeypatch.setattr(execute.cards, "fill", lambda n, name, row, executed: (
+        n.cells[0].update(source=f"{row.profile}, outputs {executed}, {row.seconds > 0}") or True))
+    monkeypatch.setenv("CDT_PROFILE", "ci")
+    path = with_card(folder, "00_good", "print(6 * 7)")
+    assert execute.run_one(path, write=False, budget=True).problems == []
+    notebook = nbformat.read(path, as_version=4)
+    assert notebook.cells[0].source == "ci, outputs False, True" and notebook.cells[1].outputs == []
+    monkeypatch.setenv("CDT_PROFILE", "laptop")
+    execute.run_one(path, write=True)
+    notebook = nbformat.read(path, as_version=4)
+    assert notebook.cells[0].source == "laptop, outputs True, True" and notebook.cells[1].outputs[0].text == "42\n"
+
+
+CHECKED = "from cdt_lite.teach import check\ncheck('0.1', lambda x, y: None)"
+
+
+@pytest.mark.parametrize("mode", [{"write": True}, {"write": False, "budget": True}])
+def test_a_check_that_fails_keeps_the_tracked_notebook(folder, mode):
+    path = with_card(folder, "00_wrong", CHECKED)
+    before = path.read_bytes()
+    report = execute.run_one(path, **mode)
+    assert report.failed and "AssertionError" in report.problems[0] and path.read_bytes() == before
+
+
+def test_a_learners_run_may_fail_a_check_and_never_touches_the_record_of_progress(folder, monkeypatch, tmp_path):
+    monkeypatch.setenv("CDT_LITE_PROGRESS", str(tmp_path / "mine"))
+    monkeypatch.delenv("CDT_STRICT", raising=False)
+    report = execute.run_one(with_card(folder, "00_wrong", CHECKED), write=False)
+    assert not report.failed and report.problems == [] and not (tmp_path / "mine").exists()
+
+
 def test_cleaning_keeps_pictures_and_takes_out_times_and_live_widgets():
     cell = new_code_cell("1", metadata={"execution": {"iopub.execute_input": "2026"}, "tags": ["keep"]})
     picture = new_output("display_data", {"image/png": "AAAA", "text/plain": "<Figure>"})

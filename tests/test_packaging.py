@@ -3,6 +3,7 @@
 import ast
 import importlib
 import importlib.metadata
+import json
 import re
 import sys
 import tomllib
@@ -18,7 +19,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 CONDA_NAMES = {"torch": "pytorch", "graphviz": "python-graphviz", "matplotlib": "matplotlib-base"}
 PIP_ONLY = {"graphviz-pure"}  # only on the Python index
 CONDA_OWN = {"python", "pip", "graphviz"}  # what a conda environment needs beside the project's own list
-IMPORT_NAMES = {"sklearn": "scikit-learn", "PIL": "pillow", "yaml": "pyyaml"}
+IMPORT_NAMES = {"sklearn": "scikit-learn", "PIL": "pillow", "yaml": "pyyaml", "IPython": "ipython"}
 
 
 def requirements(*extras):
@@ -82,7 +83,7 @@ def test_constraints_pin_every_direct_requirement_within_its_range(python, syste
         if line.marker is None or line.marker.evaluate(place):
             assert line.name not in pinned, f"{line.name} is pinned twice for {python} on {system}"
             pinned[line.name] = next(iter(line.specifier)).version
-    for name, requirement in (WANTED | requirements("eval")).items():
+    for name, requirement in (WANTED | requirements("eval", "browser")).items():
         assert name in pinned, f"constraints.txt lacks {name}"
         assert requirement.specifier.contains(pinned[name], prereleases=True), f"{requirement} against {pinned[name]}"
 
@@ -113,7 +114,8 @@ def test_the_package_imports_only_what_it_declares():
 @pytest.mark.parametrize("folder", ["tests", "tools"])
 def test_tests_and_tools_import_only_what_run_py_installs(folder):
     undeclared = {name.replace("_", "-") for name in third_party_imports(folder)} - with_what_they_bring(WANTED)
-    assert undeclared <= {"cell-eval", "cell-eval2"}, f"not installed by run.py: {sorted(undeclared)}"
+    undeclared -= {"cell-eval", "cell-eval2", *requirements("browser")}
+    assert not undeclared, f"not installed by run.py: {sorted(undeclared)}"
 
 
 def test_the_version_is_the_same_everywhere():
@@ -135,3 +137,17 @@ def test_licences_are_stated_and_there():
 def test_the_console_script_exists():
     module, _, function = PROJECT["scripts"]["cdt-lite"].partition(":")
     assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_the_public_address_is_one_setting_and_points_nowhere_while_it_is_empty():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["cdt-lite"]
+    assert set(settings) == {"repository"}
+    assert settings["repository"] == "" or re.fullmatch(r"https://github\.com/[\w-]+/[\w.-]+", settings["repository"])
+    cards = [path.read_text(encoding="utf-8") for path in (ROOT / "notebooks").glob("*.ipynb")]
+    assert any("colab-badge" in text for text in cards) == bool(settings["repository"])
+
+
+def test_the_container_is_made_by_the_same_command():
+    text = (ROOT / ".devcontainer" / "devcontainer.json").read_text(encoding="utf-8")
+    container = json.loads("\n".join(line for line in text.splitlines() if not line.startswith("//")))
+    assert container["postCreateCommand"] == "python3 run.py setup" and "not tried" in text

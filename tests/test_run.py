@@ -210,6 +210,9 @@ def test_a_failed_installation_leaves_no_stamp(tmp_path, monkeypatch):
         (["test"], "test", []),
         (["test", "-k", "mask", "tests/test_run.py"], "test", ["-k", "mask", "tests/test_run.py"]),
         (["lab", "--no-browser"], "lab", ["--no-browser"]),
+        (["browser", "00", "03"], "browser", ["00", "03"]),
+        (["trial", "notebooks"], "trial", ["notebooks"]),
+        (["wheels", "stick"], "wheels", ["stick"]),
     ],
 )
 def test_arguments_go_where_they_belong(arguments, command, rest):
@@ -217,7 +220,7 @@ def test_arguments_go_where_they_belong(arguments, command, rest):
     assert (options.command, left) == (command, rest)
 
 
-@pytest.mark.parametrize("arguments", [["--wirte"], ["notebook"], ["--profile", "huge"]])
+@pytest.mark.parametrize("arguments", [["--wirte"], ["notebook"], ["--profile", "huge"], ["copies", "03"]])
 def test_a_misspelt_argument_is_refused(arguments, capsys):
     with pytest.raises(SystemExit):
         run.parse(arguments)
@@ -246,10 +249,48 @@ def test_all_steps_run_and_one_failure_fails_the_whole(monkeypatch, capsys):
     called = []
 
     def call(command, cwd, env):
-        called.append(command[2])
-        return 1 if command[2] == "mypy" else 0
+        called.append((command, env))
+        return 1 if "mypy" in command else 0
 
     monkeypatch.setattr(run.subprocess, "call", call)
     assert run.run_tests("python", [], {}, ".") == 1
-    assert called == ["ruff", "mypy", "pytest", "pytest"]
+    kinds = [[Path(word).name for word in command] for command, _ in called]
+    assert [kind[2] for kind in kinds] == ["ruff", "mypy", "pytest", "pytest", "python"]
+    assert kinds[4] == ["python", "offline.py", "python", "trial.py", "student", "instructor"]
+    assert [env.get("CDT_STRICT") for _, env in called] == [None, None, None, "1", None]
+    assert all(env["CDT_LITE_PROGRESS"] for _, env in called)
     assert "failed: mypy" in capsys.readouterr().out
+
+
+@pytest.fixture
+def called(monkeypatch, tmp_path):
+    """What run.py would start: commands and their environments, nothing installed."""
+    found = []
+    monkeypatch.setattr(environment, "set_up", lambda: tmp_path / "bin" / "python")
+    monkeypatch.setattr(environment, "add_extra", lambda python, extra: found.append(([extra], {})))
+    monkeypatch.setattr(run.subprocess, "call", lambda command, cwd, env: found.append((command, env)) or 0)
+    monkeypatch.delenv("CDT_PROFILE", raising=False)
+    return found
+
+
+def test_lab_opens_at_the_page_that_says_where_to_start(called):
+    assert run.main(["lab", "--no-browser"]) == 0
+    command, _ = called[0]
+    assert "--LabApp.default_url=/lab/tree/notebooks/START.md" in command and "--no-browser" in command
+
+
+@pytest.mark.parametrize("arguments, script, last", [
+    (["copies"], "copies.py", "copies.py"), (["wheels"], "wheels.py", "wheels.py"),
+    (["trial"], "trial.py", "instructor"), (["trial", "notebooks"], "trial.py", "notebooks"),
+    (["browser", "03"], "browser.py", "03"), (["--budget"], "execute.py", "--budget"),
+])
+def test_every_helper_calls_its_tool(called, arguments, script, last):
+    assert run.main(arguments) == 0
+    command = called[-1][0]
+    assert script in [Path(word).name for word in command] and Path(command[-1]).name == last
+    assert all((environment.ROOT / "tools" / Path(word).name).is_file() for word in command if word.endswith(".py"))
+
+
+def test_the_browser_brings_its_own_extra(called):
+    run.main(["browser"])
+    assert called[0] == (["browser"], {}) and called[1][1]["CDT_PROFILE"] == "ci"

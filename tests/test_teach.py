@@ -1,7 +1,19 @@
+"""What every notebook uses: the set-up line, figures with words, bars, the report."""
+
+import base64
+from io import BytesIO
+
+import anndata as ad
+import numpy as np
+import pandas as pd
 import pytest
+from matplotlib import pyplot as plt
+from PIL import Image
 
 from cdt_lite import teach
 from cdt_lite.errors import CDTError
+from cdt_lite.exercises import engine
+from cdt_lite.sketch import Diagram
 from cdt_lite.training import Progress
 
 
@@ -35,3 +47,77 @@ def test_the_bar_passes_everything_through_and_writes_to_standard_output(capsys)
 
 def test_memory_is_a_plausible_number_of_gigabytes():
     assert 0.05 < teach.peak_memory() < 100
+
+
+# ---- figures with words
+
+
+PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg==")
+
+
+@pytest.fixture
+def lesson():
+    return teach.Lesson("03", "ci", "cpu", ad.AnnData(np.zeros((1, 1))), "")
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What a notebook would be sent: [(data, metadata), ...]."""
+    sent = []
+    monkeypatch.setattr(teach, "_in_notebook", lambda: True)
+    monkeypatch.setattr("IPython.display.display", lambda data, raw, metadata=None: sent.append((data, metadata)))
+    return sent
+
+
+def test_a_figure_is_shown_once_with_alt_text_and_then_its_numbers(lesson, shown):
+    figure, ax = plt.subplots()
+    ax.plot([1, 2])
+    lesson.show(figure, 'Counts, "a" < b:\n 1 and 2.', {"x": [0, 1], "y": [1.23456, 2.0]})
+    assert not plt.fignum_exists(figure.number)  # else the notebook would show it again
+    (picture, about), (folded, _) = shown
+    assert base64.b64decode(picture["image/png"]).startswith(b"\x89PNG")
+    assert about["image/png"]["alt"] == 'Counts, "a" < b: 1 and 2.'
+    page = folded["text/html"]
+    assert page.startswith("<details><summary>Figure: Counts, &quot;a&quot; &lt; b: 1 and 2. (the numbers)</summary>")
+    assert page.count("<tr") == 3 and "1.235" in page and page.endswith("</details>")
+    assert folded["text/plain"] == 'Counts, "a" < b: 1 and 2.'
+
+
+@pytest.mark.parametrize("table, rows", [({"a": 1, "b": 2.5}, 2), (pd.Series({"a": 1}), 1),
+                                         (pd.DataFrame({"a": [1, 2, 3]}), 3), ({"a": [1, 2], "b": [3, 4]}, 2)])
+def test_numbers_come_as_a_table_a_series_or_a_dict(lesson, shown, table, rows):
+    lesson.show(PNG, "One grey dot, value 0.", table)
+    assert shown[1][0]["text/html"].count("<tr") == rows + 1
+
+
+def test_pictures_of_every_kind_are_taken_and_wide_ones_are_shown_narrower(lesson, shown):
+    diagram = Diagram("d", "Two boxes")
+    diagram.box("a", "A"), diagram.box("b", "B" * 200), diagram.link("a", "b")
+    gif = BytesIO()
+    Image.new("L", (2, 2)).save(gif, "gif")
+    for picture in (diagram, PNG, gif.getvalue()):
+        lesson.show(picture, "Some picture or other.", {"a": 1})
+    kinds = [next(iter(about)) for _, about in shown[::2]]
+    assert kinds == ["image/png", "image/png", "image/gif"]
+    assert shown[0][1]["image/png"]["width"] == 900 and "width" not in shown[2][1]["image/png"]
+
+
+@pytest.mark.parametrize("figure, text, table, told", [
+    (PNG, " ", {"a": 1}, "alt text"), (PNG, "A dot.", {}, "numbers"), (PNG, "A dot.", pd.DataFrame(), "numbers"),
+    (PNG, "A dot.", [1, 2], "not list"), ("<svg></svg>", "A dot.", {"a": 1}, "give the Diagram"),
+    (b"JFIF", "A dot.", {"a": 1}, "PNG or GIF"), (b"\x89PNG broken", "A dot.", {"a": 1}, "cannot be read"),
+    (None, "A dot.", {"a": 1}, "not NoneType"),
+])
+def test_what_is_no_figure_or_comes_without_words_is_refused(lesson, shown, figure, text, table, told):
+    with pytest.raises(CDTError, match=told):
+        lesson.show(figure, text, table)
+    assert not shown
+
+
+def test_without_a_notebook_the_words_are_printed(lesson, capsys):
+    lesson.show(PNG, "One grey dot, value 0.", {"a": 1})
+    assert capsys.readouterr().out == "Figure: One grey dot, value 0.\n"
+
+
+def test_check_and_catch_up_are_at_hand():
+    assert teach.check is engine.check and teach.catch_up is engine.catch_up

@@ -122,6 +122,34 @@ def pip(python: Path, *arguments: str) -> str:
     return "\n".join(last) if process.wait() else ""
 
 
+def use_wheels(folder: str) -> None:
+    """Makes every pip that is called from here install from one folder of wheels and ask no network.
+
+    Args:
+        folder: What `run.py wheels` made (CDT_WHEELS, or --wheels); empty: pip goes where it always goes.
+    """
+    if not folder:
+        return
+    path = Path(folder).expanduser().absolute()
+    if not any(path.glob("*.whl")):
+        stop(f"{path} holds no wheels: make them on a machine with a network, with python3 run.py wheels")
+    os.environ.update(PIP_NO_INDEX="1", PIP_FIND_LINKS=path.as_uri() if " " in str(path) else str(path))
+    if any(path.glob("*.rda")):  # the real screen's file lies there too
+        os.environ.setdefault("CDT_LITE_MIRROR", str(path))
+
+
+def kind() -> str:
+    """This system and this Python: what wheels must fit."""
+    return f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
+
+
+def made_for() -> str:
+    """Says what a folder of wheels in use was made for, where that is something else than this machine."""
+    note = Path(os.environ.get("PIP_FIND_LINKS", "")) / "MADE_FOR.txt"
+    made = note.read_text(encoding="utf-8").strip() if os.environ.get("PIP_NO_INDEX") and note.is_file() else ""
+    return f": the wheels are made for {made}, and this is {kind()}" if made not in ("", kind()) else ""
+
+
 # ------------------------------------------------------------------------------------------------- torch
 
 
@@ -169,20 +197,30 @@ def torch_arguments(version: str, system: str, nvidia: bool, choice: str, local,
     return [wanted]
 
 
-def install_torch(python: Path) -> None:
-    """Installs the release of torch that constraints.txt names, unless the environment has it."""
+def wanted_torch(python: Path, cpu: bool = False) -> tuple[str, list[str]]:
+    """Returns the release of torch that constraints.txt names, and what to tell pip to get the build that fits.
+
+    Args:
+        python: The environment's Python.
+        cpu: Whether the CPU build is wanted even where an NVIDIA driver is found (as in a room's wheel folder).
+    """
     match = re.search(r"^torch==(\S+)", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.M)
     version = match[1] if match else stop("constraints.txt names no torch")
+    command = [str(python), "-m", "pip", "config", "list"]
+    listed = subprocess.run(command, capture_output=True, text=True).stdout
+    nvidia = not cpu and (have("nvidia-smi") or Path("/proc/driver/nvidia/version").exists())
+    choice = os.environ.get("CDT_TORCH", "")
+    return version, torch_arguments(
+        version, platform.system(), nvidia, choice, lambda: local_torch(version, listed), index_answers
+    )
+
+
+def install_torch(python: Path) -> None:
+    """Installs the release of torch that constraints.txt names, unless the environment has it."""
+    version, arguments = wanted_torch(python)
     found = f"from importlib.metadata import version as v; assert v('torch').split('+')[0] == '{version}'"
     if answers([str(python), "-c", found]):
         return
-    command = [str(python), "-m", "pip", "config", "list"]
-    listed = subprocess.run(command, capture_output=True, text=True).stdout
-    nvidia = have("nvidia-smi") or Path("/proc/driver/nvidia/version").exists()
-    choice = os.environ.get("CDT_TORCH", "")
-    arguments = torch_arguments(
-        version, platform.system(), nvidia, choice, lambda: local_torch(version, listed), index_answers
-    )
     print(f"  {arguments[0]}", flush=True)
     problem = pip(python, "install", *arguments)
     if problem and arguments[0].endswith("+cpu"):
@@ -221,18 +259,28 @@ def set_up() -> Path:
     print(f"  cdt-lite[{EXTRAS}]", flush=True)
     problem = pip(python, "install", "-e", f".[{EXTRAS}]", "-c", "constraints.txt")
     if problem:
-        stop(f"pip could not install the project. Its last lines:\n{problem}")
+        stop(f"pip could not install the project{made_for()}. Its last lines:\n{problem}")
     quiet_lab(folder)
     mark.write_text(stamp(), encoding="utf-8")
     print(f"  ready after {time.monotonic() - begin:.0f} s", flush=True)
     return python
 
 
+def add_extra(python: Path, extra: str) -> None:
+    """Installs what one more extra of pyproject.toml names, if it is not there."""
+    problem = pip(python, "install", "-e", f".[{EXTRAS},{extra}]", "-c", "constraints.txt")
+    if problem:
+        stop(f"pip could not install cdt-lite[{extra}]. Its last lines:\n{problem}")
+
+
 def quiet_lab(folder: Path) -> None:
-    """Turns off JupyterLab's question about news, in this environment only."""
+    """Turns off JupyterLab's question about news and shows text pages as pages, in this environment only."""
     settings = folder / "share/jupyter/lab/settings"
     settings.mkdir(parents=True, exist_ok=True)
-    quiet = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
+    quiet = {
+        "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
+        "@jupyterlab/docmanager-extension:plugin": {"defaultViewers": {"markdown": "Markdown Preview"}},
+    }
     (settings / "overrides.json").write_text(json.dumps(quiet), encoding="utf-8")
 
 

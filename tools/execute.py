@@ -1,7 +1,8 @@
 """Runs the notebooks in order, with a bar for each, and ends with a table of time and memory.
 
 Called by run.py inside the environment. Executed copies go into output/; with --write, for maintainers, they
-go back into the tracked notebooks, cleaned of what changes from run to run.
+go back into the tracked notebooks, cleaned of what changes from run to run; with --budget, only what they took goes
+into their title cards. Both want every check in the notebook to pass.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import asdict, dataclass, field
@@ -23,6 +25,10 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tools import cards  # noqa: E402
+
 OUTPUT = ROOT / "output"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 LANGUAGE = {"name": "python", "file_extension": ".py", "pygments_lexer": "ipython3"}
@@ -35,6 +41,7 @@ class Report:
     name: str
     cells: int = 0
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     peak_mb: float = 0.0
     size_mb: float = 0.0
     failed: bool = False
@@ -47,6 +54,7 @@ class Watch(threading.Thread):
     def __init__(self, bar: tqdm):
         super().__init__(daemon=True)
         self.bar, self.peak, self.done = bar, 0, threading.Event()
+        self.cpu: dict[int, float] = {}
 
     def run(self) -> None:
         """Looks four times a second until told to stop."""
@@ -55,6 +63,7 @@ class Watch(threading.Thread):
             for process in psutil.Process().children(recursive=True):
                 try:
                     total += process.memory_info().rss
+                    self.cpu[process.pid] = sum(process.cpu_times()[:2])
                 except psutil.Error:  # it ended between the two calls
                     continue
             self.peak = max(self.peak, total)
@@ -62,8 +71,15 @@ class Watch(threading.Thread):
                 self.bar.refresh()
 
 
-def execute(notebook: nbformat.NotebookNode, report: Report) -> None:
-    """Executes a notebook in place, in its own folder; fills in the report, also when a cell fails."""
+def execute(notebook: nbformat.NotebookNode, report: Report, strict: bool = False, folder: str = "notebooks") -> None:
+    """Executes a notebook in place; fills in the report, also when a cell fails.
+
+    Args:
+        notebook: The notebook.
+        report: What is filled in.
+        strict: Whether a check that does not pass is an error (CDT_STRICT=1).
+        folder: Where it runs, below the project's root.
+    """
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     report.cells = len(code)
     form = "{desc:<24} |{bar:20}| cell {n_fmt} of {total_fmt}, {elapsed}"
@@ -78,13 +94,15 @@ def execute(notebook: nbformat.NotebookNode, report: Report) -> None:
         record_timing=False,
         store_widget_state=True,
         extra_arguments=["--IPKernelApp.log_level=ERROR"],  # no talk of the kernel's own on the terminal
-        resources={"metadata": {"path": str(ROOT / "notebooks")}},
+        resources={"metadata": {"path": str(ROOT / folder)}},
         on_cell_executed=lambda cell, cell_index, execute_reply: bar.update(cell.cell_type == "code"),
     )
     watch, begin = Watch(bar), time.monotonic()
     watch.start()
     try:
-        client.execute()
+        with tempfile.TemporaryDirectory() as progress:  # a run of ours solves nothing in the learner's record
+            own = {"CDT_LITE_PROGRESS": progress} | ({"CDT_STRICT": "1"} if strict else {})
+            client.execute(env=os.environ | own)
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         report.failed = True
         report.problems.append(where_it_failed(code, error))
@@ -93,6 +111,7 @@ def execute(notebook: nbformat.NotebookNode, report: Report) -> None:
         watch.join()
         bar.close()
     report.seconds, report.peak_mb = round(time.monotonic() - begin, 1), round(watch.peak / 2**20)
+    report.cpu_seconds = round(sum(watch.cpu.values()), 1)
     if not sys.stdout.isatty():
         print(f"{report.name}: {report.cells} code cells, {report.seconds} s", flush=True)
 
@@ -154,11 +173,17 @@ def clean(notebook: nbformat.NotebookNode) -> None:
             cell.outputs = [output for output in cell.outputs if widget not in output.get("data", {})]
 
 
-def run_one(path: Path, write: bool) -> Report:
-    """Executes one notebook and writes the result: into output/, or with `write` over the tracked file."""
+def run_one(path: Path, write: bool, budget: bool = False) -> Report:
+    """Executes one notebook and writes the result.
+
+    Args:
+        path: A tracked notebook.
+        write: Put outputs and budget into the tracked file, if all is well; otherwise outputs go into output/.
+        budget: Put only the budget into the tracked file, if all is well.
+    """
     notebook = nbformat.read(path, as_version=4)
     report = Report(path.stem)
-    execute(notebook, report)
+    execute(notebook, report, strict=write or budget)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             settle(cell)
@@ -166,12 +191,23 @@ def run_one(path: Path, write: bool) -> Report:
     keep = write and not report.problems
     if keep:
         clean(notebook)
+        cards.fill(notebook, path.name, measured(report), executed=True)
     target = path if keep else OUTPUT / path.name
     nbformat.write(notebook, target)
+    if budget and not report.problems:
+        tracked = nbformat.read(path, as_version=4)
+        if cards.fill(tracked, path.name, measured(report), executed=False):
+            nbformat.write(tracked, path)
     report.size_mb = round(target.stat().st_size / 1e6, 2)
     for problem in report.problems:
         print(f"  {path.name}: {problem}", flush=True)
     return report
+
+
+def measured(report: Report) -> cards.Measured:
+    """What a run took, as its title card shows it."""
+    return cards.Measured(os.environ.get("CDT_PROFILE", "laptop"), report.seconds, report.peak_mb * 2**20 / 1e9,
+                          cards.today())
 
 
 def draw_figures(folder: Path) -> list[str]:
@@ -197,11 +233,11 @@ def table(reports: list[Report]) -> str:
     return "\n".join(lines)
 
 
-def run_all(paths: list[Path], write: bool) -> tuple[list[Report], list[Path]]:
+def run_all(paths: list[Path], write: bool, budget: bool = False) -> tuple[list[Report], list[Path]]:
     """Executes notebooks in order up to the first whose cell fails; returns the reports and what remained."""
     reports: list[Report] = []
     for k, path in enumerate(paths):
-        reports.append(run_one(path, write))
+        reports.append(run_one(path, write, budget))
         if reports[-1].failed:
             return reports, paths[k + 1 :]
     return reports, []
@@ -212,6 +248,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="")
     parser.add_argument("--write", action="store_true")
+    parser.add_argument("--budget", action="store_true")
     options = parser.parse_args()
     paths = sorted((ROOT / "notebooks").glob(f"{options.only or '0'}*.ipynb"))
     if not paths:
@@ -220,16 +257,18 @@ def main() -> int:
     figures = ROOT / "figures" if options.write else OUTPUT / "figures"
     names = ", ".join(path.stem.split("_")[0] for path in paths)
     print(f"Running notebooks {names} with profile {os.environ.get('CDT_PROFILE', 'laptop')}", flush=True)
-    reports, remained = run_all(paths, options.write)
+    reports, remained = run_all(paths, options.write, options.budget)
     wrong = [f"{r.name}: {problem.splitlines()[0]}" for r in reports for problem in r.problems]
     wrong += [f"{path.stem}: not run" for path in remained]
-    wrong += draw_figures(figures) if not remained and not options.only else []
+    wrong += draw_figures(figures) if not (remained or options.only or options.budget) else []
     (OUTPUT / "report.json").write_text(json.dumps([asdict(r) for r in reports], indent=1), encoding="utf-8")
     print(f"\n{table(reports)}\n")
     if wrong:
         print("Not everything worked:", *wrong, sep="\n  ")
         return 1
     made = "notebooks/ and figures/ (tracked)" if options.write else "output/"
+    if options.budget:
+        made += " and the title cards of notebooks/"
     drawn = sum(file.is_file() for file in figures.rglob("*")) if figures.exists() else 0
     print(f"Made in {made}: executed notebooks {names}, and {drawn} files of figures.")
     print("Open them with: python3 run.py lab")
