@@ -45,6 +45,14 @@ def test_the_bar_passes_everything_through_and_writes_to_standard_output(capsys)
     assert list(teach.with_bar([])) == []
 
 
+def test_every_stage_gets_a_bar_of_its_own(capsys):
+    steps = [Progress(stage, i + 1, n, 1.0, 1e-3, 100.0, 0.0) for stage, n in (("pretrain", 2), ("finetune", 3))
+             for i in range(n)]
+    assert list(teach.with_bar(steps, "capsule")) == steps
+    out = capsys.readouterr().out
+    assert "capsule pretrain" in out and "2/2" in out and "capsule finetune" in out and "3/3" in out
+
+
 def test_memory_is_a_plausible_number_of_gigabytes():
     assert 0.05 < teach.peak_memory() < 100
 
