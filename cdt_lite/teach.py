@@ -181,7 +181,8 @@ def with_bar(steps: Iterable[Progress], title: str = "") -> Iterator[Progress]:
             stage, smooth, name = progress.stage, float("nan"), f"{title} {progress.stage}".strip()
             bar = tqdm(total=progress.n_steps, initial=progress.step - 1, desc=name, file=sys.stdout, mininterval=0.5,
                        ncols=100)
-        smooth = progress.loss if np.isnan(smooth) else 0.95 * smooth + 0.05 * progress.loss
+        memory = min(0.95, progress.step / (progress.step + 9))  # short at first, so that the start is soon forgotten
+        smooth = progress.loss if np.isnan(smooth) else memory * smooth + (1 - memory) * progress.loss
         bar.set_postfix_str(f"loss {smooth:.3f}, {progress.cells_per_second:.0f} cells/s", refresh=False)
         bar.update(1)
         yield progress
