@@ -143,7 +143,7 @@ def loss_curves(curves: Sequence[tuple[str, Values, Values]], ax: Axes, smooth: 
     for i, (label, steps, losses) in enumerate(curves):
         color = list(PALETTE.values())[i % 7]
         ax.plot(steps, losses, color=color, alpha=0.25, lw=0.8)
-        window = min(smooth, max(1, len(losses) // 4))
+        window = min(smooth, max(1, len(losses) // 20))  # a twentieth of the curve: a longer mean lags behind a fall
         ax.plot(steps, pd.Series(losses).rolling(window, min_periods=1).mean(), color=color, lw=2, label=label)
     ax.set(xlabel="step", ylabel="loss (nats per hidden gene)")
     ax.legend()

@@ -84,7 +84,10 @@ def asleep(x, n):
 ])
 def test_a_bad_answer_fails_and_is_told_why(answer, told, capsys):
     assert engine.check("9.1", answer) is False
-    assert told in capsys.readouterr().out
+    rows = engine.examine("9.1", answer).rows
+    assert any(told in part for row in rows for part in (row.yours, row.hint))
+    printed = "".join(capsys.readouterr().out.split())  # the table wraps what is wider than its columns
+    assert all("".join(row.hint.split()) in printed for row in rows)
 
 
 @pytest.mark.parametrize("answer", [scale, DEMO.reference, lambda x, n: n * x, lambda x, n: sum([x] * n),
@@ -118,6 +121,16 @@ def test_only_failing_rows_carry_a_hint(capsys):
     assert "You did one entry only." in out and "You forgot n." not in out
     assert "ok   two times" in out and "NO   many" in out and "property" in out and "expected" in out
     assert "at [1]: 3" in out and "at [1]: 2" in out  # the first entry that differs
+    assert "Begin with this row" not in out
+
+
+def test_of_several_failures_the_first_is_named_and_nothing_is_wider_than_a_screen(capsys):
+    engine.check("9.1", lambda x, n: (x + n).reshape(1, -1).double().numpy())
+    lines = capsys.readouterr().out.splitlines()
+    begin = [i for i, line in enumerate(lines) if "Begin with this row" in line]
+    assert len(begin) == 1 and any("NO   two times" in line for line in lines[:begin[0]])
+    assert any("NO   many" in line for line in lines[begin[0]:])
+    assert max(map(len, lines)) <= 100
 
 
 @pytest.mark.parametrize("stub", [lambda x, n: ..., lambda x, n: (..., 1), ..., None])
@@ -209,6 +222,11 @@ def test_nan_that_stays_is_no_change():
 # ---- comparing and showing
 
 
+def test_numbers_of_numpy_in_a_list_look_plain():
+    assert short([np.int64(3), np.float32(0.5)] * 4) == "[3, 0.5, 3, 0.5, 3, 0.5, 3,..."
+    assert short(list(np.arange(200))) == "[0, 1, 2, 3, 4, 5, 6, 7, 8,..."
+
+
 @given(st.one_of(st.integers(), st.floats(allow_nan=True), st.booleans(), st.text(), st.none(),
                  st.lists(st.floats(allow_nan=True)), st.dictionaries(st.text(), st.integers())))
 def test_everything_agrees_with_itself_and_is_shown_briefly(value):
@@ -261,6 +279,15 @@ def test_the_record_counts_tries_and_never_forgets(capsys):
     assert record() == {"9.1": {"passed": 1, "tries": 3}}
     assert "Solved so far: 1 of 1" in capsys.readouterr().out
     assert os.listdir(progress.folder()) == ["progress.json"]  # nothing half-written lies about
+
+
+def test_exercises_that_are_gone_do_not_count(capsys):
+    path = progress.folder() / "progress.json"
+    gone = {"9.2": {"passed": 1, "tries": 1}, "7.1": {"passed": 1, "tries": 4}}
+    path.write_text(json.dumps({"schema": progress.SCHEMA, "exercises": gone}), encoding="utf-8")
+    engine.check("9.1", scale)
+    assert "Solved so far: 1 of 1 exercises." in capsys.readouterr().out
+    assert record().keys() == {"7.1", "9.1", "9.2"}  # and nothing that was solved is forgotten
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"schema": 99, "exercises": {}}', '{"schema": 1}', "\x00\xff",

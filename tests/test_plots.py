@@ -138,3 +138,12 @@ def test_alt_text_is_built_from_data_and_attached():
     assert text == "Parameters: FFN 12 M, head 3.25 M, and 1 more."
     figure, ax = plots.grid(1, 1)
     assert plots.describe(ax, text) == f"Figure: {text}" and figure.get_label() == text
+
+
+def test_a_smoothed_loss_does_not_lag_behind_a_short_curve():
+    _, ax = plt.subplots()
+    losses = np.r_[np.full(5, 4.0), np.full(55, 1.0)]  # a card's curve: 60 points, down at the sixth
+    plots.loss_curves([("card", range(60), losses)], ax)
+    smoothed = ax.lines[1].get_ydata()
+    assert smoothed[4] == 4.0 and smoothed[8] == 1.0
+    plt.close("all")

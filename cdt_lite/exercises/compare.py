@@ -62,6 +62,8 @@ def short(value: Any) -> str:
         text = text if 0 < len(text) <= WIDTH else type_name(value)
     elif isinstance(value, list | tuple) and len(value) <= 6:
         text = f"[{', '.join(short(v) for v in value)}]"
+    elif isinstance(value, list | tuple) and all(map(_is_scalar, value)):  # NumPy's numbers, too, as plain ones
+        text = f"[{', '.join(map(short, value[:WIDTH]))}]"  # it is cut below anyhow
     elif isinstance(value, Mapping):
         text = f"{{{', '.join(f'{k}: {short(v)}' for k, v in value.items())}}}"
     else:

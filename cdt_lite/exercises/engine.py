@@ -19,11 +19,12 @@ from typing import Any
 from cdt_lite import exercises
 from cdt_lite.errors import CDTError, suggest
 from cdt_lite.exercises import progress
-from cdt_lite.exercises.compare import WIDTH, compare, type_name
+from cdt_lite.exercises.compare import compare, type_name
 from cdt_lite.exercises.guard import NotAttempted, guarded, limited, own_chance, remaining
 
 Answer = Callable[..., Any]
 SECONDS = 10.0  # a check takes well under 2 s; a busy laptop gets five times that before a loop counts as endless
+CLAIM, WIDTH, HINT = 44, 18, 88  # columns of the table and its hints: it fits a browser window of 1280 pixels
 MODULE = re.compile(r"ex(\d\d)[a-z]?")
 _LAST: dict[str, tuple[Answer, bool]] = {}  # the answer checked last, so that catch_up need not check it again
 
@@ -212,17 +213,28 @@ def report(verdict: Verdict) -> str:
         return f"{head}: not attempted yet. Replace the dots in the stub, run its cell, then this one."
     right = sum(row.holds for row in verdict.rows)
     lines = [f"{head}: {right} of {len(verdict.rows)} hold" + (". Well done." if verdict.passed else ""),
-             f"     {'property':<44} | {'expected':<{WIDTH}} | {'yours':<{WIDTH}} | hint (under its row)"]
+             f"     {'property':<{CLAIM}} | {'expected':<{WIDTH}} | {'yours':<{WIDTH}} | hint"]
+    failed = [row for row in verdict.rows if not row.holds]
     for row in verdict.rows:
         columns = [textwrap.wrap(text, width) or [""] for text, width in
-                   ((row.claim, 44), (row.expected, WIDTH), (row.yours, WIDTH))]
+                   ((row.claim, CLAIM), (row.expected, WIDTH), (row.yours, WIDTH))]
         for i in range(max(map(len, columns))):
             mark = ("ok  " if row.holds else "NO  ") if i == 0 else "    "
             claim, expected, yours = (column[i] if i < len(column) else "" for column in columns)
-            lines.append(f"{mark} {claim:<44} | {expected:<{WIDTH}} | {yours}")
+            lines.append(f"{mark} {claim:<{CLAIM}} | {expected:<{WIDTH}} | {yours}")
         if row.hint:
-            lines.append(f"     hint: {row.hint}")
+            lines += textwrap.wrap(f"hint: {row.hint}", HINT, initial_indent=" " * 5, subsequent_indent=" " * 11)
+        if len(failed) > 1 and row is failed[0]:
+            lines.append("     (Begin with this row: those below may follow from it.)")
     return "\n".join(lines)
+
+
+def _so_far(solved: int) -> str:
+    """Writes how many exercises are solved, without those of a record from another version that are gone."""
+    known = {exercise.number for exercise in all_exercises()}
+    kept, _ = progress.read(progress.folder() / "progress.json")
+    gone = sum(entry["passed"] for number, entry in kept.items() if number not in known)
+    return f"Solved so far: {solved - gone} of {len(known)} exercises."
 
 
 def check(number: str, fn: Any, seconds: float = SECONDS) -> bool:
@@ -249,7 +261,7 @@ def check(number: str, fn: Any, seconds: float = SECONDS) -> bool:
     print(text)
     if verdict.attempted:
         solved, said = progress.note(number, verdict.passed)
-        notes = [f"Solved so far: {solved} of {len(all_exercises())} exercises."] if verdict.passed else []
+        notes = [_so_far(solved)] if verdict.passed else []
         print(*notes, *[said] * bool(said), sep="\n", end="\n" if notes or said else "")
     return verdict.passed
 

@@ -8,11 +8,11 @@ from jaxtyping import Float
 
 from cdt_lite.exercises.engine import Exercise, Property
 
-Cells = Float[np.ndarray, "cells G"]
 Pair = tuple[Any, Any]
 
 
-def mean_change(knockout: Cells, control: Cells, depth: float) -> Float[np.ndarray, " G"]:
+def mean_change(knockout: Float[np.ndarray, "cells G"], control: Float[np.ndarray, "controls G"], depth: float
+                ) -> Float[np.ndarray, " G"]:
     """Mean log1p expression of knockout cells minus that of control cells, counts scaled to a common depth."""
 
     def mean(counts: np.ndarray) -> np.ndarray:
@@ -21,7 +21,7 @@ def mean_change(knockout: Cells, control: Cells, depth: float) -> Float[np.ndarr
     return mean(knockout) - mean(control)
 
 
-def _cells(seed: int, rates: tuple[float, ...], n: int = 5) -> np.ndarray:
+def _cells(seed: int, rates: tuple[int, ...], n: int = 5) -> np.ndarray:
     return np.random.default_rng(seed).poisson(rates, (n, len(rates))).astype(float) + 1
 
 

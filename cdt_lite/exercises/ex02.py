@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from cdt_lite.accounting import flops_by_part
 from cdt_lite.config import ModelConfig
@@ -113,6 +114,22 @@ def _by_loops(heads: int, genes: int, memory: int, width: int) -> Callable[[Call
     return run
 
 
+class _Watched(TorchFunctionMode):
+    """Notices whether PyTorch's own attention was called."""
+
+    used = False
+
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.used |= func is F.scaled_dot_product_attention
+        return func(*args, **(kwargs or {}))
+
+
+def _own_words(fn: Callable[..., Any]) -> Pair:
+    with _Watched() as watched:
+        out = fn(_random(2, 3, 4), _random(5, 4, seed=1), _random(5, 4, seed=2))
+    return [(2, 3, 4), "by hand"], [tuple(out.shape), "ready-made" if watched.used else "by hand"]
+
+
 def _known_scale(fn: Callable[..., Any]) -> Pair:
     """Two keys; width 4, so q·k = 2 ln 3 becomes ln 3 and weights of 3/4 and 1/4."""
     k = torch.tensor([[1.0, 0, 0, 0], [0, 0, 0, 0]])
@@ -175,9 +192,12 @@ ATTENTION = Exercise(
         Property("two keys by hand: q·k of 2 ln 3 and 0, width 4, weights 3/4 and 1/4", _known_scale,
                  "Divide q·k by the root of the head's width (here 2) before the softmax: not by the width itself."),
         Property("2 heads, 3 positions, 5 read, against loops", _by_loops(2, 3, 5, 4),
-                 "Each head has its own queries: no head may be mixed with, or copied from, another."),
+                 "Each head has its own queries: no head may be mixed with, or copied from, another; and the root is "
+                 "of hd, not of H*hd."),
         Property("one head that reads one position", _by_loops(1, 4, 1, 6),
                  "G, M, H and hd may be any numbers: nothing may depend on M = G or on H > 1."),
+        Property("the shape (H, G, hd), without a ready-made attention call", _own_words,
+                 "Write the product, the softmax and the sum yourself: F.scaled_dot_product_attention comes in 2.3."),
     ), (
         "q @ k.T has the shape (H, G, M): one score for each head, asking position and read position.",
         "Divide by q.shape[-1] ** 0.5, softmax over the last axis, multiply with v.",
@@ -201,7 +221,7 @@ SPLIT = Exercise(
                  "Heads are counted from the left: head 1 has the second half of the columns."),
         Property("4 heads, 5 positions, random numbers, against slices",
                  lambda fn: (torch.stack(_random(5, 12).split(3, -1)), fn(_random(5, 12), 4)),
-                 "Two heads are right, four are not: take the number of heads from `n_head`."),
+                 "If only this row fails: two heads are right, four are not; take the number of heads from `n_head`."),
     ), (
         "How far apart in memory are position 0 and position 1? And head 0 and head 1 of one position?",
         "view(G, H, hd) is true to memory. transpose(0, 1) then swaps the axes without moving numbers.",
@@ -239,10 +259,11 @@ PARAMETERS = Exercise(
         Property("an MLP wider by one D", _step(_held, BASE, (8, 2, 5, 6)),
                  "The MLP has two matrices, D x mD and mD x D, and a bias after each: mD and D."),
         Property("a whole small block", lambda fn: (_held(*BASE), fn(*BASE)),
-                 "The terms that change are right, a constant one is not: every projection has a bias, and three "
+                 "If the rows above hold, a constant term is missing: every projection has a bias, and three "
                  "LayerNorms hold a weight and a bias of D each."),
         Property("v1's block", lambda fn: (_held(512, 8, 4, 512), fn(512, 8, 4, 512)),
-                 "The small block is right, the large one is not: use the arguments, not the numbers of the example."),
+                 "If only this row fails: the small block is right, the large one is not; use the arguments, not the "
+                 "numbers of the example."),
     ), (
         "A linear layer from a to b has (a + 1) b parameters, its bias among them.",
         "Self: q, k, v together are D to D + 2 hd. Cross: q is D to D, k and v are memory_dim to 2 hd. Each ends with "
@@ -263,11 +284,12 @@ FLOPS = Exercise(
         Property("an MLP wider by one D", _step(_counted, SIZES, (10, 4, 8, 2, 5, 6)),
                  "The MLP is two products, G x D x mD and G x mD x D, a multiply-add being 2 operations."),
         Property("a whole small block", lambda fn: (_counted(*SIZES), fn(*SIZES)),
-                 "What remains are projections: q and out of both attentions are D x D for each gene, self-attention's "
-                 "K and V D x 2 hd."),
+                 "If the rows above hold, what remains are projections: q and out of both attentions are D x D for "
+                 "each gene, self-attention's K and V D x 2 hd."),
         Property("v1's block at 2,000 genes and 64 controls", lambda fn: (
             _counted(2000, 64, 512, 8, 4, 512), fn(2000, 64, 512, 8, 4, 512)),
-                 "The small block is right, the large one is not: use the arguments, and whole numbers."),
+                 "If only this row fails: the small block is right, the large one is not; use the arguments, and whole "
+                 "numbers."),
     ), (
         "A product (m x k)(k x n) costs 2 m k n. Biases, softmax and norms do not count.",
         "List the products: self q, k, v; QK^T; AV; out. Cross the same, with C keys. MLP: two.",

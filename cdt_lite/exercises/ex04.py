@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from cdt_lite.exercises.compare import type_name
 from cdt_lite.exercises.engine import Exercise, Property
 
 Pair = tuple[Any, Any]
@@ -76,7 +77,11 @@ def mean_cost(batches: Batches) -> float:
 
 def _hand(fn: Callable) -> Pair:
     joined, ids = fn(["A", "B", "C"], ["C", "D", "A"])
-    return [["A", "B", "C", "D"], np.array([2, 3, 0])], [joined, ids]
+    return [["A", "B", "C", "D"], [2, 3, 0]], [joined, [int(i) for i in ids]]
+
+
+def _array(fn: Callable) -> Pair:
+    return "array of integer (3,)", type_name(fn(["A", "B", "C"], ["C", "D", "A"])[1])
 
 
 def _old_ids(fn: Callable) -> Pair:
@@ -184,6 +189,8 @@ EXERCISES: tuple[Exercise, ...] = (
             Property("a shared gene has its old id", _shared,
                      "You returned the number of the column (or of the new gene): look up each symbol's place in the "
                      "vocabulary."),
+            Property("the ids are an array of whole numbers", _array,
+                     "Return the ids as a NumPy array, np.array([...]): cells below compare all of them at once."),
             Property("an empty vocabulary takes the panel", _first,
                      "It fails for the first file, where nothing is known yet: the panel itself is the vocabulary."),
         ),

@@ -79,10 +79,10 @@ def split_and_select(counts: Float[np.ndarray, "N G"], target: np.ndarray, unsee
 
 def _screen() -> tuple[np.ndarray, np.ndarray]:
     """Twelve cells, five genes. Gene 4 varies only if C is among the cells, gene 2 only if the controls are."""
-    target = np.array(["control", "A", "B", "C"] * 3)
+    target = np.array(["non-targeting", "A", "B", "C"] * 3)
     counts = np.random.default_rng(0).integers(0, 3, (12, 5)).astype(float)
     counts[:, 0] = np.where(target == "A", 9.0, 0.0)
-    counts[:, 2] = np.where(target == "control", 12.0, 1.0)
+    counts[:, 2] = np.where(target == "non-targeting", 12.0, 1.0)
     counts[:, 4] = np.where(target == "C", 50.0, 1.0)
     return counts, target
 
@@ -96,18 +96,21 @@ _SPLITTING = (
     Property("no cell of an unseen target trains", lambda f: (0, int(_split(f)[0][_screen()[1] == "C"].sum())),
              "You split cells at random: cells of one perturbation are alike, so those in training give away those "
              "in the test. Split by perturbation."),
-    Property("the controls stay in training", lambda f: (3, int(_split(f)[0][_screen()[1] == "control"].sum())),
+    Property("the controls stay in training", lambda f: (3, int(_split(f)[0][_screen()[1] == "non-targeting"].sum())),
              "You left the controls out: without unperturbed cells in training there is nothing to compare with."),
     Property("all other targets train in full",
              lambda f: (6, int(_split(f)[0][np.isin(_screen()[1], ["A", "B"])].sum())),
              "You withheld cells of targets that are not on the list: only `unseen` is held out."),
-    Property("genes are picked on training cells", lambda f: ([2, 0], [int(g) for g in _split(f)[1]]),
-             "You picked genes on all cells: a gene that varies only in the test cells got in. That is a leak; pick "
-             "after the split, on counts[train]."),
     Property("two unseen targets, three genes",
              lambda f: (([False] * 6, 3), (_split(f, 3, ("B", "C"))[0][np.isin(_screen()[1], ["B", "C"])].tolist(),
                                            len(_split(f, 3, ("B", "C"))[1]))),
              "`unseen` may name several targets: np.isin marks the cells of all of them."),
+    Property("nothing unseen: the largest variance comes first",
+             lambda f: ([4, 2, 0], [int(g) for g in _split(f, 3, ())[1]]),
+             "You sorted the wrong way: np.argsort sorts upwards, so sort the negative variance, and then take n_top."),
+    Property("genes are picked on training cells", lambda f: ([0, 2], sorted(int(g) for g in _split(f)[1])),
+             "You picked genes on all cells: a gene that varies only in the test cells got in. That is a leak; pick "
+             "after the split, on counts[train]."),
 )
 
 
@@ -118,23 +121,26 @@ def drop_targets(target: Int[np.ndarray, " B"], draw: Float[np.ndarray, " B"], s
 
 _TARGETS, _DRAWS = np.array([7, NO_TARGET, 3, 7, NO_TARGET, 5]), np.array([0.1, 0.1, 0.5, 0.9, 0.9, 0.2])
 _DROPPING = (
+    Property("dropped means unknown, not unperturbed", lambda f: (
+        2, int((np.asarray(f(np.array([4, 4]), np.zeros(2), 1.0)) != NO_TARGET).sum())),
+             "You wrote NO_TARGET: that tells the model that perturbed cells are controls. UNKNOWN (-2) says that "
+             "something was perturbed, and not what."),
+    Property("every set decides for itself", lambda f: (
+        1, int((np.asarray(f(np.array([9, 9]), np.array([0.0, 0.9]), 0.5)) == UNKNOWN).sum())),
+             "You decided once for the whole batch, which is then all known or all unknown. Use each set's own draw."),
     Property("share 0.3 drops the sets that drew less", lambda f: (
         [UNKNOWN, 3, 7, UNKNOWN], np.asarray(f(_TARGETS, _DRAWS, 0.3))[[0, 2, 3, 5]].tolist()),
              "Compare each draw with the share: a set is dropped where draw < share, so that 0.3 drops 3 in 10."),
     Property("control sets stay as they are", lambda f: (
         [NO_TARGET, NO_TARGET], np.asarray(f(_TARGETS, _DRAWS, 0.3))[[1, 4]].tolist()),
              "You dropped control sets too: nothing was perturbed there, so NO_TARGET is known and stays."),
-    Property("dropped means unknown, not unperturbed", lambda f: (
-        0, int((np.asarray(f(np.array([4, 4]), np.zeros(2), 1.0)) == NO_TARGET).sum())),
-             "You wrote NO_TARGET: that tells the model that perturbed cells are controls. UNKNOWN (-2) says that "
-             "something was perturbed, and not what."),
+    Property("gene 0 is a target like any other", lambda f: (
+        [UNKNOWN, 0], np.asarray(f(np.array([0, 0]), np.array([0.1, 0.9]), 0.3)).tolist()),
+             "You left gene 0 out: ids begin at 0, so a set has a named target where target >= 0."),
     Property("share 0 drops nothing, share 1 all", lambda f: (
         [4, 4, UNKNOWN, UNKNOWN], [*np.asarray(f(np.array([4, 4]), np.array([0.0, 0.99]), 0.0)).tolist(),
                                    *np.asarray(f(np.array([4, 4]), np.array([0.0, 0.99]), 1.0)).tolist()]),
              "The ends are off: with share 0 not even a draw of 0 drops, with share 1 every set is dropped."),
-    Property("every set decides for itself", lambda f: (
-        [UNKNOWN, 9], np.asarray(f(np.array([9, 9]), np.array([0.0, 0.9]), 0.5)).tolist()),
-             "You decided once for the whole batch, which is then all known or all unknown. Use each set's own draw."),
 )
 
 
@@ -143,7 +149,7 @@ def listens(predict: Callable[[str], Float[np.ndarray, " G"]], real: Mapping[str
     """Asks a predictor about every target: does the answer change with the question, and in the right direction?
 
     `real` holds the true change of every target. Direction: what sets each target apart from the mean of all,
-    predicted and real, must correlate by at least `least`.
+    predicted and real, must correlate by more than `least`.
     """
     guess, truth = np.stack([predict(name) for name in real]), np.stack(list(real.values()))
     a, b = guess - guess.mean(0), truth - truth.mean(0)
@@ -174,6 +180,10 @@ def _random(name: str) -> np.ndarray:
     return _shared(name) + 0.5 * np.random.default_rng(ord(name)).normal(size=60)
 
 
+def _fair(name: str) -> np.ndarray:
+    return _real()[name] + 0.4 * np.random.default_rng(ord(name)).normal(size=60)
+
+
 def _swapped(name: str) -> np.ndarray:
     return _real()["ABCD"["BADC".index(name)]]
 
@@ -195,6 +205,10 @@ _LISTENING = (
     Property("answers to the wrong questions", lambda f: ([True, False], _asked(f, _swapped)),
              "This predictor mixes its targets up: hold each answer against the truth of the same target, in the "
              "same order."),
+    Property("a fair predictor, asked for 0.2 and for 0.95",
+             lambda f: ([True, True, True, False], [bool(x) for least in (0.2, 0.95)
+                                                    for x in f(_fair, _real(), least)]),
+             "You wrote the bar into your function: compare the correlation with `least`, whatever number is given."),
 )
 
 EXERCISES: tuple[Exercise, ...] = (

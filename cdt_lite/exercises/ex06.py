@@ -1,6 +1,6 @@
 """The exercises of notebook 06: a score, a baseline, discrimination, an interval, and honest controls."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ def pearson_of_change(real: Vector, predicted: Vector, control: Vector, own: int
     return float(a @ b / scale) if scale > 1e-12 else float("nan")
 
 
-def _score(fn: Callable, change: list[float], guess: list[float], own: int | None, level: float = 0.0) -> float:
+def _score(fn: Callable, change: Sequence, guess: Sequence, own: int | None, level: float = 0.0) -> float:
     """Scores two changes on top of a control mean, by default one of nothing but zeros."""
     control = np.arange(len(change), 0, -1.0) * level
     return float(fn(control + change, control + guess, control, own))
@@ -58,17 +58,18 @@ def perturbed_mean(effects: Float[np.ndarray, "P G"], target: np.ndarray, sign: 
     return effects[same if same.any() else other].mean(0)
 
 
-_EFFECTS = np.array([[1.0, 0.0], [3.0, 2.0], [5.0, 7.0], [-8.0, 4.0], [2.0, 9.0]])
+# The three knockouts have a median equal to their mean: only the last row tells the two apart.
+_EFFECTS = np.array([[1.0, 0.0], [3.0, 2.0], [5.0, 4.0], [-8.0, 4.0], [2.0, 9.0]])
 _TARGETS, _SIGNS = np.array(["A", "B", "C", "D", "A"]), np.array([-1, -1, -1, 1, 1])
 _MEAN = (
     Property("knockout of A: the mean of B and C",
-             lambda f: (np.array([4.0, 4.5]), f(_EFFECTS[:4], _TARGETS[:4], _SIGNS[:4], "A", -1)),
+             lambda f: (np.array([4.0, 3.0]), f(_EFFECTS[:3], _TARGETS[:3], _SIGNS[:3], "A", -1)),
              "You let A predict itself: the asked target must be left out, or the baseline knows the answer."),
     Property("a target never seen: the mean of A, B and C",
-             lambda f: (np.array([3.0, 3.0]), f(_EFFECTS, _TARGETS, _SIGNS, "Z", -1)),
+             lambda f: (np.array([3.0, 2.0]), f(_EFFECTS, _TARGETS, _SIGNS, "Z", -1)),
              "You mixed signs: an activation says little about a knockout, so average rows of the asked sign only."),
     Property("one sign only: the last resort is all others",
-             lambda f: (np.array([4.0, 4.5]), f(_EFFECTS[:3], _TARGETS[:3], _SIGNS[:3], "A", 1)),
+             lambda f: (np.array([4.0, 3.0]), f(_EFFECTS[:3], _TARGETS[:3], _SIGNS[:3], "A", 1)),
              "There is no other row of this sign and you averaged nothing: fall back to all other targets."),
     Property("A in both signs: neither row may help",
              lambda f: (np.array([-8.0, 4.0]), f(_EFFECTS, _TARGETS, _SIGNS, "A", 1)),
@@ -126,6 +127,9 @@ def paired_interval(a: Float[np.ndarray, " P"], b: Float[np.ndarray, " P"], n_dr
 _A = np.random.default_rng(1).normal(size=400)
 _B = np.random.default_rng(2).normal(size=400)
 _EIGHT = np.array([-1.5, -1.0, -0.5, -0.5, 0.5, 0.5, 1.0, 1.5])
+# A redrawn mean of these is how often the 12 was drawn, Binomial(12, 1/12): P(0) = 0.35, P(<= 2) = 0.93 and
+# P(<= 3) = 0.986, so the quantiles are 0 and 3 whatever the random numbers; mean -+ 1.96 errors is -0.9 to 2.9.
+_SKEWED = np.array([12.0] + [0.0] * 11)
 
 
 def _interval(fn: Callable, a: np.ndarray, b: np.ndarray, n_draws: int = 2000) -> tuple[float, float]:
@@ -154,12 +158,17 @@ _BOOTSTRAP = (
              lambda f: _near(round(float((_A - _B).mean()), 4), sum(_interval(f, _A, _B)) / 2, 0.01),
              "The interval lies around mean(a - b): average each redrawn table before taking quantiles."),
     Property("width, 400 perturbations: 2 x 1.96 sd / sqrt(P)", _width,
-             "The width is off: quantiles 0.025 and 0.975 of the redrawn means, each of P perturbations."),
+             "The width is off: quantiles 0.025 and 0.975 of the redrawn means, each of P perturbations drawn with "
+             "replacement."),
     Property("few perturbations, wide interval",
              lambda f: _near(round(2 * 1.96 * 3 * float(_EIGHT.std()) / 8**0.5, 2),
                              round(float(np.subtract(*_interval(f, 4 * _EIGHT, _EIGHT)[::-1])), 2), 0.6),
              "Each redraw has as many perturbations as there are: a larger one pretends to more evidence than you "
              "have."),
+    Property("skewed: one of 12 ahead by 12, eleven equal",
+             lambda f: ([0.0, 3.0], [round(x, 6) for x in _interval(f, _SKEWED + _A[:12], _A[:12])]),
+             "A skewed sample has a skewed interval: take the quantiles of the redrawn means themselves, not the mean "
+             "plus or minus 1.96 standard errors."),
 )
 
 
@@ -175,10 +184,11 @@ def split_controls(replicate: np.ndarray, rng: np.random.Generator
 
 
 _REPLICATE = np.repeat(["r1", "r2", "r3"], [12, 8, 20])
+_ODD = np.repeat(["r1", "r2", "r3"], [7, 5, 3])
 
 
-def _halves(fn: Callable, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    truth, ours = fn(_REPLICATE, np.random.default_rng(seed))
+def _halves(fn: Callable, seed: int = 0, replicate: np.ndarray = _REPLICATE) -> tuple[np.ndarray, np.ndarray]:
+    truth, ours = fn(replicate, np.random.default_rng(seed))
     return np.asarray(truth), np.asarray(ours)
 
 
@@ -200,6 +210,10 @@ _SPLIT = (
              "correlates with itself."),
     Property("every control is used once", lambda f: (list(range(40)), sorted(np.concatenate(_halves(f)).tolist())),
              "Some controls are lost or stand twice: deal all of them out, without replacement."),
+    Property("odd replicates, 7 + 5 + 3: all 15 are used",
+             lambda f: (15, len(np.unique(np.concatenate(_halves(f, replicate=_ODD))))),
+             "A replicate of 7 has no equal halves and you dropped a control: three go to one side, four to the "
+             "other."),
     Property("half of every replicate on each side",
              lambda f: ([6, 4, 10], [int((_REPLICATE[_halves(f)[0]] == r).sum()) for r in ("r1", "r2", "r3")]),
              "Your halves differ in their replicates: then the difference between replicates passes for an effect. "

@@ -41,3 +41,13 @@ def wrong_mean_of_heads(q, k, v):
     """no head may be mixed with, or copied from, another"""
     weights = torch.softmax(q @ k.T / q.shape[-1] ** 0.5, -1)
     return weights.mean(0, keepdim=True).expand_as(weights) @ v
+
+
+def wrong_root_of_all_heads(q, k, v):
+    """the root is of hd, not of H*hd"""
+    return torch.softmax(q @ k.T / (q.shape[0] * q.shape[-1]) ** 0.5, -1) @ v
+
+
+def wrong_ready_made(q, k, v):
+    """Write the product, the softmax and the sum yourself"""
+    return torch.nn.functional.scaled_dot_product_attention(q, k.expand(len(q), -1, -1), v.expand(len(q), -1, -1))

@@ -69,3 +69,17 @@ def wrong_global_generator(n_cells, n_genes, generator):
     share = (torch.randperm(n_cells) + torch.rand(n_cells)) / n_cells
     k = (share * n_genes).long().clamp(max=n_genes - 1) + 1
     return torch.rand(n_cells, n_genes).argsort(-1).argsort(-1) < k[:, None]
+
+
+def wrong_middle_of_slice(n_cells, n_genes, generator):
+    """your k is fixed by the slice"""
+    share = (torch.randperm(n_cells, generator=generator) + 0.5) / n_cells
+    k = (share * n_genes).long() + 1
+    return torch.rand(n_cells, n_genes, generator=generator).argsort(-1).argsort(-1) < k[:, None]
+
+
+def wrong_rounded_share(n_cells, n_genes, generator):
+    """k = floor(share * n_genes) + 1"""
+    share = (torch.randperm(n_cells, generator=generator) + torch.rand(n_cells, generator=generator)) / n_cells
+    k = share.long() * n_genes + 1
+    return torch.rand(n_cells, n_genes, generator=generator).argsort(-1).argsort(-1) < k[:, None]

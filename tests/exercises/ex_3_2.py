@@ -16,6 +16,10 @@ def accepted_loop(nll, mask):
     return torch.stack([cell[hidden].mean() for cell, hidden in zip(nll, mask, strict=True)]).mean()
 
 
+def accepted_python_float(nll, mask):
+    return float(((nll * mask).sum(-1) / mask.sum(-1)).mean())
+
+
 def wrong_per_cell(nll, mask):
     """You give nats per cell"""
     return ((nll * mask).sum(-1) / mask.float().mean(-1)).mean()
@@ -39,3 +43,8 @@ def wrong_pooled(nll, mask):
 def wrong_visible(nll, mask):
     """Visible genes entered your sum"""
     return nll.mean()
+
+
+def wrong_sum(nll, mask):
+    """You give nats per cell"""
+    return float((nll * mask).sum(-1).mean())

@@ -43,3 +43,8 @@ def wrong_stays(p, n_genes):
         groups.append(hidden * p[t - 1] / p[t])
         hidden = hidden - groups[-1]
     return np.array(groups)
+
+
+def wrong_rounded(p, n_genes):
+    """an expectation is not a whole number: do not round"""
+    return np.rint(n_genes * np.diff(p)[::-1] / p[-1])

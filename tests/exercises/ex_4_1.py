@@ -15,6 +15,11 @@ def accepted_loop(known, panel):
     return list(place), np.array([place[gene] for gene in panel])
 
 
+def accepted_small_numbers(known, panel):
+    joined = list(dict.fromkeys([*known, *panel]))
+    return joined, np.fromiter((joined.index(gene) for gene in panel), np.int32)
+
+
 def wrong_sorted(known, panel):
     """An id was changed"""
     joined = sorted({*known, *panel})
@@ -42,3 +47,9 @@ def wrong_not_empty(known, panel):
     joined = known + [gene for gene in panel if gene not in known]
     first = known.index(known[0])
     return joined, np.array([first + joined.index(gene) for gene in panel])
+
+
+def wrong_list(known, panel):
+    """Return the ids as a NumPy array"""
+    joined = known + [gene for gene in panel if gene not in known]
+    return joined, [joined.index(gene) for gene in panel]

@@ -27,7 +27,7 @@ def wrong_all_cells(counts, target, unseen, n_top):
 
 def wrong_no_controls(counts, target, unseen, n_top):
     """You left the controls out"""
-    train = ~np.isin(target, unseen) & (target != "control")
+    train = ~np.isin(target, unseen) & (target != "non-targeting")
     return train, np.argsort(-counts[train].var(0))[:n_top]
 
 
@@ -39,5 +39,17 @@ def wrong_first_name_only(counts, target, unseen, n_top):
 
 def wrong_half_of_others(counts, target, unseen, n_top):
     """You withheld cells of targets that are not on the list"""
-    train = ~np.isin(target, unseen) & ((target == "control") | (np.arange(len(target)) < 6))
+    train = ~np.isin(target, unseen) & ((target == "non-targeting") | (np.arange(len(target)) < 6))
     return train, np.argsort(-counts[train].var(0))[:n_top]
+
+
+def wrong_perturbed_only(counts, target, unseen, n_top):
+    """without unperturbed cells in training there is nothing to compare with"""
+    train = ~np.isin(target, [*unseen, "non-targeting"])
+    return train, np.argsort(-counts[train].var(0))[:n_top]
+
+
+def wrong_upwards(counts, target, unseen, n_top):
+    """You sorted the wrong way"""
+    train = ~np.isin(target, unseen)
+    return train, np.argsort(counts[train].var(0))[-n_top:]

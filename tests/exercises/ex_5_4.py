@@ -40,3 +40,8 @@ def wrong_ends(target, draw, share):
 def wrong_once(target, draw, share):
     """You decided once for the whole batch"""
     return np.where((target >= 0) & (draw[0] < share), -2, target)
+
+
+def wrong_without_gene_0(target, draw, share):
+    """You left gene 0 out"""
+    return np.where((target > 0) & (draw < share), -2, target)

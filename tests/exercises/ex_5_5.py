@@ -56,3 +56,8 @@ def wrong_order(predict, real, least=0.2):
     changes = bool(np.abs(a).max() > 1e-3)
     best = max(np.corrcoef(x, y)[0, 1] for x in a for y in b) if changes else 0.0
     return changes, bool(best > 0.9)
+
+
+def wrong_fixed_bar(predict, real, least=0.2):
+    """compare the correlation with `least`"""
+    return accepted_stack(predict, real, 0.2)

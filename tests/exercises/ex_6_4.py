@@ -38,6 +38,19 @@ def wrong_ninety(a, b, n_draws, rng):
     return tuple(np.quantile((a - b)[rows].mean(1), [0.05, 0.95]))
 
 
+def wrong_without_replacement(a, b, n_draws, rng):
+    """drawn with replacement"""
+    rows = np.stack([rng.permutation(len(a)) for _ in range(n_draws)])
+    return tuple(np.quantile((a - b)[rows].mean(1), [0.025, 0.975]))
+
+
+def wrong_normal_theory(a, b, n_draws, rng):
+    """not the mean plus or minus 1.96 standard errors"""
+    difference = a - b
+    half = 1.96 * difference.std(ddof=1) / len(a) ** 0.5
+    return difference.mean() - half, difference.mean() + half
+
+
 def wrong_large_redraws(a, b, n_draws, rng):
     """Each redraw has as many perturbations as there are"""
     rows = rng.integers(len(a), size=(n_draws, 400))

@@ -30,6 +30,13 @@ def wrong_independent(replicate, rng):
     return rng.choice(n, n // 2, replace=False), rng.choice(n, n // 2, replace=False)
 
 
+def wrong_equal_halves(replicate, rng):
+    """you dropped a control"""
+    parts = [rng.permutation(np.flatnonzero(replicate == name)) for name in np.unique(replicate)]
+    return (np.concatenate([p[: len(p) // 2] for p in parts]),
+            np.concatenate([p[len(p) // 2: len(p) // 2 * 2] for p in parts]))
+
+
 def wrong_pooled(replicate, rng):
     """Your halves differ in their replicates"""
     mixed = rng.permutation(len(replicate))
