@@ -181,11 +181,26 @@ def predicted_vs_real_delta(real: np.ndarray, predicted: np.ndarray, genes: Valu
     """Scatters predicted over real mean change of every gene (log1p), names the largest, states Pearson's r."""
     ax.axline((0, 0), slope=1, color=PALETTE["other"], lw=1, ls="--", zorder=0)
     ax.scatter(real, predicted, s=18, color=PALETTE["token"], alpha=0.7, edgecolor="none")
-    for i in np.argsort(-np.abs(real))[:name]:
-        ax.annotate(genes[i], (real[i], predicted[i]), xytext=(3, 3), textcoords="offset points", fontsize=8.5)
+    _name_points(ax, [(genes[i], real[i], predicted[i]) for i in np.argsort(-np.abs(real))[:name]])
     ax.set(xlabel="real change (log1p)", ylabel="predicted change (log1p)",
            title=f"Pearson r = {np.corrcoef(real, predicted)[0, 1]:.2f}")
     return ax
+
+
+def _name_points(ax: Axes, points: Sequence[tuple[str, Number, Number]]) -> None:
+    """Writes a name beside each point, at the first of four corners where it covers no other name."""
+    ax.figure.canvas.draw()  # places the axes, so that the size of a text can be asked for
+    taken: list[Any] = []
+    for name, x, y in points:
+        for dx, dy, side in ((4, 3, "left"), (4, -11, "left"), (-4, 3, "right"), (-4, -11, "right")):
+            text = ax.annotate(name, (x, y), xytext=(dx, dy), textcoords="offset points", fontsize=8.5, ha=side)
+            box = text.get_window_extent()
+            if not any(box.overlaps(other) for other in taken):
+                break
+            text.remove()
+        else:
+            continue  # a crowd: better no name than an unreadable one
+        taken.append(box)
 
 
 def metric_heatmap(table: pd.DataFrame, ax: Axes, higher_is_better: bool = True, fmt: str = ".2f") -> Axes:

@@ -147,3 +147,13 @@ def test_a_smoothed_loss_does_not_lag_behind_a_short_curve():
     smoothed = ax.lines[1].get_ydata()
     assert smoothed[4] == 4.0 and smoothed[8] == 1.0
     plt.close("all")
+
+
+def test_names_of_neighbouring_points_do_not_cover_each_other():
+    fig, ax = plt.subplots()
+    real = np.array([-1.0, -0.98, -0.97, -0.2, 0.3])
+    plots.predicted_vs_real_delta(real, real + 0.01, ["UBE2L6", "JAK2", "STAT1", "PSMB9", "CD86"], ax, name=5)
+    boxes = [text.get_window_extent() for text in ax.texts]
+    assert len(boxes) >= 4
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    plt.close(fig)
