@@ -19,7 +19,7 @@ from cdt_lite.reading import Cells, Names, read_cells, read_prediction
 SUITES = ("cell-eval", "cell-eval2")
 
 
-def suite_scores(suite: str, real: AnnData, predicted: AnnData | Mapping[str, AnnData], *,
+def suite_scores(suite: str, real: AnnData, predicted: AnnData | Mapping[str, Any], *,
                  target_key: str = "target_gene", control: str = "non-targeting", target_depth: float | None = None
                  ) -> pd.DataFrame:
     """Scores predicted cells with one of the field's tools: a row per method and target, its columns as it names them.
