@@ -85,8 +85,15 @@ def test_making_a_copy_leaves_the_source_alone():
 
 def outside(page):
     """What a browser would fetch when it opens the page."""
-    return re.findall(r"<(?:script|img|iframe|source|video|audio|embed)\b[^>]*\bsrc=[\"']?(?!data:)[^>]*|<link\b[^>]*|"
+    return re.findall(r"<(?:script|img|iframe|source|video|audio|embed)\b[^>]*\bsrc=(?![\"']?data:)[^>]*|<link\b[^>]*|"
                       r"@import[^;]*|url\((?![\"']?data:)[^)]*|\bimport\s*\([^)]*|fetch\([^)]*", page)
+
+
+@pytest.mark.parametrize(("page", "found"), [
+    ('<img alt="a" src="data:image/png;base64,AA">', 0), ("<img src=data:image/png;base64,AA>", 0),
+    ('<img src="https://a.example/b.png">', 1), ("<script src='x.js'>", 1), ('<link rel="stylesheet" href="x.css">', 1)])
+def test_what_a_browser_would_fetch_is_recognised(page, found):
+    assert len(outside(page)) == found
 
 
 def test_slides_hold_tagged_cells_only_in_order():
