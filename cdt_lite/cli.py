@@ -240,7 +240,8 @@ def parser() -> argparse.ArgumentParser:
     command(predict, "checkpoint", "screen", "target", "sign", "magnitude", "cells", "seed", "guidance",
             "sampling-steps", "unseen", "align", "device", "out").set_defaults(out="predicted.h5ad")
     evaluating = command(evaluate, "screen", "simulated", "side", "seed", "out")
-    [evaluating.add_argument(f"--{name}", **about) for name, about in EVALUATE.items()]
+    for name, about in EVALUATE.items():
+        evaluating.add_argument(f"--{name}", **about)
     command(account, "preset", "json").set_defaults(preset="v1")
     command(bench, "preset", "device", "genes", "precision", "compile")
     command(capsule, "preset", "screen", "out", "pretrain-steps", "finetune-steps", "seed", "learning-rate", "check",

@@ -16,6 +16,8 @@ from cdt_lite.checkpoint import Checkpoint
 from cdt_lite.data import dense
 from cdt_lite.errors import CDTError
 
+MOST_CELLS = 20_000  # more do not change correlations, but would have to fit in memory as a dense matrix
+
 
 def read_gene_vectors(path: str | Path) -> pd.DataFrame:
     """Reads a table of gene vectors: a CSV (or .tsv) file whose first column holds gene symbols, the others numbers.
@@ -50,10 +52,10 @@ def coexpression_vectors(cells: ad.AnnData, n_dims: int) -> pd.DataFrame:
     U S V' then gives every gene one row, and rows have the genes' correlations as inner products.
 
     Args:
-        cells: Raw counts of the training side only.
+        cells: Raw counts of the training side only; of more than 20,000 every second, third, ... is read.
         n_dims: Length of the vectors; at most the number of genes or cells.
     """
-    counts = dense(cells.X)
+    counts = dense(cells.X[:: -(-cells.n_obs // MOST_CELLS)])
     depth = np.maximum(counts.sum(1, keepdims=True), 1)
     logged = np.log1p(counts / depth * np.median(depth))
     scaled = (logged - logged.mean(0)) / np.maximum(logged.std(0), 1e-3)

@@ -33,6 +33,11 @@ def test_all_dimensions_reproduce_the_correlations_of_scipy_and_few_find_the_pla
     assert cosine[pairs & same].mean() > cosine[pairs & ~same].mean() + 0.15
 
 
+def test_of_a_large_screen_only_a_part_is_read(screen, monkeypatch):
+    monkeypatch.setattr("cdt_lite.gene_vectors.MOST_CELLS", 500)
+    pd.testing.assert_frame_equal(coexpression_vectors(screen, 8), coexpression_vectors(screen[::3].copy(), 8))
+
+
 def test_vectors_become_rows_of_the_gene_table_and_no_other_row_moves(screen):
     checkpoint, fresh = (start(PRESETS["lite"], screen, seed=1) for _ in range(2))
     vectors = coexpression_vectors(screen, 16).iloc[:20]
