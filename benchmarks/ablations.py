@@ -1,15 +1,17 @@
 """From v1 to the default recipe, one switch at a time, at a learner's size: what does each switch buy?
 
-    python benchmarks/ablations.py --screen papalexi2021 --screen simulated --seeds 3 --steps 400
+    python benchmarks/ablations.py --screen papalexi2021 --screen simulated --seeds 0 1 2 --steps 400
 
-Every run trains a `lite`-sized model from nothing on the training side of the named split less a validation part, and
-is judged on that part: test perturbations are never looked at. One JSON a run in benchmarks/ablations/; a run
+Every run trains a `lite`-sized model from nothing, on 96 genes of the training side of the named split less a
+validation part, and is judged on that part: test perturbations are never looked at. On the simulated screen, where sign
+and dose are planted, two more runs withhold the sign and the magnitude. One JSON a run in benchmarks/ablations/; a run
 whose file is there is not made again, so the command resumes. `--table` prints what is there.
 """
 
 import argparse
 import json
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +32,8 @@ from cdt_lite.screens import load_screen
 from cdt_lite.training import start, train, validation_curve
 
 FOLDER = Path(__file__).parent / "ablations"
-METRICS = ["pearson_delta", "mae", "energy_distance", "sd_ratio"]
+METRICS = ["pearson_delta", "mae", "systema_pearson", "energy_distance", "cell_sd_ratio"]
+N_GENES, N_VALIDATION, N_CELLS = 96, 6, 128
 SHARES = (0.05, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -46,7 +49,8 @@ def ladder(n_genes: int) -> dict[str, Config]:
                      finetune=replace(lite.finetune, **plain))
     steps: dict[str, dict[str, dict[str, Any]]] = {
         "v1": {},
-        "mask law": {"diffusion": {"mask_law": "uniform_batch", "sampler": "fixed", "sampling_steps": 16}},
+        "sampler": {"diffusion": {"sampler": "fixed", "sampling_steps": 16}},
+        "mask law": {"diffusion": {"mask_law": "uniform_batch"}},
         "objective": {"diffusion": {"mask_law": "uniform_cell"}},
         "time input": {"model": {"time_input": "mask_ratio"}},
         "tied table": {"model": {"identity": "gene", "unknown_target": True},
@@ -68,71 +72,121 @@ def ladder(n_genes: int) -> dict[str, Config]:
     return rungs
 
 
+def panel(screen: ad.AnnData) -> ad.AnnData:
+    """Keeps the targets that are measured and, of the other genes, those whose variance is largest for their mean."""
+    train = screen[named_split(screen) == "train"]
+    mean = np.asarray(train.X.mean(0)).ravel()
+    spread = np.asarray(train.X.multiply(train.X).mean(0)).ravel() - mean**2
+    excess = pd.Series((spread - mean) / np.maximum(mean, 0.05), index=screen.var_names)
+    targets = [g for g in screen.var_names if g in set(screen.obs["target_gene"].astype(str))]
+    others = excess.drop(targets).sort_values(ascending=False).index
+    keep = {*targets, *others[: max(0, N_GENES - len(targets))]}
+    return screen[:, [g for g in screen.var_names if g in keep]].copy()
+
+
+def perturbations(cells: ad.AnnData) -> pd.Series:
+    """Names every cell's perturbation: target and sign."""
+    return cells.obs["target_gene"].astype(str) + " " + cells.obs["sign"].astype(int).astype(str)
+
+
 def validation_part(screen: ad.AnnData) -> tuple[ad.AnnData, ad.AnnData]:
     """Returns training cells and validation cells, both from the training side of the named split.
 
-    Validation: the second replicate of the four training targets whose mean expression moves most in the first.
+    Validation: the second replicate of the targets whose mean expression moves most in the first, and its controls.
     """
     cells = screen[named_split(screen) == "train"].copy()
-    batches = sorted(set(cells.obs["batch"].astype(str)))
-    first = cells[cells.obs["batch"].astype(str) == batches[0]]
-    label = first.obs["target_gene"].astype(str).to_numpy()
-    share = pd.DataFrame(np.asarray(first.X.todense() / first.X.sum(1)), columns=first.var_names)
-    means = np.log1p(share.groupby(label).mean() * float(np.median(np.asarray(first.X.sum(1)))))
-    in_second = set(cells.obs["target_gene"][cells.obs["batch"].astype(str) == batches[1]].astype(str))
-    size = (means - means.loc["non-targeting"]).abs().mean(axis=1).drop("non-targeting")
-    strongest = size[[t for t in size.index if t in in_second]].sort_values().index[-4:]
-    side = split_screen(cells, held_out=[(str(t), batches[1]) for t in strongest])
-    is_control = (cells.obs["target_gene"].astype(str) == "non-targeting").to_numpy()
-    here = (cells.obs["batch"].astype(str) == batches[1]).to_numpy()
-    return cells[side == "train"].copy(), cells[(side == "held_out") | (is_control & here)].copy()
+    batch = cells.obs["batch"].astype(str).to_numpy()
+    one, two = sorted(set(batch))[:2]
+    first = cells[batch == one]
+    depth = np.asarray(first.X.sum(1))
+    logged = pd.DataFrame(np.log1p(first.X.toarray() / np.maximum(depth, 1) * np.median(depth)),
+                          columns=first.var_names)
+    means = logged.groupby(perturbations(first).to_numpy()).mean()
+    size = (means - means.loc["non-targeting 0"]).abs().mean(axis=1)
+    label = perturbations(cells).to_numpy()
+    here = [p for p in size.sort_values().index if (label[batch == two] == p).sum() >= 30 and not p.endswith(" 0")]
+    strongest = list(dict.fromkeys(p.split(" ")[0] for p in reversed(here)))[:N_VALIDATION]
+    side = split_screen(cells, held_out=[(t, two) for t in strongest])
+    control = (cells.obs["target_gene"].astype(str) == "non-targeting").to_numpy()
+    return cells[side == "train"].copy(), cells[(side == "held_out") | (control & (batch == two))].copy()
 
 
-def one_run(config: Config, training: ad.AnnData, validation: ad.AnnData, seed: int, steps: int) -> dict[str, Any]:
+def withheld(cells: ad.AnnData, what: str) -> ad.AnnData:
+    """Returns the cells with every perturbation's sign called -1, or with no magnitude."""
+    cells, perturbed = cells.copy(), (cells.obs["sign"] != 0).to_numpy()
+    if what == "sign":
+        cells.obs.loc[perturbed, "sign"] = -1
+    cells.obs.loc[perturbed, "magnitude"] = np.nan  # a magnitude has a sign, too
+    return cells
+
+
+def one_run(config: Config, training: ad.AnnData, validation: ad.AnnData, seed: int, steps: int, withhold: str = ""
+            ) -> dict[str, Any]:
     """Trains and judges one model; returns what its JSON holds."""
     began = time.perf_counter()
     config = replace(config, finetune=replace(config.finetune, seed=seed))
-    checkpoint = start(config, training, seed=seed)
-    store = TokenStore.from_adata(training, checkpoint.tokenizer, checkpoint.vocabulary)
-    for _ in train(checkpoint, SetSampler(store, config.finetune), steps=steps):
+    told = withheld(training, withhold) if withhold else training
+    checkpoint = start(config, told, seed=seed)
+    for _ in train(checkpoint, SetSampler(TokenStore.from_adata(told, checkpoint.tokenizer, checkpoint.vocabulary),
+                                          config.finetune), steps=steps):
         pass
     seconds = time.perf_counter() - began
-    metrics = judge(checkpoint, validation, seed)
-    return {"metrics": metrics, "seconds": round(seconds), "steps": steps, "cells_per_step": config.finetune.batch_size,
-            "parameters": sum(p.numel() for p in checkpoint.model.parameters())}
+    return {"metrics": judge(checkpoint, validation, seed, withhold), "seconds": round(seconds), "steps": steps,
+            "cells_per_step": config.finetune.batch_size, "genes": training.n_vars,
+            "parameters_used": sum(p.numel() for p in checkpoint.model.parameters())
+            - checkpoint.model.gene_table.weight.numel() + len(checkpoint.vocabulary) * config.model.gene_embed_dim}
 
 
-def judge(checkpoint: Checkpoint, validation: ad.AnnData, seed: int) -> dict[str, float]:
+def judge(checkpoint: Checkpoint, validation: ad.AnnData, seed: int, withhold: str = "") -> dict[str, float]:
     """Bits per gene (comparable between rungs with the same tokens only) and the scores of sampled cells."""
+    asked = withheld(validation, withhold) if withhold else validation
     quiet = replace(checkpoint.config.finetune, control_share=0.0, target_dropout=0.0, perturbation_dropout=0.0,
                     cells_per_set=32)
-    data = SetSampler(TokenStore.from_adata(validation, checkpoint.tokenizer, checkpoint.vocabulary), quiet)
+    data = SetSampler(TokenStore.from_adata(asked, checkpoint.tokenizer, checkpoint.vocabulary), quiet)
     curve = validation_curve(checkpoint, data, n_batches=4, shares=SHARES) / np.log(2)
-    targets = sorted(set(validation.obs["target_gene"].astype(str)) - {"non-targeting"})
-    signs = validation.obs.groupby("target_gene", observed=True)["sign"].first()
-    cells = ad.concat([predict(checkpoint, validation, t, int(signs[t]), n_cells=128, seed=seed) for t in targets],
-                      index_unique="-")
-    table = evaluate(validation, cells, metrics=METRICS, baselines=False, ceiling=False, seed=seed)
-    scores = table[METRICS].mean().to_dict()
+    made = []
+    for (target, sign), rows in validation.obs[validation.obs["sign"] != 0].groupby(["target_gene", "sign"],
+                                                                                    observed=True):
+        dose = float("nan") if withhold else float(rows["magnitude"].iloc[0])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a measured magnitude may point against its sign
+            cells = predict(checkpoint, validation, str(target), -1 if withhold == "sign" else int(sign),
+                            None if np.isnan(dose) else dose, n_cells=N_CELLS, seed=seed)
+        cells.obs["sign"] = np.int8(sign)
+        made.append(cells)
+    table = evaluate(validation, ad.concat(made, index_unique="-", keys=[str(i) for i in range(len(made))]),
+                     metrics=METRICS, baselines=False, ceiling=False, seed=seed)
+    scores = {k: float(v) for k, v in table[METRICS].mean().items()}
     return {"bits_per_gene": float(np.trapezoid(curve, SHARES) / (SHARES[-1] - SHARES[0])),
-            "bits_all_hidden": float(curve[-1]), **{k: float(v) for k, v in scores.items()}}
+            "bits_all_hidden": float(curve[-1]), **scores}
 
 
-def runs(screens: list[str], seeds: int, steps: int) -> Iterator[tuple[Path, dict[str, Any]]]:
+def plan(screens: list[str]) -> Iterator[tuple[str, int, str, Config, str]]:
+    """Lists the runs of one seed: screen, number, switch, configuration, and what is withheld."""
+    for screen in screens:
+        rungs = ladder(N_GENES)
+        for number, (switch, config) in enumerate(rungs.items()):
+            yield screen, number, switch, config, ""
+        if screen == "simulated":
+            for number, what in enumerate(("sign", "magnitude"), len(rungs)):
+                yield screen, number, f"without {what}", config, what
+
+
+def runs(screens: list[str], seeds: list[int], steps: int) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Makes the runs that are missing, seed by seed, yielding each file and what it holds."""
     FOLDER.mkdir(exist_ok=True)
-    parts = {name: validation_part(load_screen(name)) for name in screens}
-    for seed in range(seeds):
-        for screen, (training, validation) in parts.items():
-            for number, (switch, config) in enumerate(ladder(training.n_vars).items()):
-                path = FOLDER / f"{screen}-{number:02d}-{switch.replace(' ', '-')}-{seed}.json"
-                if path.exists():
-                    continue
-                result = {"screen": screen, "number": number, "switch": switch, "seed": seed,
-                          **one_run(config, training, validation, seed, steps),
-                          "cdt_lite": __version__, "torch": torch.__version__, "threads": torch.get_num_threads()}
-                write_atomically(path, (json.dumps(result, indent=1) + "\n").encode())
-                yield path, result
+    parts = {name: validation_part(panel(load_screen(name))) for name in screens}
+    for seed in seeds:
+        for screen, number, switch, config, withhold in plan(screens):
+            path = FOLDER / f"{screen}-{number:02d}-{switch.replace(' ', '-')}-{seed}.json"
+            if path.exists():
+                continue
+            training, validation = parts[screen]
+            made = one_run(config, training, validation, seed, steps, withhold)
+            result = {"screen": screen, "number": number, "switch": switch, "seed": seed, **made,
+                      "cdt_lite": __version__, "torch": torch.__version__, "threads": torch.get_num_threads()}
+            write_atomically(path, (json.dumps(result, indent=1) + "\n").encode())
+            yield path, result
 
 
 def table(folder: Path = FOLDER) -> pd.DataFrame:
@@ -148,7 +202,7 @@ def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--screen", action="append", default=[])
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--table", action="store_true")
     args = parser.parse_args()

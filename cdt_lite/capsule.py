@@ -22,6 +22,8 @@ from cdt_lite.training import Progress, start, train, validation_curve
 
 CAPSULES = Path(__file__).resolve().parents[1] / "data" / "capsules"
 MAX_BYTES = 2_000_000
+SHARES = (0.05, 0.25, 0.5, 0.75, 0.95, 1.0)  # of hidden genes, at which held-out cells are looked at
+LOOKS = 12  # times in each stage
 
 
 def capsule_folder(screen: ad.AnnData, preset: str = "lite") -> Path:
@@ -42,10 +44,11 @@ def pretraining_cells(training_cells: ad.AnnData) -> list[ad.AnnData]:
     return [training_cells, blood, simulated]
 
 
-def make_capsule(screen: ad.AnnData, config: Config, *, pretrain_steps: int, finetune_steps: int, seed: int = 0
-                 ) -> Iterator[Progress | Checkpoint]:
+def make_capsule(screen: ad.AnnData, config: Config, *, pretrain_steps: int | None = None,
+                 finetune_steps: int | None = None, seed: int = 0) -> Iterator[Progress | Checkpoint]:
     """Pretrains and fine-tunes a model on the training side of a screen's named split.
 
+    A stage without a number of steps lasts the preset's epochs (50 and 20, as in the original document).
     Yields Progress after every step, and last the Checkpoint, its card filled in: what, on what, how long, how good.
     """
     began, side = time.perf_counter(), named_split(screen)
@@ -55,16 +58,30 @@ def make_capsule(screen: ad.AnnData, config: Config, *, pretrain_steps: int, fin
     checkpoint.vocabulary = checkpoint.vocabulary.extended(hidden)  # a name to ask for, with no trained vector
     stores = [TokenStore.from_adata(c, checkpoint.tokenizer, checkpoint.vocabulary) for c in cells]
     curves: dict[str, Any] = {}
+    looks: list[dict[str, Any]] = []
     plan = ((config.pretrain, "pretrain", stores, pretrain_steps),
             (config.finetune, "finetune", stores[0], finetune_steps))
     for stage_config, stage, data, steps in plan:
-        losses = []
+        losses, held_out = [], _held_out(checkpoint, screen, side)
         for progress in train(checkpoint, SetSampler(data, stage_config, stage), steps=steps):
             losses.append(progress.loss)
+            if progress.step * LOOKS // progress.n_steps > (progress.step - 1) * LOOKS // progress.n_steps:
+                loss = float(validation_curve(checkpoint, held_out, n_batches=4, shares=SHARES).mean())
+                checkpoint.model.train()
+                looks.append({"stage": stage, "step": progress.step, "nats_per_gene": round(loss, 4)})
             yield progress
         curves[stage] = _thin(losses)
     checkpoint.card = _card(checkpoint, screen, side, time.perf_counter() - began, curves, stores[0])
+    checkpoint.card["looks"] = looks
     yield checkpoint
+
+
+def _held_out(checkpoint: Checkpoint, screen: ad.AnnData, side: np.ndarray) -> SetSampler:
+    """Draws from the held-out replicates and all controls: looked at, never trained or chosen on."""
+    tested = screen[(side == "held_out") | (screen.obs["target_gene"] == "non-targeting").to_numpy()]
+    store = TokenStore.from_adata(tested, checkpoint.tokenizer, checkpoint.vocabulary)
+    return SetSampler(store, replace(checkpoint.config.finetune, control_share=0.0, target_dropout=0.0,
+                                     perturbation_dropout=0.0))
 
 
 def _thin(losses: list[float], points: int = 60) -> dict[str, list]:
@@ -76,11 +93,7 @@ def _thin(losses: list[float], points: int = 60) -> dict[str, list]:
 
 def _card(checkpoint: Checkpoint, screen: ad.AnnData, side: np.ndarray, seconds: float, curves: dict[str, Any],
           store: TokenStore) -> dict[str, Any]:
-    tested = screen[(side == "held_out") | (screen.obs["target_gene"] == "non-targeting").to_numpy()]
-    held_out = TokenStore.from_adata(tested, checkpoint.tokenizer, checkpoint.vocabulary)
-    quiet = replace(checkpoint.config.finetune, control_share=0.0, target_dropout=0.0, perturbation_dropout=0.0)
-    shares = (0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
-    curve = validation_curve(checkpoint, SetSampler(held_out, quiet), n_batches=16, shares=shares)
+    curve = validation_curve(checkpoint, _held_out(checkpoint, screen, side), n_batches=16, shares=SHARES)
     facts = dict(screen.uns["screen"])
     return {
         "cdt_lite": __version__, "torch": torch.__version__, "threads": torch.get_num_threads(),
@@ -91,7 +104,7 @@ def _card(checkpoint: Checkpoint, screen: ad.AnnData, side: np.ndarray, seconds:
         "unseen_targets": sorted({str(t) for t in screen.obs["target_gene"][side == "unseen"]}),
         "held_out": sorted({f"{t} in {b}" for t, b in zip(screen.obs["target_gene"][side == "held_out"],
                                                           screen.obs["batch"][side == "held_out"], strict=True)}),
-        "curves": curves, "held_out_curve": {"share_hidden": list(shares), "nats_per_gene": curve.round(4).tolist()},
+        "curves": curves, "held_out_curve": {"share_hidden": list(SHARES), "nats_per_gene": curve.round(4).tolist()},
         "limits": "Made for teaching. Knockouts of one cell line on one panel; an unseen target is predicted as the "
                   "average perturbation.",
     }

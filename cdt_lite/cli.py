@@ -145,8 +145,9 @@ def capsule(args: argparse.Namespace) -> int:
     made: list[Checkpoint] = []
 
     def steps() -> Iterator["Progress"]:
-        for item in make_capsule(screen, _changed(get_preset(args.preset), args), pretrain_steps=args.pretrain_steps,
-                                 finetune_steps=args.finetune_steps, seed=args.seed):
+        for item in make_capsule(screen, _changed(get_preset(args.preset), args), seed=args.seed,
+                                 pretrain_steps=None if args.epochs else args.pretrain_steps,
+                                 finetune_steps=None if args.epochs else args.finetune_steps):
             if isinstance(item, Checkpoint):
                 made.append(item)
             else:
@@ -245,7 +246,7 @@ def parser() -> argparse.ArgumentParser:
     command(account, "preset", "json").set_defaults(preset="v1")
     command(bench, "preset", "device", "genes", "precision", "compile")
     command(capsule, "preset", "screen", "out", "pretrain-steps", "finetune-steps", "seed", "learning-rate", "check",
-            "simulated")
+            "simulated", "epochs")
     command(doctor)
     return top
 

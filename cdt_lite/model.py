@@ -104,7 +104,10 @@ class CDT(nn.Module):
         self.initialise(seed)
 
     def initialise(self, seed: int) -> None:
-        """Sets every weight, once: Linear N(0, 1/fan-in), tables N(0, 1) if projected else N(0, 0.02^2), gates zero."""
+        """Sets every weight, once: Linear N(0, 1/fan-in), gates zero, tables N(0, 1) (v1: N(0, 0.02^2)).
+
+        Tokens are added to what tells positions apart, so both start equally large: else a cell's values drown in it.
+        """
         if self.head.weight.is_meta:
             return
         generator = torch.Generator().manual_seed(seed)
@@ -115,8 +118,9 @@ class CDT(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         nn.init.normal_(self.perturbation.sign.weight, generator=generator)
-        nn.init.normal_(self.embed.token.weight, std=0.02, generator=generator)
-        if self.config.identity == "position":
+        by_number = self.config.identity == "position"
+        nn.init.normal_(self.embed.token.weight, std=0.02 if by_number else 1.0, generator=generator)
+        if by_number:
             nn.init.normal_(self.embed.position, std=0.02, generator=generator)
         if self.modulation is not None:
             nn.init.zeros_(self.modulation.weight)

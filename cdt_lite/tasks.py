@@ -29,6 +29,7 @@ from cdt_lite.quality import NegativeBinomial, Sides, bits_per_gene, likeness
 
 CONTROL = "non-targeting"
 CELLS, CHANGE, TOLD = "capsule", "capsule, change", "capsule, change, magnitude told"
+VECTOR = "capsule, change, from gene vector"  # an unseen target speaks through its vector, not as the average one
 Models = list[tuple[Checkpoint, dict[str, Any]]]
 
 
@@ -64,21 +65,23 @@ def sampled_cells(checkpoint: Checkpoint, controls: AnnData, wanted: pd.Series, 
 
 
 def mean_changes(checkpoint: Checkpoint, controls: AnnData, wanted: pd.Series, n_cells: int, seed: int,
-                 magnitudes: pd.Series | None = None) -> pd.DataFrame:
+                 magnitudes: pd.Series | None = None, unseen: str = "average") -> pd.DataFrame:
     """Returns one-step means minus those of generated controls, in the same draws, (perturbations, genes).
 
     With `magnitudes` the model is told the target's own log2 fold change; perturbations without one are left out.
+    With `unseen="vector"` so are perturbations that its gene vector makes no different: seen or unmeasured targets.
     """
     rows: dict[tuple[str, int], np.ndarray] = {}
     plain: dict[str, np.ndarray] = {}
     for (target, sign, batch), n in wanted.items():
         told = None if magnitudes is None else float(magnitudes[target, sign, batch])
-        if told is not None and np.isnan(told):
+        by_average = unseen == "vector" and (target in checkpoint.trained_targets or target not in checkpoint.panel)
+        if by_average or (told is not None and np.isnan(told)):
             continue
         here = controls[(controls.obs["batch"] == batch).to_numpy()]
         if batch not in plain:
             plain[batch] = predict_mean(checkpoint, here, CONTROL, 0, n_cells=n_cells, seed=seed)
-        mean = predict_mean(checkpoint, here, str(target), int(sign), told, n_cells=n_cells, seed=seed)
+        mean = predict_mean(checkpoint, here, str(target), int(sign), told, n_cells=n_cells, seed=seed, unseen=unseen)
         key = (str(target), int(sign))
         rows[key] = rows.get(key, 0.0) + (mean - plain[batch]) * n / wanted[target, sign].sum()
     index = pd.MultiIndex.from_tuples(list(rows)) if rows else pd.MultiIndex.from_arrays([[], []])
@@ -189,9 +192,9 @@ def _predictions(model: Checkpoint, real: AnnData, wanted: pd.Series, n_cells: i
         cells = sampled_cells(model, controls, wanted, n_cells, seed)
         predicted: dict[str, Any] = {
             CELLS: cells, CHANGE: Changes(mean_changes(model, controls, wanted, n_mean, seed))}
-        told = mean_changes(model, controls, wanted, n_mean, seed, magnitudes)
-    if len(told):
-        predicted[TOLD] = Changes(told)
+        more = {TOLD: mean_changes(model, controls, wanted, n_mean, seed, magnitudes),
+                VECTOR: mean_changes(model, controls, wanted, n_mean, seed, unseen="vector")}
+    predicted |= {name: Changes(changes) for name, changes in more.items() if len(changes)}
     keys = set(wanted.index.droplevel(2))
     for name, other in others.items():
         pairs = zip(other.obs["target_gene"].astype(str), other.obs["sign"].astype(int), strict=True)

@@ -29,6 +29,8 @@ def test_a_capsule_is_made_of_both_stages_and_carries_its_card(made):
     assert {"cdt_lite", "torch", "seconds", "seed", "screen", "cells", "data", "unseen_targets", "held_out", "curves",
             "held_out_curve", "limits"} <= set(card)
     assert sum(card["cells"].values()) == screen.n_obs
+    assert [(look["stage"], look["step"]) for look in card["looks"]] == (
+        [("pretrain", i) for i in (1, 2, 3, 4)] + [("finetune", i) for i in (1, 2, 3)])  # up to twelve a stage
     assert not set(card["unseen_targets"]) & set(items[-1].trained_targets)
     assert all(t in items[-1].vocabulary for t in card["unseen_targets"])
 

@@ -164,3 +164,14 @@ def test_bf16_autocast_stays_near_fp32():
     with torch.autocast("cpu", torch.bfloat16):
         half = model(**given)
     torch.testing.assert_close(half.float(), model(**given), atol=0.15, rtol=0.15)
+
+
+@pytest.mark.parametrize("preset, ordinal", [("v1", False), ("default", True), ("lite", True), ("lite", False)])
+def test_values_do_not_drown_in_identities_at_the_start(preset, ordinal):
+    """Of the input's variance, what a gene's value adds must be no speck beside what its name adds."""
+    config = replace(PRESETS[preset].model, ordinal_input=ordinal, n_total_genes=300, n_genes=200)
+    embed = CDT(config).embed
+    values = embed.table()[: config.n_bins].var(dim=0).mean()
+    names = (embed.position[0] if config.identity == "position"
+             else embed.identity(torch.randn(200, config.gene_embed_dim))).var(dim=0).mean()
+    assert 0.1 < (values / names).item() < 10
