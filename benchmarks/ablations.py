@@ -63,6 +63,7 @@ def ladder(n_genes: int) -> dict[str, Config]:
         "tokens": {"tokenizer": {"space": "counts"},
                    "model": {"depth_input": True, "ordinal_input": True, "mask_in_logits": False}},
         "EMA": {"finetune": {"ema_decay": 0.99}},
+        "mean effect": {"model": {"mean_effect": True}},
     }
     rungs = {}
     for name, changes in steps.items():

@@ -38,6 +38,7 @@ _PARTS = {  # beginning of a parameter's name -> part of the model; the longest 
     "embed.token": "token embedding", "embed.position": "position embedding", "embed.rank": "ordinal token MLP",
     "embed.identity": "gene identity projection", "embed.target_flag": "target flag",
     "embed.statistics": "control statistics MLP", "embed.summary": "cell summary",
+    "embed.effect": "mean effect MLP",
     "time": "time MLP", "control_set": "control-set encoder",
     "gene_table": "gene table", "perturbation.sign": "sign embedding", "perturbation.magnitude": "magnitude MLP",
     "perturbation.project": "conditioning projection", "perturbation.no_target": "no / unknown target",

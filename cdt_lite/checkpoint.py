@@ -104,11 +104,14 @@ class Checkpoint:
         model = CDT(config.model, seed=header["seed"])
         tensors = load_tensors(blob)
         prefix = "model." if resume or not any(k.startswith("ema.") for k in tensors) else "ema."
-        weights = {k.removeprefix(prefix): v.float() for k, v in tensors.items() if k.startswith(prefix)}
+        weights = {k.removeprefix(prefix): v.float() if v.is_floating_point() else v for k, v in tensors.items()
+                   if k.startswith(prefix)}
         if "gene_rows" in tensors:
             table = model.state_dict()[GENE_TABLE].clone()
             table[tensors["gene_rows"].long()] = tensors["gene_vectors"].float()
             weights[GENE_TABLE] = table
+        if model.embed.effect is not None and "embed.effect.effect" in weights:
+            model.embed.effect.make_room(weights["embed.effect.effect"].shape)
         try:
             model.load_state_dict(weights)
         except RuntimeError as error:
@@ -127,7 +130,8 @@ def _capsule_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
     state = checkpoint.model.state_dict()
     fresh = CDT(checkpoint.config.model, seed=checkpoint.seed).state_dict()[GENE_TABLE]
     rows = (state[GENE_TABLE].cpu() != fresh).any(1).nonzero()[:, 0]
-    tensors = {f"model.{k}": v.half() for k, v in state.items() if k != GENE_TABLE}
+    tensors = {f"model.{k}": v.half() if v.is_floating_point() else v.int() for k, v in state.items()
+               if k != GENE_TABLE}
     return tensors | {"gene_rows": rows.to(torch.int32), "gene_vectors": state[GENE_TABLE].cpu()[rows].half()}
 
 

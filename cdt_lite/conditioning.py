@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from cdt_lite.layers import MLP
 
 NO_TARGET = -1  # no perturbation is named: controls, and the unconditional mode
 RANK_SPREAD = 0.2  # of a gene's token ranks among like cells, roughly
+GUESSED = -1  # the replicate of an effect that was never measured
 UNKNOWN_TARGET = -2  # something was perturbed, but the model has no vector for it
 
 
@@ -26,21 +28,27 @@ class Perturbation:
         sign: -1 knockdown or knockout, 0 control, +1 activation, (B,).
         magnitude: log2 fold change of the target's own expression, NaN where unknown, (B,). It is an outcome of the
             experiment: for a perturbation that nobody has made it is unknown.
+        guess: Gene whose guessed mean effect stands in where the target is UNKNOWN_TARGET, or -1 for the average, (B,).
+        replicate: Of the training cells, (B,): in training a set is not told the mean effect of its own replicate.
     """
 
     target: Int[Tensor, " B"]
     sign: Int[Tensor, " B"]
     magnitude: Float[Tensor, " B"]
+    guess: Int[Tensor, " B"] | None = None
+    replicate: Int[Tensor, " B"] | None = None
 
     @classmethod
-    def of(cls, target: Sequence[int], sign: Sequence[int], magnitude: Sequence[float]) -> "Perturbation":
+    def of(cls, target: Sequence[int], sign: Sequence[int], magnitude: Sequence[float], guess: Sequence[int] = (),
+           replicate: Sequence[int] = ()) -> "Perturbation":
         """Builds and checks. Raises CDTError for a sign outside -1, 0, +1 or a target below UNKNOWN_TARGET."""
         if any(s not in (-1, 0, 1) for s in sign):
             raise CDTError(f"sign must be -1 (knockdown), 0 (control) or +1 (activation), not {list(sign)}")
         if any(i < UNKNOWN_TARGET for i in target):
             raise CDTError(f"target must be a gene id (or NO_TARGET, UNKNOWN_TARGET), not {list(target)}")
+        more = (torch.tensor(ids, dtype=torch.long) if len(ids) else None for ids in (guess, replicate))
         return cls(torch.tensor(target, dtype=torch.long), torch.tensor(sign, dtype=torch.long),
-                   torch.tensor(magnitude, dtype=torch.float32))
+                   torch.tensor(magnitude, dtype=torch.float32), *more)
 
     @classmethod
     def none(cls, n_sets: int, device: torch.device | str = "cpu") -> "Perturbation":
@@ -50,7 +58,8 @@ class Perturbation:
 
     def to(self, device: torch.device | str) -> "Perturbation":
         """Returns a copy on a device."""
-        return Perturbation(self.target.to(device), self.sign.to(device), self.magnitude.to(device))
+        more = (None if ids is None else ids.to(device) for ids in (self.guess, self.replicate))
+        return Perturbation(self.target.to(device), self.sign.to(device), self.magnitude.to(device), *more)
 
 
 def sinusoid(position: Float[Tensor, "*shape"], dim: int) -> Float[Tensor, "*shape dim"]:
@@ -148,3 +157,93 @@ class CellSummary(nn.Module):
         departure = (cells - centre) / RANK_SPREAD * visible
         state = self.state(departure @ self.read(vectors) / math.sqrt(cells.shape[-1]))
         return self.give(vectors) * state[..., None, :]
+
+
+@dataclass(frozen=True)
+class EffectTable:
+    """Mean changes of log1p expression against the controls: K rows, one a perturbation and replicate.
+
+    Args:
+        target: Gene id, (K,).
+        sign: -1 or +1, (K,).
+        replicate: Number of the replicate, or GUESSED, (K,).
+        cells: Cells that the mean is over, (K,).
+        effect: (K, G).
+        gene_ids: Gene id of every column, (G,).
+    """
+
+    target: Int[np.ndarray, " K"]
+    sign: Int[np.ndarray, " K"]
+    replicate: Int[np.ndarray, " K"]
+    cells: Float[np.ndarray, " K"]
+    effect: Float[np.ndarray, "K G"]
+    gene_ids: Int[np.ndarray, " G"]
+
+
+class MeanEffect(nn.Module):
+    """What the training cells say about a perturbation, given to every gene at its own position: the mean effect on it.
+
+    A seen target: the mean over replicates, by cells; in training without the set's own replicate, so that the network
+    learns how far an effect seen elsewhere can be trusted. A target that is unknown, or not seen elsewhere: the guess,
+    if there is one, else the mean over the targets of its sign. No perturbation: zero.
+    """
+
+    target: Tensor
+    sign: Tensor
+    replicate: Tensor
+    gene_ids: Tensor
+    cells: Tensor
+    share: Tensor
+    effect: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.mlp = MLP(1, config.dim, config.dim)
+        for name in ("target", "sign", "replicate", "gene_ids"):
+            self.register_buffer(name, torch.zeros(0, dtype=torch.long))
+        self.register_buffer("cells", torch.zeros(0))
+        self.register_buffer("share", torch.zeros(0))  # of its target's cells: every target counts once
+        self.register_buffer("effect", torch.zeros(0, 0))
+
+    def fill(self, table: EffectTable) -> None:
+        """Takes a table over, on the module's device."""
+        device = self.effect.device
+        for name in ("target", "sign", "replicate", "gene_ids"):
+            setattr(self, name, torch.tensor(getattr(table, name), dtype=torch.long, device=device))
+        for name in ("cells", "effect"):
+            setattr(self, name, torch.tensor(getattr(table, name), dtype=torch.float32, device=device))
+        _, which = np.unique(np.stack([table.target, table.sign, table.replicate == GUESSED]), axis=1,
+                             return_inverse=True)
+        share = table.cells / np.maximum(np.bincount(which.ravel(), table.cells), 1)[which.ravel()]
+        self.share = torch.tensor(share, dtype=torch.float32, device=device)
+
+    def make_room(self, shape: Sequence[int]) -> None:
+        """Empties the table to hold (K, G) effects, which a loaded state then fills."""
+        k, g = shape
+        zeros = np.zeros(k, int)
+        self.fill(EffectTable(zeros, zeros, zeros, np.zeros(k), np.zeros((k, g)), np.zeros(g, int)))
+
+    def weights(self, p: Perturbation) -> Float[Tensor, "B K"]:
+        """Returns what each row of the table counts for each set; rows sum to 1, or to 0 without a perturbation."""
+        asked = p.target if p.guess is None else torch.where(p.target == UNKNOWN_TARGET, p.guess, p.target)
+        of_sign, measured = self.sign == p.sign[:, None], self.replicate != GUESSED
+        same = of_sign & (self.target == asked[:, None])
+        seen = same & measured & (p.target >= 0)[:, None]
+        if self.training and p.replicate is not None:
+            seen = seen & (self.replicate != p.replicate[:, None])
+        w = (of_sign & measured & ~same) * self.share
+        for rows in (same & ~measured, seen):  # what comes later is better
+            w = torch.where(rows.any(1, keepdim=True), rows * self.cells, w)
+        w = w * (p.target != NO_TARGET)[:, None]
+        return w / w.sum(1, keepdim=True).clamp(min=1e-9)
+
+    def look_up(self, perturbation: Perturbation, gene_ids: Int[Tensor, " g"]) -> Float[Tensor, "B g"]:
+        """Returns mean effects; 0 for a gene that the table does not have."""
+        if not len(self.target):
+            return torch.zeros(len(perturbation.target), len(gene_ids), device=gene_ids.device)
+        match = gene_ids[:, None] == self.gene_ids
+        return (self.weights(perturbation) @ self.effect)[:, match.int().argmax(1)] * match.any(1)
+
+    def forward(self, perturbation: Perturbation, gene_ids: Int[Tensor, " G"]) -> Float[Tensor, "B G D"]:
+        """Embeds the mean effect on every gene."""
+        return self.mlp(self.look_up(perturbation, gene_ids)[..., None])

@@ -81,6 +81,7 @@ class ModelConfig:
     target_flag: bool = True  # a learned vector at the target's own position
     control_statistics: bool = True  # per-gene mean and non-zero share of the control set at every position
     cell_summary: bool = True  # the visible genes' departures from the controls, summed and given back to every gene
+    mean_effect: bool = False  # the perturbation's mean effect in the training cells, at every gene's position
     unknown_target: bool = True  # learned vectors for "unknown target" and for "no perturbation"
 
     def __post_init__(self) -> None:

@@ -222,9 +222,11 @@ class SetSampler:
 
     def _perturbations(self, rng: np.random.Generator, groups: list[Group], store: TokenStore) -> Perturbation:
         c, target, sign, magnitude = self.config, [], [], []
-        shares = (c.perturbation_dropout, c.target_dropout, c.magnitude_dropout)
+        guess, replicate = [], [group for (_, _, group), _ in groups]
         for (gene, direction, _), cells in groups:
-            lose_all, lose_target, lose_size = rng.random(3) < shares
+            lot = rng.random(3)
+            lose_all, lose_target, lose_size = lot < (c.perturbation_dropout, c.target_dropout, c.magnitude_dropout)
+            guess.append(int(gene) if lot[1] < c.target_dropout / 2 else NO_TARGET)  # half of the unknown are guessed
             if gene == NO_TARGET or lose_all or self.stage == "pretrain":
                 gene, direction, size = NO_TARGET, 0, 0.0
             else:
@@ -233,7 +235,7 @@ class SetSampler:
             target.append(int(gene))
             sign.append(int(direction))
             magnitude.append(float(size))
-        return Perturbation.of(target, sign, magnitude)
+        return Perturbation.of(target, sign, magnitude, guess, replicate)
 
 
 def _take(rng: np.random.Generator, pool: np.ndarray, n: int, without: np.ndarray | None = None) -> np.ndarray:

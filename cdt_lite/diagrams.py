@@ -153,7 +153,7 @@ def forward_pass_flow(config: Preset) -> Diagram:
     d.box("xt", "xt", f"{c.n_genes:,} tokens of 0..{c.n_bins}; {c.n_bins} is [MASK]", group="token")
     d.box("embed", "embed", "token + " + ("position" if c.identity == "position" else "gene") +
           " + target flag" * c.target_flag + " + control statistics" * c.control_statistics
-          + " + cell summary" * c.cell_summary, stream, group="token")
+          + " + cell summary" * c.cell_summary + " + mean effect" * c.mean_effect, stream, group="token")
     d.box("condition", "condition", "time + perturbation" + " + depth" * c.depth_input, f"{c.dim}", group="condition")
     d.box("memory", "control_set", f"{CONTROLS} control cells", shape(seen["control_set"].output), group="control")
     d.link("xt", "embed", kind="stream")

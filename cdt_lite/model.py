@@ -1,13 +1,14 @@
 """The Conditional Diffusion Transformer: partly masked cells in, logits over expression bins for every gene out."""
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from cdt_lite.conditioning import (
     CellSummary,
     ControlStatistics,
+    MeanEffect,
     Perturbation,
     PerturbationEmbedding,
     TimeEmbedding,
@@ -54,6 +55,7 @@ class Embedding(nn.Module):
             self.identity = nn.Linear(config.gene_embed_dim, config.dim, bias=False)
         self.target_flag = nn.Parameter(torch.zeros(config.dim)) if config.target_flag else None
         self.statistics = ControlStatistics(config) if config.control_statistics else None
+        self.effect = MeanEffect(config) if config.mean_effect else None
         self.summary = CellSummary(config) if config.cell_summary else None
 
     def table(self) -> Float[Tensor, "V D"]:
@@ -64,14 +66,16 @@ class Embedding(nn.Module):
         is_bin = (ids < self.n_bins)[:, None]
         return self.token.weight + self.rank(token_rank(ids, self.n_bins)[:, None].to(self.token.weight.dtype)) * is_bin
 
-    def forward(self, xt: Int[Tensor, "B S G"], gene_vectors: Float[Tensor, "G E"] | None,
-                is_target: Bool[Tensor, "B G"], ranks: Float[Tensor, "B C G"] | None) -> Float[Tensor, "B S G D"]:
+    def forward(self, xt: Int[Tensor, "B S G"], gene_ids: Int[Tensor, " G"], gene_vectors: Float[Tensor, "G E"] | None,
+                perturbation: Perturbation, ranks: Float[Tensor, "B C G"] | None) -> Float[Tensor, "B S G D"]:
         """Adds the parts up. `ranks` are the controls' token ranks, None in the unconditional mode."""
         known = self.position[:, : xt.shape[-1]] if gene_vectors is None else self.identity(gene_vectors)[None]
         if self.target_flag is not None:
-            known = known + is_target[..., None] * self.target_flag
+            known = known + (gene_ids == perturbation.target[:, None])[..., None] * self.target_flag
         if self.statistics is not None and ranks is not None:
             known = known + self.statistics(ranks)
+        if self.effect is not None:
+            known = known + self.effect(perturbation, gene_ids)
         h = torch.nn.functional.embedding(xt, self.table()) + known[:, None]
         if self.summary is None or gene_vectors is None:
             return h
@@ -144,7 +148,7 @@ class CDT(nn.Module):
         gene_ids, vectors = self.genes(xt, gene_ids)
         memory, ranks = self.read_controls(controls, vectors)
         condition = self.condition(t, perturbation, log_depth)
-        h = self.embed(xt, vectors, gene_ids == perturbation.target[:, None], ranks)
+        h = self.embed(xt, gene_ids, vectors, perturbation, ranks)
         h, modulation = self.inject(h, condition)
         for block in self.blocks:
             h = self.run(block, h, modulation, memory)

@@ -27,6 +27,7 @@ class Request:
     magnitude: float
     gene_id: int
     notes: tuple[str, ...]
+    guess: int = NO_TARGET
 
 
 def check_request(checkpoint: Checkpoint, target: str, sign: int, magnitude: float | None, control: str,
@@ -43,19 +44,21 @@ def check_request(checkpoint: Checkpoint, target: str, sign: int, magnitude: flo
         raise CDTError(f"sign must be -1 (knockdown or knockout), 0 (control) or +1 (activation), not {sign!r}")
     if target == control or sign == 0:
         return Request(control, 0, 0.0, NO_TARGET, ())
-    notes, gene_id, clip = [], checkpoint.vocabulary.id(target), checkpoint.config.model.magnitude_clip
+    gene_id, model = checkpoint.vocabulary.id(target), checkpoint.config.model
+    notes, guess, clip = [], NO_TARGET, model.magnitude_clip
     if magnitude is not None and magnitude * sign < 0:
         warnings.warn(f"magnitude {magnitude:+.2f} (log2 fold change of {target}) points against sign {sign:+d}: kept "
                       "as given, since a knockout's own mRNA need not fall; check that it is meant.", stacklevel=3)
     if magnitude is not None and abs(magnitude) > clip:
         notes.append(f"magnitude {magnitude:+.2f} lies outside [-{clip:g}, {clip:g}] and was clipped")
         warnings.warn(notes[-1], stacklevel=3)
-    if target not in checkpoint.trained_targets and checkpoint.config.model.unknown_target:
+    if target not in checkpoint.trained_targets and model.unknown_target:
         by_vector = unseen == "vector" and target in checkpoint.panel
         notes.append(f"{target} was never perturbed in training: predicted "
                      + ("from its gene vector" if by_vector else "as the average perturbation"))
-        gene_id = gene_id if by_vector else UNKNOWN_TARGET
-    return Request(target, sign, float("nan") if magnitude is None else float(magnitude), gene_id, tuple(notes))
+        guess = gene_id if by_vector else NO_TARGET
+        gene_id = gene_id if by_vector and not model.mean_effect else UNKNOWN_TARGET
+    return Request(target, sign, float("nan") if magnitude is None else float(magnitude), gene_id, tuple(notes), guess)
 
 
 def align_panel(checkpoint: Checkpoint, cells: ad.AnnData, align: bool) -> ad.AnnData:
@@ -223,7 +226,8 @@ class _Plan:
         controls = self.rng.choice(pool, self.n_controls, replace=len(pool) < self.n_controls)
         depth = self.depth[self.rng.choice(pool, size)]
         log_depth = torch.from_numpy(np.log(np.maximum(depth, 1.0) / self.target_depth).astype(np.float32))
-        request = Perturbation.of([self.request.gene_id], [self.request.sign], [self.request.magnitude])
+        asked = self.request
+        request = Perturbation.of([asked.gene_id], [asked.sign], [asked.magnitude], [asked.guess])
         return Batch(torch.empty(1, size, self.tokens.shape[1], dtype=torch.long),
                      torch.from_numpy(self.tokens[controls]).long()[None], request, log_depth[None], self.gene_ids
                      ).to(self.device)

@@ -70,6 +70,7 @@ def products(config: Preset, n_genes: int | None = None, n_controls: int = CONTR
     found += c.ordinal_input * _mlp("ordinal token MLP", c.vocab_size, 1, d, d)
     found += (c.identity == "gene") * _mlp("gene identity projection", genes, c.gene_embed_dim, d, leaf=False)
     found += (c.control_statistics and n_controls > 0) * _mlp("control statistics MLP", n_sets * genes, 2, d, d)
+    found += c.mean_effect * _mlp("mean effect MLP", n_sets * genes, 1, d, d)
     found += c.cell_summary * _cell_summary(c, genes, n_controls, cells)
     found += (n_controls > 0) * _control_set(c, genes, n_controls, n_sets)
     found += c.n_layer * _block(c, genes, n_controls, n_sets, cells_per_set)

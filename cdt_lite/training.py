@@ -17,6 +17,7 @@ from cdt_lite.checkpoint import Checkpoint
 from cdt_lite.config import Config, TrainConfig
 from cdt_lite.data import Batch, SetSampler, control_depths, fit_tokenizer
 from cdt_lite.diffusion import Denoiser, draw_masks, hide, loss_curve, masked_loss
+from cdt_lite.effects import effect_table
 from cdt_lite.errors import CDTError
 from cdt_lite.gene_vectors import coexpression_vectors, give_vectors
 from cdt_lite.model import CDT
@@ -124,6 +125,8 @@ def train(checkpoint: Checkpoint, data: SetSampler, *, steps: int | None = None,
         checkpoint.stage, checkpoint.step, checkpoint.training = stage, 0, {}
     if stage == "finetune":
         _remember_targets(checkpoint, data)
+        if checkpoint.model.embed.effect is not None:
+            checkpoint.model.embed.effect.fill(effect_table(data.stores[0], checkpoint.tokenizer))
     loop = _Loop(checkpoint, data, n_steps, device)
     began, first = time.perf_counter(), checkpoint.step
     try:
@@ -189,7 +192,7 @@ class _Loop:
             return
         decay = min(self.data.config.ema_decay, (1 + number) / (10 + number))  # a short memory while all is new
         with torch.no_grad():
-            for name, value in self.model.state_dict().items():
+            for name, value in self.model.named_parameters():
                 self.average[name].lerp_(value, 1 - decay)
 
     def save(self, out: str | Path) -> None:

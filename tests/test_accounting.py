@@ -61,9 +61,9 @@ def test_a_part_without_a_name_is_not_lost():
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("preset", PRESETS)
-def test_closed_form_flops_are_the_counters(preset, size):
-    model, n_genes = sized(preset, size[0]), size[0] or PRESETS[preset].model.n_genes
+@pytest.mark.parametrize("preset, switches", [*((name, {}) for name in PRESETS), ("lite", {"mean_effect": True})])
+def test_closed_form_flops_are_the_counters(preset, switches, size):
+    model, n_genes = replace(sized(preset, size[0]), **switches), size[0] or PRESETS[preset].model.n_genes
     with FlopCounterMode(display=False) as counter:
         count.meta_model(model)(**count.probe(n_genes, *size[1:]))
     assert sum(count.flops_by_part(model, n_genes, *size[1:]).values()) == counter.get_total_flops()

@@ -66,7 +66,7 @@ def test_a_fresh_adaln_stack_is_the_identity():
     model, given = CDT(config.model).eval(), inputs(config)
     gene_ids, vectors = model.genes(given["xt"], given["gene_ids"])
     _, ranks = model.read_controls(given["controls"], vectors)
-    h = model.embed(given["xt"], vectors, gene_ids == given["perturbation"].target[:, None], ranks)
+    h = model.embed(given["xt"], gene_ids, vectors, given["perturbation"], ranks)
     torch.testing.assert_close(model(**given), model.head(model.norm(h)))
 
 

@@ -1,0 +1,78 @@
+"""What training cells say about perturbations before any network is trained: mean effects, and guesses by ridge."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from cdt_lite.baselines import Linear, Responses
+from cdt_lite.conditioning import GUESSED, EffectTable
+from cdt_lite.data import ALL, BLOCK, TokenStore
+from cdt_lite.tokenizer import Tokenizer
+
+Row = tuple[int, int, int, float, Float[np.ndarray, " G"]]  # target, sign, replicate, cells, effect
+
+
+def effect_table(store: TokenStore, tokenizer: Tokenizer) -> EffectTable:
+    """Returns the mean change of log1p expression of every perturbation, replicate by replicate, and guesses.
+
+    Changes are against the control cells of the same replicate (of all, where it has none). A guess is what the linear
+    baseline says of a gene's perturbation without having seen it: for a trained one, fitted on the others.
+
+    Args:
+        store: Training cells, with controls.
+        tokenizer: What their tokens mean.
+    """
+    measured = list(_rows(store, tokenizer))
+    return _table([*measured, *_guesses(_table(measured, store.gene_ids))], store.gene_ids)
+
+
+def _table(rows: list[Row], gene_ids: Int[np.ndarray, " G"]) -> EffectTable:
+    target, sign, replicate = (np.array([row[i] for row in rows], int) for i in range(3))
+    effect = np.array([row[4] for row in rows]).reshape(len(rows), len(gene_ids))
+    return EffectTable(target, sign, replicate, np.array([row[3] for row in rows], float), effect, gene_ids)
+
+
+def _rows(store: TokenStore, tokenizer: Tokenizer) -> Iterator[Row]:
+    keys, which = np.unique(np.stack([store.target, store.sign, store.group], 1), axis=0, return_inverse=True)
+    means = _means(store, tokenizer, which.ravel(), len(keys))
+    cells, is_control = np.bincount(which.ravel()), keys[:, 1] == 0
+    controls = {int(keys[i, 2]): means[i] for i in np.flatnonzero(is_control)}
+    controls[ALL] = np.average(means[is_control], axis=0, weights=cells[is_control])
+    for (target, sign, group), mean, n in zip(keys, means, cells, strict=True):
+        if sign != 0:
+            yield int(target), int(sign), int(group), float(n), mean - controls.get(int(group), controls[ALL])
+
+
+def _means(store: TokenStore, tokenizer: Tokenizer, which: Int[np.ndarray, " cells"], n: int
+           ) -> Float[np.ndarray, "n G"]:
+    """Mean log1p expression of every group of cells, read block by block; a token stands for its bin's centre."""
+    total = np.zeros((n, store.tokens.shape[1]))
+    by_depth = tokenizer.config.space == "counts"
+    for begin in range(0, len(store), BLOCK):
+        rows = slice(begin, begin + BLOCK)
+        scale = np.exp(-store.log_depth[rows, None]) if by_depth else 1.0
+        np.add.at(total, which[rows], np.log1p(np.asarray(tokenizer.centres)[store.tokens[rows]] * scale))
+    return total / np.bincount(which, minlength=n)[:, None]
+
+
+def _guesses(seen: EffectTable) -> Iterator[Row]:
+    """Rows for every gene of the panel that might be asked for, from a ridge on how genes answer to perturbations."""
+    pairs = sorted({(int(t), int(s)) for t, s in zip(seen.target, seen.sign, strict=True)})
+    if len(pairs) < 3:
+        return
+    pooled = []
+    for target, sign in pairs:
+        here = (seen.target == target) & (seen.sign == sign)
+        pooled.append(np.average(seen.effect[here], axis=0, weights=seen.cells[here]))
+    train = Responses(seen.gene_ids.astype(str), np.array([str(t) for t, _ in pairs]),
+                      np.array([s for _, s in pairs]), np.array(pooled))
+    whole = Linear()
+    whole.fit(train)
+    for sign in sorted({s for _, s in pairs}):
+        for gene in sorted({*map(int, seen.gene_ids), *(t for t, s in pairs if s == sign)}):
+            row = train.row(str(gene), sign)
+            model = whole if row is None else Linear(whole.chosen).fit(train.drop(row))
+            guess = model.effect(str(gene), sign)
+            if guess is not None:
+                yield gene, sign, GUESSED, 1.0, guess

@@ -1,0 +1,171 @@
+"""What training cells say about a perturbation: the table of mean effects, who may read which row, what is saved."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from helpers import inputs, opened, tiny, toy_screen
+
+from cdt_lite.accounting import flops_by_part, parameters_by_part
+from cdt_lite.baselines import Linear, Responses
+from cdt_lite.checkpoint import Checkpoint
+from cdt_lite.conditioning import GUESSED, NO_TARGET, UNKNOWN_TARGET, EffectTable, MeanEffect, Perturbation
+from cdt_lite.data import SetSampler, TokenStore
+from cdt_lite.effects import effect_table
+from cdt_lite.model import CDT
+from cdt_lite.prediction import predict_mean
+from cdt_lite.simulate import simulate_screen
+from cdt_lite.training import start, train
+
+CONFIG = tiny("lite", mean_effect=True)
+
+
+def stored(screen, config=CONFIG):
+    checkpoint = start(config, screen)
+    return checkpoint, TokenStore.from_adata(screen, checkpoint.tokenizer, checkpoint.vocabulary)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    screen = toy_screen()
+    checkpoint, store = stored(screen)
+    for _ in train(checkpoint, SetSampler(store, CONFIG.finetune), steps=3):
+        pass
+    return screen, checkpoint
+
+
+@pytest.fixture
+def module():
+    """Targets 3 (replicates 0 and 1) and 5 (replicate 0), and a guess for each and for 7; three genes: 10, 11, 12."""
+    effect = np.array([[1.0, 0, 0], [4, 0, 0], [0, 6, 0], [0, 0, 3], [0, 0, 5], [0, 0, 7]])
+    table = EffectTable(np.array([3, 3, 5, 3, 5, 7]), np.full(6, -1), np.array([0, 1, 0, *[GUESSED] * 3]),
+                        np.array([10.0, 20, 8, 1, 1, 1]), effect, np.array([10, 11, 12]))
+    module = MeanEffect(CONFIG.model)
+    module.fill(table)
+    return module.eval()
+
+
+GENES = torch.tensor([10, 11, 12])
+
+
+def looked_up(module, target, guess=NO_TARGET, replicate=(), sign=-1, genes=GENES):
+    return module.look_up(Perturbation.of([target], [sign], [0.0], [guess], replicate), genes)[0].tolist()
+
+
+def test_a_seen_target_has_the_mean_of_its_cells(module):
+    assert looked_up(module, 3) == pytest.approx([3, 0, 0])  # (10 x 1 + 20 x 4) / 30
+
+
+def test_in_training_a_set_is_not_told_the_effect_of_its_own_replicate(module):
+    assert looked_up(module, 3, replicate=[1]) == pytest.approx([3, 0, 0])  # not while judging
+    module.train()
+    assert looked_up(module, 3, replicate=[1]) == pytest.approx([1, 0, 0])
+    assert looked_up(module, 5, replicate=[0]) == pytest.approx([0, 0, 5])  # measured nowhere else: the guess
+
+
+def test_an_unknown_target_is_guessed_or_the_average_of_targets_and_never_what_was_measured(module):
+    assert looked_up(module, UNKNOWN_TARGET, guess=3) == pytest.approx([0, 0, 3])
+    assert looked_up(module, UNKNOWN_TARGET, guess=7) == pytest.approx([0, 0, 7])
+    assert looked_up(module, UNKNOWN_TARGET) == pytest.approx([1.5, 3, 0])  # each target once, however many cells
+    assert looked_up(module, UNKNOWN_TARGET, guess=9) == pytest.approx([1.5, 3, 0])
+
+
+def test_no_perturbation_has_no_effect_and_other_genes_are_zero(module):
+    assert looked_up(module, NO_TARGET, sign=0) == [0, 0, 0]
+    assert looked_up(module, 3, sign=1) == [0, 0, 0]  # nothing of this sign is known
+    assert looked_up(module, 3, genes=torch.tensor([12, 99, 10])) == pytest.approx([0, 0, 3])
+    assert MeanEffect(CONFIG.model).look_up(Perturbation.none(2), GENES).tolist() == [[0, 0, 0]] * 2  # empty table
+
+
+def test_the_table_is_mean_log1p_minus_that_of_the_same_replicates_controls(trained):
+    screen, checkpoint = trained
+    table = effect_table(TokenStore.from_adata(screen, checkpoint.tokenizer, checkpoint.vocabulary),
+                         checkpoint.tokenizer)
+    counts = screen.X.toarray()
+    assert counts.max() < 40  # one bin a count: nothing is lost
+    log1p = np.log1p(counts / counts.sum(1, keepdims=True) * checkpoint.tokenizer.target_depth)
+    batches = sorted(set(screen.obs["batch"]))
+    measured = table.replicate != GUESSED
+    assert measured.sum() == 4
+    for i in np.flatnonzero(measured):
+        here = (screen.obs["batch"] == batches[table.replicate[i]]).to_numpy()
+        name = checkpoint.vocabulary.symbols[table.target[i]]
+        groups = [log1p[here & (screen.obs["target_gene"] == who).to_numpy()] for who in (name, "non-targeting")]
+        assert table.cells[i] == len(groups[0])
+        np.testing.assert_allclose(table.effect[i], groups[0].mean(0) - groups[1].mean(0), atol=1e-5)
+
+
+def test_a_guess_is_the_linear_baseline_that_has_not_seen_the_target():
+    screen = simulate_screen(n_genes=32, n_targets=10, n_cells=900, seed=3, n_batches=1)
+    checkpoint, store = stored(screen, tiny(n_genes=32, n_total_genes=120, mean_effect=True))
+    table = effect_table(store, checkpoint.tokenizer)
+    measured = np.flatnonzero(table.replicate != GUESSED)
+    train_on = Responses(table.gene_ids.astype(str), table.target[measured].astype(str), table.sign[measured],
+                         table.effect[measured])
+    ridge = Linear().fit(train_on).chosen
+    for row in np.flatnonzero(table.replicate == GUESSED):
+        target, sign = str(table.target[row]), int(table.sign[row])
+        own = train_on.row(target, sign)
+        others = train_on if own is None else train_on.drop(own)
+        np.testing.assert_allclose(table.effect[row], Linear(ridge).fit(others).effect(target, sign), atol=1e-9)
+    asked = {(t, s) for t, s, r in zip(table.target, table.sign, table.replicate, strict=True) if r == GUESSED}
+    assert asked >= {(int(g), s) for g in store.gene_ids for s in (-1, 1)}
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_the_table_is_saved_with_the_model(trained, tmp_path, half):
+    screen, checkpoint = trained
+    checkpoint.save(tmp_path, half=half)
+    loaded = Checkpoint.load(tmp_path)
+    before, after = (c.model.embed.effect for c in (checkpoint, loaded))
+    assert torch.equal(before.replicate, after.replicate) and torch.equal(before.target, after.target)
+    torch.testing.assert_close(before.effect, after.effect, atol=2e-3 if half else 0, rtol=0)
+    one, two = (predict_mean(c, screen, "G3", n_cells=8) for c in (checkpoint, loaded))
+    np.testing.assert_allclose(one, two, atol=0.05 if half else 1e-6)
+
+
+def test_training_resumes_exactly_with_a_table(tmp_path):
+    screen, at_once, in_two = toy_screen(), [], []
+    checkpoint, store = stored(screen)
+    data = SetSampler(store, CONFIG.finetune)
+    at_once = [p.loss for p in train(checkpoint, data, steps=4)]
+    other, _ = stored(screen)
+    for p in train(other, data, steps=4, out=tmp_path):
+        in_two.append(p.loss)
+        if p.step == 2:
+            break
+    in_two += [p.loss for p in train(Checkpoint.load(tmp_path, resume=True), data, steps=4, out=tmp_path)]
+    assert at_once == in_two
+
+
+def test_the_effect_reaches_the_output_and_every_weight_learns(module):
+    model, given = opened(CDT(CONFIG.model)), inputs(CONFIG)
+    ids = given["gene_ids"].numpy()
+    model.embed.effect.fill(EffectTable(np.array([3, 5]), np.array([-1, 1]), np.array([0, 0]), np.ones(2),
+                                        np.random.default_rng(0).normal(size=(2, len(ids))), ids))
+    with_table = model(**given)
+    with_table.square().mean().backward()
+    assert all(p.grad is not None and p.grad.any() for p in model.embed.effect.parameters())
+    model.embed.effect.fill(EffectTable(*(np.zeros(0, int),) * 3, np.zeros(0), np.zeros((0, 0)), np.zeros(0, int)))
+    assert not torch.allclose(model(**given), with_table, atol=1e-3)
+
+
+def test_the_sampler_lets_half_of_the_unknown_be_guessed(trained):
+    screen, checkpoint = trained
+    store = TokenStore.from_adata(screen, checkpoint.tokenizer, checkpoint.vocabulary)
+    data = SetSampler(store, replace(CONFIG.finetune, target_dropout=0.5, control_share=0.0))
+    asked = [data.batch(i).perturbation for i in range(200)]
+    unknown = torch.cat([p.target == UNKNOWN_TARGET for p in asked])
+    guessed = torch.cat([p.guess >= 0 for p in asked])
+    assert not (guessed & ~unknown & torch.cat([p.target >= 0 for p in asked])).any()
+    assert 0.4 < (guessed & unknown).sum() / unknown.sum() < 0.6
+    assert set(torch.cat([p.replicate for p in asked]).tolist()) == {0, 1}
+
+
+def test_its_cost_is_counted():
+    plain = replace(CONFIG.model, mean_effect=False)
+    d, genes = CONFIG.model.dim, CONFIG.model.n_genes
+    assert flops_by_part(CONFIG.model)["mean effect MLP"] == 2 * genes * (d + d * d)
+    assert parameters_by_part(CONFIG.model)["mean effect MLP"] == 2 * d + d * d + d
+    assert sum(flops_by_part(CONFIG.model).values()) > sum(flops_by_part(plain).values())
