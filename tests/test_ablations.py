@@ -1,0 +1,66 @@
+"""The ablations go from v1 to the recipe, look at no test cell, and never make a run twice."""
+
+import json
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from benchmarks import ablations
+from cdt_lite.config import PRESETS
+from cdt_lite.data import named_split
+from cdt_lite.simulate import simulate_screen
+
+SCREEN = simulate_screen(n_genes=120, n_targets=12, n_cells=1500, seed=3)
+
+
+def test_the_ladder_starts_at_v1_and_ends_at_the_recipe():
+    rungs = list(ablations.ladder(96).values())
+    v1, lite, first = PRESETS["v1"], PRESETS["lite"], rungs[0]
+    assert (first.tokenizer, first.diffusion, first.gene_vectors) == (v1.tokenizer, v1.diffusion, v1.gene_vectors)
+    sizes = ("dim", "n_head", "n_layer", "gene_embed_dim", "perturb_magnitude_dim", "control_set_encoder_layers",
+             "control_set_dim_hidden", "control_set_n_head", "control_set_dim_out", "control_set_dropout", "n_genes")
+    small = {name: getattr(first.model, name) for name in sizes}
+    assert replace(v1.model, **small) == first.model
+    recipe = replace(lite.model, n_genes=96, mean_effect=True)
+    assert (rungs[-1].model, rungs[-1].tokenizer, rungs[-1].diffusion) == (recipe, lite.tokenizer, lite.diffusion)
+    assert rungs[-1].gene_vectors == lite.gene_vectors and rungs[-1].finetune == lite.finetune
+
+
+def test_no_rung_repeats_the_one_before():
+    rungs = [replace(config, name="") for config in ablations.ladder(96).values()]
+    assert all(a != b for a, b in pairwise(rungs))
+
+
+def test_validation_cells_are_of_the_training_side_and_not_trained_on():
+    small = ablations.panel(SCREEN)
+    assert small.n_vars == ablations.N_GENES
+    assert {t for t in SCREEN.obs["target_gene"] if t in SCREEN.var_names} <= set(small.var_names)
+    training, validation = ablations.validation_part(small)
+    allowed = set(SCREEN.obs_names[named_split(SCREEN) == "train"])
+    assert set(training.obs_names) | set(validation.obs_names) <= allowed
+    perturbed = validation.obs["sign"] != 0
+    assert perturbed.any() and not set(validation.obs_names[perturbed]) & set(training.obs_names)
+    assert len(set(validation.obs["batch"])) == 1
+
+
+@pytest.mark.parametrize("what, signs", [("sign", {-1}), ("magnitude", {-1, 1})])
+def test_what_is_withheld_is_gone(what, signs):
+    cells = ablations.withheld(SCREEN, what)
+    perturbed = (SCREEN.obs["sign"] != 0).to_numpy()
+    assert set(cells.obs["sign"][perturbed]) == signs and cells.obs["magnitude"][perturbed].isna().all()
+    assert (cells.obs["sign"][~perturbed] == 0).all() and (cells.obs["magnitude"][~perturbed] == 0).all()
+
+
+def test_a_run_whose_file_is_there_is_not_made_again(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(ablations, "FOLDER", tmp_path)
+    monkeypatch.setattr(ablations, "load_screen", lambda name: SCREEN)
+    scores = {"metrics": {"mae": 1.0}}
+    monkeypatch.setattr(ablations, "one_run", lambda config, *rest: made.append(config.name) or scores)
+    first = [path.name for path, _ in ablations.runs(["simulated"], [0], steps=1)]
+    assert len(first) == len(made) == len(ablations.ladder(96)) + 2
+    (tmp_path / first[3]).unlink()
+    assert [path.name for path, _ in ablations.runs(["simulated"], [0], steps=1)] == [first[3]]
+    assert json.loads((tmp_path / first[3]).read_text())["seed"] == 0
+    assert len(ablations.table(tmp_path)) == len(first)
