@@ -96,7 +96,8 @@ def third_party_imports(folder):
                 found |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 found.add(node.module.split(".")[0])
-    own = {"cdt_lite", "benchmarks", "tools", "run", "helpers", "conftest"} | {path.stem for path in (ROOT / folder).glob("*.py")}
+    own = {"cdt_lite", "benchmarks", "tools", "run", "helpers", "conftest"}
+    own |= {path.stem for path in (ROOT / folder).glob("*.py")}
     return {IMPORT_NAMES.get(name, name) for name in found - own - sys.stdlib_module_names}
 
 
