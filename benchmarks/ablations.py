@@ -25,8 +25,9 @@ import torch
 from cdt_lite import __version__
 from cdt_lite.checkpoint import Checkpoint, write_atomically
 from cdt_lite.config import PRESETS, Config
-from cdt_lite.data import SetSampler, TokenStore, named_split, split_screen
+from cdt_lite.data import SetSampler, TokenStore, dense, named_split, split_screen
 from cdt_lite.evaluation import evaluate
+from cdt_lite.metrics import log1p_counts
 from cdt_lite.prediction import predict
 from cdt_lite.screens import load_screen
 from cdt_lite.training import start, train, validation_curve
@@ -99,10 +100,8 @@ def validation_part(screen: ad.AnnData) -> tuple[ad.AnnData, ad.AnnData]:
     batch = cells.obs["batch"].astype(str).to_numpy()
     one, two = sorted(set(batch))[:2]
     first = cells[batch == one]
-    depth = np.asarray(first.X.sum(1))
-    logged = pd.DataFrame(np.log1p(first.X.toarray() / np.maximum(depth, 1) * np.median(depth)),
-                          columns=first.var_names)
-    means = logged.groupby(perturbations(first).to_numpy()).mean()
+    logged = log1p_counts(first.X, float(np.median(np.asarray(first.X.sum(1)))))
+    means = pd.DataFrame(dense(logged), columns=first.var_names).groupby(perturbations(first).to_numpy()).mean()
     size = (means - means.loc["non-targeting 0"]).abs().mean(axis=1)
     label = perturbations(cells).to_numpy()
     here = [p for p in size.sort_values().index if (label[batch == two] == p).sum() >= 30 and not p.endswith(" 0")]
