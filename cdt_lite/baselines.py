@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy import sparse
 
 Vector = Float[np.ndarray, "G"]
@@ -43,9 +43,9 @@ class Responses:
         rows = np.flatnonzero((self.targets == target) & (self.signs == sign))
         return int(rows[0]) if len(rows) else None
 
-    def drop(self, row: int) -> "Responses":
-        """Returns a copy without one row."""
-        kept = (np.delete(a, row, axis=0) for a in (self.targets, self.signs, self.effects))
+    def drop(self, rows: int | Int[np.ndarray, " n"]) -> "Responses":
+        """Returns a copy without one or more rows."""
+        kept = (np.delete(a, rows, axis=0) for a in (self.targets, self.signs, self.effects))
         return Responses(self.genes, *kept)
 
 

@@ -16,15 +16,17 @@ Row = tuple[int, int, int, float, Float[np.ndarray, " G"]]  # target, sign, repl
 def effect_table(store: TokenStore, tokenizer: Tokenizer) -> EffectTable:
     """Returns the mean change of log1p expression of every perturbation, replicate by replicate, and guesses.
 
-    Changes are against the control cells of the same replicate (of all, where it has none). A guess is what the linear
-    baseline says of a gene's perturbation without having seen it: for a trained one, fitted on the others.
+    Changes are against the control cells of the same replicate (of all, where it has none). A guess is what a ridge on
+    the genes' co-expression says of a gene's perturbation without having seen it: for a trained one, fitted on the
+    others. A target that is not in the panel has no co-expression: its guess is the mean of the others.
 
     Args:
         store: Training cells, with controls.
         tokenizer: What their tokens mean.
     """
     measured = list(_rows(store, tokenizer))
-    return _table([*measured, *_guesses(_table(measured, store.gene_ids))], store.gene_ids)
+    vectors = _coexpression(store, tokenizer)
+    return _table([*measured, *_guesses(_table(measured, store.gene_ids), vectors)], store.gene_ids)
 
 
 def _table(rows: list[Row], gene_ids: Int[np.ndarray, " G"]) -> EffectTable:
@@ -44,20 +46,46 @@ def _rows(store: TokenStore, tokenizer: Tokenizer) -> Iterator[Row]:
             yield int(target), int(sign), int(group), float(n), mean - controls.get(int(group), controls[ALL])
 
 
-def _means(store: TokenStore, tokenizer: Tokenizer, which: Int[np.ndarray, " cells"], n: int
-           ) -> Float[np.ndarray, "n G"]:
-    """Mean log1p expression of every group of cells, read block by block; a token stands for its bin's centre."""
-    total = np.zeros((n, store.tokens.shape[1]))
+def _expression(store: TokenStore, tokenizer: Tokenizer) -> Iterator[tuple[slice, Float[np.ndarray, "rows G"]]]:
+    """Reads log1p expression block by block; a token stands for its bin's centre."""
     by_depth = tokenizer.config.space == "counts"
     for begin in range(0, len(store), BLOCK):
         rows = slice(begin, begin + BLOCK)
         scale = np.exp(-store.log_depth[rows, None]) if by_depth else 1.0
-        np.add.at(total, which[rows], np.log1p(np.asarray(tokenizer.centres)[store.tokens[rows]] * scale))
+        yield rows, np.log1p(np.asarray(tokenizer.centres)[store.tokens[rows]] * scale)
+
+
+def _means(store: TokenStore, tokenizer: Tokenizer, which: Int[np.ndarray, " cells"], n: int
+           ) -> Float[np.ndarray, "n G"]:
+    """Mean log1p expression of every group of cells."""
+    total = np.zeros((n, store.tokens.shape[1]))
+    for rows, expression in _expression(store, tokenizer):
+        np.add.at(total, which[rows], expression)
     return total / np.bincount(which, minlength=n)[:, None]
 
 
-def _guesses(seen: EffectTable) -> Iterator[Row]:
-    """Rows for every gene of the panel that might be asked for, from a ridge on how genes answer to perturbations."""
+def _coexpression(store: TokenStore, tokenizer: Tokenizer) -> dict[str, Float[np.ndarray, " K"]]:
+    """A vector for every gene of the panel, by gene id; inner products are what of their correlations is not noise.
+
+    Of the correlation matrix of n cells only eigenvalues above (1 + sqrt(G / n))^2 are kept, the largest that G
+    independent genes show (Marchenko and Pastur 1967).
+    """
+    n_genes, n = store.tokens.shape[1], len(store)
+    total, squares = np.zeros(n_genes), np.zeros((n_genes, n_genes))
+    for _, expression in _expression(store, tokenizer):
+        total += expression.sum(0)
+        squares += expression.T @ expression
+    covariance = squares / n - np.outer(total, total) / n**2
+    sd = np.sqrt(np.maximum(np.diag(covariance), 1e-6))
+    values, directions = np.linalg.eigh(covariance / np.outer(sd, sd))
+    kept = values > (1 + np.sqrt(n_genes / n)) ** 2
+    kept[-1] = True
+    vectors = directions[:, kept] * np.sqrt(np.maximum(values[kept], 0))
+    return dict(zip(store.gene_ids.astype(str), vectors, strict=True))
+
+
+def _guesses(seen: EffectTable, vectors: dict[str, Float[np.ndarray, " K"]]) -> Iterator[Row]:
+    """Rows for every gene of the panel that might be asked for, from a ridge on the targets' vectors."""
     pairs = sorted({(int(t), int(s)) for t, s in zip(seen.target, seen.sign, strict=True)})
     if len(pairs) < 3:
         return
@@ -67,12 +95,12 @@ def _guesses(seen: EffectTable) -> Iterator[Row]:
         pooled.append(np.average(seen.effect[here], axis=0, weights=seen.cells[here]))
     train = Responses(seen.gene_ids.astype(str), np.array([str(t) for t, _ in pairs]),
                       np.array([s for _, s in pairs]), np.array(pooled))
-    whole = Linear()
+    whole = Linear(vectors=vectors)
     whole.fit(train)
     for sign in sorted({s for _, s in pairs}):
         for gene in sorted({*map(int, seen.gene_ids), *(t for t, s in pairs if s == sign)}):
-            row = train.row(str(gene), sign)
-            model = whole if row is None else Linear(whole.chosen).fit(train.drop(row))
+            own = np.flatnonzero(train.targets == str(gene))
+            model = Linear(whole.chosen, vectors=vectors).fit(train.drop(own)) if len(own) else whole
             guess = model.effect(str(gene), sign)
             if guess is not None:
                 yield gene, sign, GUESSED, 1.0, guess

@@ -17,19 +17,22 @@ from typing import Any
 import anndata as ad
 import numpy as np
 import pandas as pd
+import torch
 from anndata import AnnData
 
 from cdt_lite import __version__
 from cdt_lite.checkpoint import Checkpoint, read_verified
+from cdt_lite.conditioning import Perturbation
 from cdt_lite.data import TokenStore, dense, named_split
 from cdt_lite.errors import CDTError
 from cdt_lite.evaluation import Changes, control_halves, evaluate
-from cdt_lite.prediction import predict, predict_mean
+from cdt_lite.prediction import check_request, predict, predict_mean
 from cdt_lite.quality import NegativeBinomial, Sides, bits_per_gene, likeness
 
 CONTROL = "non-targeting"
 CELLS, CHANGE, TOLD = "capsule", "capsule, change", "capsule, change, magnitude told"
 VECTOR = "capsule, change, from gene vector"  # an unseen target speaks through its vector, not as the average one
+TABLE = "effect table alone"  # what the network is told of mean effects, before it says anything itself
 Models = list[tuple[Checkpoint, dict[str, Any]]]
 
 
@@ -75,8 +78,8 @@ def mean_changes(checkpoint: Checkpoint, controls: AnnData, wanted: pd.Series, n
     plain: dict[str, np.ndarray] = {}
     for (target, sign, batch), n in wanted.items():
         told = None if magnitudes is None else float(magnitudes[target, sign, batch])
-        by_average = unseen == "vector" and (target in checkpoint.trained_targets or target not in checkpoint.panel)
-        if by_average or (told is not None and np.isnan(told)):
+        same = unseen == "vector" and (target in checkpoint.trained_targets or target not in checkpoint.panel)
+        if same or (told is not None and np.isnan(told)):
             continue
         here = controls[(controls.obs["batch"] == batch).to_numpy()]
         if batch not in plain:
@@ -86,6 +89,19 @@ def mean_changes(checkpoint: Checkpoint, controls: AnnData, wanted: pd.Series, n
         rows[key] = rows.get(key, 0.0) + (mean - plain[batch]) * n / wanted[target, sign].sum()
     index = pd.MultiIndex.from_tuples(list(rows)) if rows else pd.MultiIndex.from_arrays([[], []])
     return pd.DataFrame(list(rows.values()), index, controls.var_names)
+
+
+def table_changes(checkpoint: Checkpoint, wanted: pd.Series) -> pd.DataFrame:
+    """Returns what the model's table of mean effects says, (perturbations, genes); nothing for a model without one."""
+    table = checkpoint.model.embed.effect
+    if table is None:
+        return pd.DataFrame()
+    genes, rows = torch.from_numpy(checkpoint.vocabulary.ids(checkpoint.panel)), {}
+    for target, sign in dict.fromkeys((str(t), int(s)) for t, s, _ in wanted.index):
+        asked = check_request(checkpoint, target, sign, None, CONTROL, unseen="vector")
+        told = Perturbation.of([asked.gene_id], [asked.sign], [asked.magnitude], [asked.guess])
+        rows[target, sign] = table.look_up(told, genes)[0].numpy()
+    return pd.DataFrame(rows.values(), pd.MultiIndex.from_tuples(rows), checkpoint.panel)
 
 
 def load_models(checkpoints: Checkpoint | str | Path | Sequence[Checkpoint | str | Path]) -> Models:
@@ -193,7 +209,8 @@ def _predictions(model: Checkpoint, real: AnnData, wanted: pd.Series, n_cells: i
         predicted: dict[str, Any] = {
             CELLS: cells, CHANGE: Changes(mean_changes(model, controls, wanted, n_mean, seed))}
         more = {TOLD: mean_changes(model, controls, wanted, n_mean, seed, magnitudes),
-                VECTOR: mean_changes(model, controls, wanted, n_mean, seed, unseen="vector")}
+                VECTOR: mean_changes(model, controls, wanted, n_mean, seed, unseen="vector"),
+                TABLE: table_changes(model, wanted)}
     predicted |= {name: Changes(changes) for name, changes in more.items() if len(changes)}
     keys = set(wanted.index.droplevel(2))
     for name, other in others.items():
