@@ -18,7 +18,8 @@ def effect_table(store: TokenStore, tokenizer: Tokenizer) -> EffectTable:
 
     Changes are against the control cells of the same replicate (of all, where it has none). A guess is what a ridge on
     the genes' co-expression says of a gene's perturbation without having seen it: for a trained one, fitted on the
-    others. A target that is not in the panel has no co-expression: its guess is the mean of the others.
+    others (the strength of the ridge and the co-expression are those of all training cells). A target that is not in
+    the panel has no co-expression: its guess is the mean of the others.
 
     Args:
         store: Training cells, with controls.
@@ -79,7 +80,7 @@ def _coexpression(store: TokenStore, tokenizer: Tokenizer) -> dict[str, Float[np
     sd = np.sqrt(np.maximum(np.diag(covariance), 1e-6))
     values, directions = np.linalg.eigh(covariance / np.outer(sd, sd))
     kept = values > (1 + np.sqrt(n_genes / n)) ** 2
-    kept[-1] = True
+    kept[-1] = True  # a vector has at least one direction, even where nothing rises above noise
     vectors = directions[:, kept] * np.sqrt(np.maximum(values[kept], 0))
     return dict(zip(store.gene_ids.astype(str), vectors, strict=True))
 

@@ -78,8 +78,8 @@ def mean_changes(checkpoint: Checkpoint, controls: AnnData, wanted: pd.Series, n
     plain: dict[str, np.ndarray] = {}
     for (target, sign, batch), n in wanted.items():
         told = None if magnitudes is None else float(magnitudes[target, sign, batch])
-        same = unseen == "vector" and (target in checkpoint.trained_targets or target not in checkpoint.panel)
-        if same or (told is not None and np.isnan(told)):
+        same_answer = unseen == "vector" and (target in checkpoint.trained_targets or target not in checkpoint.panel)
+        if same_answer or (told is not None and np.isnan(told)):
             continue
         here = controls[(controls.obs["batch"] == batch).to_numpy()]
         if batch not in plain:
