@@ -56,6 +56,13 @@ def test_a_tracked_notebook_that_shows_a_path_is_not_overwritten(folder):
     assert execute.run_one(path, write=False).problems == []  # a learner's own copy may
 
 
+def test_a_cell_that_does_not_end_is_named_instead_of_waited_for(folder, monkeypatch):
+    monkeypatch.setattr(execute, "CELL_SECONDS", 1)
+    report = execute.run_one(write(folder, "00_endless", "1", "while True: pass"), write=True)
+    assert report.failed and report.silent
+    assert report.problems[0].startswith("code cell 2 failed with no answer from the kernel within 1 s")
+
+
 CARD = "# 00 · Good\n\n<!-- budget -->\nto be measured\n<!-- /budget -->"
 
 

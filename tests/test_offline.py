@@ -95,6 +95,18 @@ def test_stderr_bare_pictures_and_paths_are_faults(folders):
     assert "stderr" in found and "alt text" in found and "path of a machine" in found
 
 
+def test_a_kernel_that_stops_answering_gets_one_more_try(folders, monkeypatch):
+    monkeypatch.setattr(execute, "CELL_SECONDS", 2)
+    mark = folders / "tried"
+    once = "import pathlib, time\nmark = pathlib.Path('../tried')\nif not mark.exists():\n    mark.touch()\n    {}"
+    path = put(folders / "student", once.format("time.sleep(60)"))
+    assert trial.try_one(path, "student").problems == []
+    mark.unlink()
+    assert trial.try_one(put(folders / "student", once.format("1 / 0")), "student").failed  # an error is final
+    always = trial.try_one(put(folders / "student", "while True: pass"), "student")
+    assert "no answer" in always.problems[0]
+
+
 def test_too_much_memory_or_time_is_a_fault(monkeypatch):
     monkeypatch.setenv("CDT_PROFILE", "ci")
     assert trial.over_budget(execute.Report("a", cpu_seconds=119, peak_mb=2999)) == []

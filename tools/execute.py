@@ -30,6 +30,7 @@ sys.path.insert(0, str(ROOT))
 from tools import cards  # noqa: E402
 
 OUTPUT = ROOT / "output"
+CELL_SECONDS = 900  # longer than any cell takes; a kernel silent for so long (a machine put to sleep) will not answer
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 LANGUAGE = {"name": "python", "file_extension": ".py", "pygments_lexer": "ipython3"}
 
@@ -45,6 +46,7 @@ class Report:
     peak_mb: float = 0.0
     size_mb: float = 0.0
     failed: bool = False
+    silent: bool = False  # the kernel died or stopped answering, which need not be the notebook's fault
     problems: list[str] = field(default_factory=list)
 
 
@@ -89,7 +91,7 @@ def execute(notebook: nbformat.NotebookNode, report: Report, strict: bool = Fals
     )
     client = NotebookClient(
         notebook,
-        timeout=None,
+        timeout=CELL_SECONDS,
         kernel_name="python3",
         record_timing=False,
         store_widget_state=True,
@@ -104,7 +106,7 @@ def execute(notebook: nbformat.NotebookNode, report: Report, strict: bool = Fals
             own = {"CDT_LITE_PROGRESS": progress} | ({"CDT_STRICT": "1"} if strict else {})
             client.execute(env=os.environ | own)
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-        report.failed = True
+        report.failed, report.silent = True, not isinstance(error, CellExecutionError)
         report.problems.append(where_it_failed(code, error))
     finally:
         watch.done.set()
@@ -124,6 +126,8 @@ def where_it_failed(code: list[nbformat.NotebookNode], error: Exception) -> str:
     )
     source = code[number - 1].source.splitlines() if number else []
     reason, trace = str(error), []
+    if isinstance(error, CellTimeoutError):
+        reason = f"no answer from the kernel within {CELL_SECONDS} s"
     if isinstance(error, CellExecutionError):
         reason = f"{error.ename}: {error.evalue}"
         trace = re.sub(r"\x1b\[[0-9;]*m", "", error.traceback).splitlines()[-12:]

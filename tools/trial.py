@@ -4,7 +4,8 @@
 
 Beside an error in a cell, these fail: text on stderr, a picture without alt text or table, a path of this machine, a
 file that grows too large, and more time or memory than a notebook may take. Student copies keep their untouched stubs
-and must still reach their end; everywhere else every check must pass.
+and must still reach their end; everywhere else every check must pass. A notebook whose kernel dies or stops answering
+is begun once more, and only once: a pause of the machine does that, and an endless cell does it again.
 """
 
 import os
@@ -33,9 +34,13 @@ def over_budget(report: execute.Report) -> list[str]:
 
 def try_one(path: Path, folder: str) -> execute.Report:
     """Executes one notebook as a learner would meet it, and applies the rules for outputs."""
-    notebook = nbformat.read(path, as_version=4)
-    report = execute.Report(f"{Path(folder).name}/{path.stem.split('_')[0]}")
-    execute.execute(notebook, report, strict=Path(folder).name != "student", folder=folder)
+    for _ in range(2):
+        notebook = nbformat.read(path, as_version=4)
+        report = execute.Report(f"{Path(folder).name}/{path.stem.split('_')[0]}")
+        execute.execute(notebook, report, strict=Path(folder).name != "student", folder=folder)
+        if not report.silent:
+            break
+        print(f"  {folder}/{path.name}: {report.problems[0].splitlines()[0]}", flush=True)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             execute.settle(cell)
