@@ -43,7 +43,7 @@ def ladder(n_genes: int) -> dict[str, Config]:
     lite, v1 = PRESETS["lite"], PRESETS["v1"]
     switches = {name: getattr(v1.model, name) for name in (
         "identity", "time_input", "modulation", "control_input", "mask_in_logits", "ordinal_input", "depth_input",
-        "target_flag", "control_statistics", "cell_summary", "unknown_target")}
+        "target_flag", "control_statistics", "cell_summary", "mean_effect", "unknown_target")}
     plain = {"target_dropout": 0.0, "perturbation_dropout": 0.0, "ema_decay": 0.0}
     config = replace(lite, name="lite-v1", tokenizer=v1.tokenizer, diffusion=v1.diffusion, gene_vectors="random",
                      model=replace(lite.model, **switches, n_genes=n_genes),

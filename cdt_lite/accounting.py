@@ -38,7 +38,7 @@ _PARTS = {  # beginning of a parameter's name -> part of the model; the longest 
     "embed.token": "token embedding", "embed.position": "position embedding", "embed.rank": "ordinal token MLP",
     "embed.identity": "gene identity projection", "embed.target_flag": "target flag",
     "embed.statistics": "control statistics MLP", "embed.summary": "cell summary",
-    "embed.effect": "mean effect MLP",
+    "embed.effect": "mean effect MLP", "trust": "trust in the mean effect",
     "time": "time MLP", "control_set": "control-set encoder",
     "gene_table": "gene table", "perturbation.sign": "sign embedding", "perturbation.magnitude": "magnitude MLP",
     "perturbation.project": "conditioning projection", "perturbation.no_target": "no / unknown target",
@@ -138,6 +138,7 @@ def saved_bytes(config: Preset, n_genes: int | None = None, n_sets: int = 1, fus
     model = meta_model(replace(c, n_genes=n_genes) if c.control_input == "tokens" else c)
     with FakeTensorMode() if fake else nullcontext():
         weights = {name: torch.zeros(p.shape, requires_grad=True) for name, p in model.named_parameters()}
+        weights |= {name: torch.zeros(b.shape, dtype=b.dtype) for name, b in model.named_buffers()}
         own = {weight.untyped_storage()._cdata for weight in weights.values()}
         inputs = probe(n_genes, n_sets=n_sets, device="cpu")
 

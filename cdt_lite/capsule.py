@@ -105,8 +105,8 @@ def _card(checkpoint: Checkpoint, screen: ad.AnnData, side: np.ndarray, seconds:
         "held_out": sorted({f"{t} in {b}" for t, b in zip(screen.obs["target_gene"][side == "held_out"],
                                                           screen.obs["batch"][side == "held_out"], strict=True)}),
         "curves": curves, "held_out_curve": {"share_hidden": list(SHARES), "nats_per_gene": curve.round(4).tolist()},
-        "limits": "Made for teaching. Knockouts of one cell line on one panel; an unseen target is predicted as the "
-                  "average perturbation.",
+        "limits": "Made for teaching. One cell line on one panel; an unseen target is guessed from the co-expression "
+                  "of its gene, or, where the panel lacks it, predicted as the average perturbation.",
     }
 
 

@@ -167,9 +167,11 @@ class EffectTable:
         target: Gene id, (K,).
         sign: -1 or +1, (K,).
         replicate: Number of the replicate, or GUESSED, (K,).
-        cells: Cells that the mean is over, (K,).
+        cells: Cells that the mean is over, (K,); of a guess, how many cells it is worth.
         effect: (K, G).
+        tilt: What makes the controls' distribution of a gene have such an effect, see `effects.tilts`, (K, G).
         gene_ids: Gene id of every column, (G,).
+        values: log1p expression that each bin stands for, (bins,).
     """
 
     target: Int[np.ndarray, " K"]
@@ -177,15 +179,17 @@ class EffectTable:
     replicate: Int[np.ndarray, " K"]
     cells: Float[np.ndarray, " K"]
     effect: Float[np.ndarray, "K G"]
+    tilt: Float[np.ndarray, "K G"]
     gene_ids: Int[np.ndarray, " G"]
+    values: Float[np.ndarray, " bins"]
 
 
 class MeanEffect(nn.Module):
-    """What the training cells say about a perturbation, given to every gene at its own position: the mean effect on it.
+    """What the training cells say about a perturbation: the mean effect on every gene, given at its own position.
 
-    A seen target: the mean over replicates, by cells; in training without the set's own replicate, so that the network
-    learns how far an effect seen elsewhere can be trusted. A target that is unknown, or not seen elsewhere: the guess,
-    if there is one, else the mean over the targets of its sign. No perturbation: zero.
+    A seen target: the mean over replicates and its guess, by cells; in training without the set's own replicate, so
+    that the network learns how far an effect seen elsewhere can be trusted. A target that is unknown, or not seen
+    elsewhere: the guess, if there is one, else the mean over the targets of its sign. No perturbation: zero.
     """
 
     target: Tensor
@@ -195,6 +199,8 @@ class MeanEffect(nn.Module):
     cells: Tensor
     share: Tensor
     effect: Tensor
+    tilt: Tensor
+    values: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -204,13 +210,15 @@ class MeanEffect(nn.Module):
         self.register_buffer("cells", torch.zeros(0))
         self.register_buffer("share", torch.zeros(0))  # of its target's cells: every target counts once
         self.register_buffer("effect", torch.zeros(0, 0))
+        self.register_buffer("tilt", torch.zeros(0, 0))
+        self.register_buffer("values", torch.zeros(config.n_bins))
 
     def fill(self, table: EffectTable) -> None:
         """Takes a table over, on the module's device."""
         device = self.effect.device
         for name in ("target", "sign", "replicate", "gene_ids"):
             setattr(self, name, torch.tensor(getattr(table, name), dtype=torch.long, device=device))
-        for name in ("cells", "effect"):
+        for name in ("cells", "effect", "tilt", "values"):
             setattr(self, name, torch.tensor(getattr(table, name), dtype=torch.float32, device=device))
         _, which = np.unique(np.stack([table.target, table.sign, table.replicate == GUESSED]), axis=1,
                              return_inverse=True)
@@ -220,8 +228,9 @@ class MeanEffect(nn.Module):
     def make_room(self, shape: Sequence[int]) -> None:
         """Empties the table to hold (K, G) effects, which a loaded state then fills."""
         k, g = shape
-        zeros = np.zeros(k, int)
-        self.fill(EffectTable(zeros, zeros, zeros, np.zeros(k), np.zeros((k, g)), np.zeros(g, int)))
+        zeros, empty = np.zeros(k, int), np.zeros((k, g))
+        self.fill(EffectTable(zeros, zeros, zeros, np.zeros(k), empty, empty, np.zeros(g, int),
+                              np.zeros(len(self.values))))
 
     def weights(self, p: Perturbation) -> Float[Tensor, "B K"]:
         """Returns what each row of the table counts for each set; rows sum to 1, or to 0 without a perturbation."""
@@ -232,18 +241,22 @@ class MeanEffect(nn.Module):
         if self.training and p.replicate is not None:
             seen = seen & (self.replicate != p.replicate[:, None])
         w = (of_sign & measured & ~same) * self.share
-        for rows in (same & ~measured, seen):  # what comes later is better
-            w = torch.where(rows.any(1, keepdim=True), rows * self.cells, w)
+        guessed = same & ~measured
+        w = torch.where(guessed.any(1, keepdim=True), guessed, w)  # what comes later is better
+        w = torch.where(seen.any(1, keepdim=True), (seen | guessed) * self.cells, w)
         w = w * (p.target != NO_TARGET)[:, None]
         return w / w.sum(1, keepdim=True).clamp(min=1e-9)
 
-    def look_up(self, perturbation: Perturbation, gene_ids: Int[Tensor, " g"]) -> Float[Tensor, "B g"]:
-        """Returns mean effects; 0 for a gene that the table does not have."""
+    def look_up(self, perturbation: Perturbation, gene_ids: Int[Tensor, " g"]
+                ) -> tuple[Float[Tensor, "B g"], Float[Tensor, "B g"]]:
+        """Returns mean effects and tilts; 0 for a gene that the table does not have."""
         if not len(self.target):
-            return torch.zeros(len(perturbation.target), len(gene_ids), device=gene_ids.device)
-        match = gene_ids[:, None] == self.gene_ids
-        return (self.weights(perturbation) @ self.effect)[:, match.int().argmax(1)] * match.any(1)
+            nothing = torch.zeros(len(perturbation.target), len(gene_ids), device=gene_ids.device)
+            return nothing, nothing
+        match, weights = gene_ids[:, None] == self.gene_ids, self.weights(perturbation)
+        here, known = match.int().argmax(1), match.any(1)
+        return (weights @ self.effect)[:, here] * known, (weights @ self.tilt)[:, here] * known
 
     def forward(self, perturbation: Perturbation, gene_ids: Int[Tensor, " G"]) -> Float[Tensor, "B G D"]:
         """Embeds the mean effect on every gene."""
-        return self.mlp(self.look_up(perturbation, gene_ids)[..., None])
+        return self.mlp(self.look_up(perturbation, gene_ids)[0][..., None])

@@ -81,7 +81,7 @@ class ModelConfig:
     target_flag: bool = True  # a learned vector at the target's own position
     control_statistics: bool = True  # per-gene mean and non-zero share of the control set at every position
     cell_summary: bool = True  # the visible genes' departures from the controls, summed and given back to every gene
-    mean_effect: bool = False  # the perturbation's mean effect in the training cells, at every gene's position
+    mean_effect: bool = True  # the perturbation's mean effect in the training cells, at every gene's position
     unknown_target: bool = True  # learned vectors for "unknown target" and for "no perturbation"
 
     def __post_init__(self) -> None:
@@ -226,7 +226,8 @@ _V1 = Config(
     tokenizer=TokenizerConfig(space="normalised"),
     model=ModelConfig(control_set_dropout=0.1, identity="position", time_input="timestep", modulation="add",
                       control_input="tokens", mask_in_logits=True, ordinal_input=False, depth_input=False,
-                      target_flag=False, control_statistics=False, cell_summary=False, unknown_target=False),
+                      target_flag=False, control_statistics=False, cell_summary=False, mean_effect=False,
+                      unknown_target=False),
     diffusion=DiffusionConfig(mask_law="beta_batch", sampler="v1", sampling_steps=10),
     pretrain=replace(_V1_STAGE, epochs=50, controls_dropout=1.0),
     finetune=replace(_V1_STAGE, epochs=20),

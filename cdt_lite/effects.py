@@ -10,6 +10,7 @@ from cdt_lite.conditioning import GUESSED, EffectTable
 from cdt_lite.data import ALL, BLOCK, TokenStore
 from cdt_lite.tokenizer import Tokenizer
 
+LIMIT = 8.0  # of a tilt: more than any gene needs whose values can be told apart
 Row = tuple[int, int, int, float, Float[np.ndarray, " G"]]  # target, sign, replicate, cells, effect
 
 
@@ -19,7 +20,8 @@ def effect_table(store: TokenStore, tokenizer: Tokenizer) -> EffectTable:
     Changes are against the control cells of the same replicate (of all, where it has none). A guess is what a ridge on
     the genes' co-expression says of a gene's perturbation without having seen it: for a trained one, fitted on the
     others (the strength of the ridge and the co-expression are those of all training cells). A target that is not in
-    the panel has no co-expression: its guess is the mean of the others.
+    the panel has no co-expression: its guess is the mean of the others. A guess counts as so many cells as, mixed with
+    what some replicates measured, best says what another replicate measured (empirical Bayes: Efron and Morris 1975).
 
     Args:
         store: Training cells, with controls.
@@ -27,13 +29,72 @@ def effect_table(store: TokenStore, tokenizer: Tokenizer) -> EffectTable:
     """
     measured = list(_rows(store, tokenizer))
     vectors = _coexpression(store, tokenizer)
-    return _table([*measured, *_guesses(_table(measured, store.gene_ids), vectors)], store.gene_ids)
-
-
-def _table(rows: list[Row], gene_ids: Int[np.ndarray, " G"]) -> EffectTable:
+    guesses = list(_guesses(measured, store.gene_ids, vectors))
+    worth = worth_in_cells(measured, {row[:2]: row[4] for row in guesses})
+    rows = [*measured, *(row[:3] + (worth,) + row[4:] for row in guesses)]
     target, sign, replicate = (np.array([row[i] for row in rows], int) for i in range(3))
-    effect = np.array([row[4] for row in rows]).reshape(len(rows), len(gene_ids))
-    return EffectTable(target, sign, replicate, np.array([row[3] for row in rows], float), effect, gene_ids)
+    effect = np.array([row[4] for row in rows]).reshape(len(rows), len(store.gene_ids))
+    values = np.log1p(tokenizer.centres)
+    return EffectTable(target, sign, replicate, np.array([row[3] for row in rows], float), effect,
+                       tilts(_control_shares(store, len(values)), values, effect), store.gene_ids, values)
+
+
+def worth_in_cells(measured: list[Row], guesses: dict[tuple[int, int], Float[np.ndarray, " G"]]) -> float:
+    """Returns how many cells a guess is worth, by leaving each replicate out; 0 where nothing was measured twice.
+
+    Args:
+        measured: Target, sign, replicate, cells and effect.
+        guesses: Effects by target and sign.
+    """
+    parts = []
+    for target, sign, replicate, cells, effect in measured:
+        others = [row for row in measured if row[:2] == (target, sign) and row[2] != replicate]
+        if others and (target, sign) in guesses:
+            n = sum(row[3] for row in others)
+            mean = np.average([row[4] for row in others], axis=0, weights=[row[3] for row in others])
+            guess = guesses[target, sign]
+            parts.append((cells, n, np.mean((effect - mean)**2), np.mean((effect - mean) * (mean - guess)),
+                          np.mean((mean - guess)**2)))
+    if not parts:
+        return 0.0
+    cells, n, own, cross, apart = np.array(parts).T
+
+    def error(worth: float) -> float:
+        share = worth / (n + worth)  # of the guess in the mixture
+        return float(cells @ (own + 2 * share * cross + share**2 * apart))
+    return float(min([0.0, *np.geomspace(1, 10_000, 81)], key=error))
+
+
+def tilts(share: Float[np.ndarray, "G bins"], values: Float[np.ndarray, " bins"], change: Float[np.ndarray, "K G"]
+          ) -> Float[np.ndarray, "K G"]:
+    """Returns, for every gene, the tilt that moves the mean of its values by a change.
+
+    A tilt a turns shares p into p exp(a value), normalised: of all distributions with the new mean, the one nearest to
+    p (Csiszar 1975). Where no tilt within +-LIMIT moves the mean so far, the limit.
+
+    Args:
+        share: Share of cells in every bin.
+        values: What the bins are worth.
+        change: Of the mean value.
+    """
+    grid = np.linspace(-LIMIT, LIMIT, 401)
+    factor = np.exp(grid[:, None] * values)
+    found = np.empty_like(change)
+    for gene, p in enumerate(share):
+        means = factor @ (p * values) / (factor @ p)
+        found[:, gene] = np.interp(p @ values + change[:, gene], means, grid)
+    return found
+
+
+def _control_shares(store: TokenStore, n_bins: int) -> Float[np.ndarray, "G bins"]:
+    """Shares of the control cells in every bin, with half a cell more at 0 and at 1: no value is impossible."""
+    found = np.zeros((store.tokens.shape[1], n_bins))
+    found[:, :2] = 0.5
+    controls = np.flatnonzero(store.sign == 0)
+    for begin in range(0, len(controls), BLOCK):
+        tokens = np.asarray(store.tokens[controls[begin : begin + BLOCK]])
+        np.add.at(found, (np.arange(len(found)), tokens), 1)
+    return found / found.sum(1, keepdims=True)
 
 
 def _rows(store: TokenStore, tokenizer: Tokenizer) -> Iterator[Row]:
@@ -85,23 +146,24 @@ def _coexpression(store: TokenStore, tokenizer: Tokenizer) -> dict[str, Float[np
     return dict(zip(store.gene_ids.astype(str), vectors, strict=True))
 
 
-def _guesses(seen: EffectTable, vectors: dict[str, Float[np.ndarray, " K"]]) -> Iterator[Row]:
+def _guesses(measured: list[Row], gene_ids: Int[np.ndarray, " G"], vectors: dict[str, Float[np.ndarray, " K"]]
+             ) -> Iterator[Row]:
     """Rows for every gene of the panel that might be asked for, from a ridge on the targets' vectors."""
-    pairs = sorted({(int(t), int(s)) for t, s in zip(seen.target, seen.sign, strict=True)})
+    pairs = sorted({row[:2] for row in measured})
     if len(pairs) < 3:
         return
     pooled = []
-    for target, sign in pairs:
-        here = (seen.target == target) & (seen.sign == sign)
-        pooled.append(np.average(seen.effect[here], axis=0, weights=seen.cells[here]))
-    train = Responses(seen.gene_ids.astype(str), np.array([str(t) for t, _ in pairs]),
+    for pair in pairs:
+        own = [row for row in measured if row[:2] == pair]
+        pooled.append(np.average([row[4] for row in own], axis=0, weights=[row[3] for row in own]))
+    train = Responses(gene_ids.astype(str), np.array([str(t) for t, _ in pairs]),
                       np.array([s for _, s in pairs]), np.array(pooled))
     whole = Linear(vectors=vectors)
     whole.fit(train)
     for sign in sorted({s for _, s in pairs}):
-        for gene in sorted({*map(int, seen.gene_ids), *(t for t, s in pairs if s == sign)}):
-            own = np.flatnonzero(train.targets == str(gene))
-            model = Linear(whole.chosen, vectors=vectors).fit(train.drop(own)) if len(own) else whole
+        for gene in sorted({*map(int, gene_ids), *(t for t, s in pairs if s == sign)}):
+            here = np.flatnonzero(train.targets == str(gene))
+            model = Linear(whole.chosen, vectors=vectors).fit(train.drop(here)) if len(here) else whole
             guess = model.effect(str(gene), sign)
             if guess is not None:
                 yield gene, sign, GUESSED, 1.0, guess

@@ -104,6 +104,7 @@ class CDT(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.norm = nn.LayerNorm(config.dim)
         self.head = nn.Linear(config.dim, config.n_logits)
+        self.trust = nn.Linear(config.dim, 1) if config.mean_effect else None
         self.recompute = False  # activation checkpointing: less memory, one more forward pass
         self.initialise(seed)
 
@@ -128,6 +129,8 @@ class CDT(nn.Module):
             nn.init.normal_(self.embed.position, std=0.02, generator=generator)
         if self.modulation is not None:
             nn.init.zeros_(self.modulation.weight)
+        if self.trust is not None:
+            nn.init.zeros_(self.trust.weight)
 
     def forward(self, xt: Int[Tensor, "B S G"], t: Float[Tensor, "B S"], perturbation: Perturbation,
                 controls: Int[Tensor, "B C G"] | None = None, gene_ids: Int[Tensor, " G"] | None = None,
@@ -152,7 +155,8 @@ class CDT(nn.Module):
         h, modulation = self.inject(h, condition)
         for block in self.blocks:
             h = self.run(block, h, modulation, memory)
-        return self.head(self.norm(h))
+        h = self.norm(h)
+        return self.head(h) if self.trust is None else self.head(h) + self.tilt(h, t, perturbation, gene_ids)
 
     def genes(self, xt: Tensor, gene_ids: Int[Tensor, " G"] | None) -> tuple[Tensor, Tensor | None]:
         """Returns the gene id of every position, and its vector (None in v1, which knows positions only)."""
@@ -188,6 +192,18 @@ class CDT(nn.Module):
         if self.modulation is None:
             return h + condition[..., None, :], None
         return h, self.modulation(nn.functional.silu(condition)).unflatten(-1, (9, -1))
+
+    def tilt(self, h: Tensor, t: Float[Tensor, "B S"], perturbation: Perturbation, gene_ids: Int[Tensor, " G"]
+             ) -> Float[Tensor, "B S G logits"]:
+        """Returns what moves each gene's distribution by the mean effect known of it: tilt times the value of each bin.
+
+        At first all of it where nothing else is known yet, half of it where the visible genes have told the rest; how
+        far it can be trusted at each gene of each cell is then learned.
+        """
+        effect, trust, share = self.embed.effect, self.trust, (1 + t[..., None, None]) / 2
+        assert effect is not None and trust is not None  # the switch mean_effect is on
+        tilt = effect.look_up(perturbation, gene_ids)[1][:, None, :, None] * (share + trust(h))
+        return nn.functional.pad(tilt * effect.values, (0, self.config.n_logits - self.config.n_bins))
 
     def run(self, block: nn.Module, *inputs: Tensor | None) -> Tensor:
         """Runs a block, keeping its activations or (with `recompute`) making them again in the backward pass."""

@@ -18,7 +18,7 @@ OPTIONS: dict[str, dict] = {
     "sign": {"type": int, "default": -1, "help": "-1 knockdown or knockout, +1 activation"},
     "magnitude": {"type": float, "help": "log2 fold change of the target, if known"},
     "cells": {"type": int, "default": 256}, "guidance": {"type": float, "default": 1.0},
-    "unseen": {"default": "average", "choices": ["average", "vector"], "help": "a target never perturbed"},
+    "unseen": {"default": "vector", "choices": ["vector", "average"], "help": "a target never perturbed"},
     "sampling-steps": {"type": int}, "align": {"action": "store_true", "help": "predict the shared genes only"},
     "side": {"default": "held_out", "help": "held_out or unseen"},
     "json": {"action": "store_true"}, "dark": {"action": "store_true", "help": "light ink on dark paper"},

@@ -31,7 +31,7 @@ class Request:
 
 
 def check_request(checkpoint: Checkpoint, target: str, sign: int, magnitude: float | None, control: str,
-                  unseen: str = "average") -> Request:
+                  unseen: str = "vector") -> Request:
     """Checks a perturbation at the door.
 
     Raises:
@@ -55,7 +55,7 @@ def check_request(checkpoint: Checkpoint, target: str, sign: int, magnitude: flo
     if target not in checkpoint.trained_targets and model.unknown_target:
         by_vector = unseen == "vector" and target in checkpoint.panel
         notes.append(f"{target} was never perturbed in training: predicted "
-                     + ("from its gene vector" if by_vector else "as the average perturbation"))
+                     + ("from its co-expression" if by_vector else "as the average perturbation"))
         guess = gene_id if by_vector else NO_TARGET
         gene_id = gene_id if by_vector and not model.mean_effect else UNKNOWN_TARGET
     return Request(target, sign, float("nan") if magnitude is None else float(magnitude), gene_id, tuple(notes), guess)
@@ -84,7 +84,7 @@ def align_panel(checkpoint: Checkpoint, cells: ad.AnnData, align: bool) -> ad.An
 
 def predict(checkpoint: Checkpoint, screen: ad.AnnData, target: str, sign: int = -1, magnitude: float | None = None, *,
             n_cells: int = 256, seed: int = 0, guidance: float = 1.0, steps: int | None = None,
-            unseen: str = "average", align: bool = False,
+            unseen: str = "vector", align: bool = False,
             target_key: str = "target_gene", batch_key: str = "batch", control: str = "non-targeting",
             device: torch.device | str = "cpu", cells_per_pass: int = 64) -> ad.AnnData:
     """Generates cells after a perturbation, given control cells.
@@ -99,8 +99,8 @@ def predict(checkpoint: Checkpoint, screen: ad.AnnData, target: str, sign: int =
         seed: The same seed gives the same cells.
         guidance: 1 is plain; above 1 exaggerates what the perturbation changes.
         steps: Sampling steps; by default the checkpoint's.
-        unseen: For a target that training never perturbed: "average", the average perturbation, or "vector", whatever
-            its gene vector suggests (only for genes on the panel; others have no trained vector).
+        unseen: For a target that training never perturbed: "vector", what its co-expression with other genes suggests
+            (only for genes on the panel; of others nothing is known), or "average", the average perturbation.
         align: Predict only the shared genes when the panel differs.
         target_key: Column of targets.
         batch_key: Column of replicates.
@@ -145,7 +145,7 @@ def predict(checkpoint: Checkpoint, screen: ad.AnnData, target: str, sign: int =
 
 @torch.no_grad()
 def predict_mean(checkpoint: Checkpoint, screen: ad.AnnData, target: str, sign: int = -1,
-                 magnitude: float | None = None, *, n_cells: int = 256, seed: int = 0, unseen: str = "average",
+                 magnitude: float | None = None, *, n_cells: int = 256, seed: int = 0, unseen: str = "vector",
                  align: bool = False,
                  target_key: str = "target_gene", batch_key: str = "batch", control: str = "non-targeting",
                  device: torch.device | str = "cpu", cells_per_pass: int = 64) -> np.ndarray:

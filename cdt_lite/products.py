@@ -74,6 +74,7 @@ def products(config: Preset, n_genes: int | None = None, n_controls: int = CONTR
     found += c.cell_summary * _cell_summary(c, genes, n_controls, cells)
     found += (n_controls > 0) * _control_set(c, genes, n_controls, n_sets)
     found += c.n_layer * _block(c, genes, n_controls, n_sets, cells_per_set)
+    found += c.mean_effect * [Product("trust in the mean effect", "trust", cells * genes, d, 1)]
     return [*found, Product("output head", "head", cells * genes, d, c.n_logits)]
 
 

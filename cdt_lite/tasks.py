@@ -31,7 +31,7 @@ from cdt_lite.quality import NegativeBinomial, Sides, bits_per_gene, likeness
 
 CONTROL = "non-targeting"
 CELLS, CHANGE, TOLD = "capsule", "capsule, change", "capsule, change, magnitude told"
-VECTOR = "capsule, change, from gene vector"  # an unseen target speaks through its vector, not as the average one
+AVERAGE = "capsule, change, as the average"  # an unseen target of the panel, without what its co-expression suggests
 TABLE = "effect table alone"  # what the network is told of mean effects, before it says anything itself
 Models = list[tuple[Checkpoint, dict[str, Any]]]
 
@@ -68,17 +68,17 @@ def sampled_cells(checkpoint: Checkpoint, controls: AnnData, wanted: pd.Series, 
 
 
 def mean_changes(checkpoint: Checkpoint, controls: AnnData, wanted: pd.Series, n_cells: int, seed: int,
-                 magnitudes: pd.Series | None = None, unseen: str = "average") -> pd.DataFrame:
+                 magnitudes: pd.Series | None = None, unseen: str = "vector") -> pd.DataFrame:
     """Returns one-step means minus those of generated controls, in the same draws, (perturbations, genes).
 
     With `magnitudes` the model is told the target's own log2 fold change; perturbations without one are left out.
-    With `unseen="vector"` so are perturbations that its gene vector makes no different: seen or unmeasured targets.
+    With `unseen="average"` so are perturbations that it makes no different: seen or unmeasured targets.
     """
     rows: dict[tuple[str, int], np.ndarray] = {}
     plain: dict[str, np.ndarray] = {}
     for (target, sign, batch), n in wanted.items():
         told = None if magnitudes is None else float(magnitudes[target, sign, batch])
-        same_answer = unseen == "vector" and (target in checkpoint.trained_targets or target not in checkpoint.panel)
+        same_answer = unseen == "average" and (target in checkpoint.trained_targets or target not in checkpoint.panel)
         if same_answer or (told is not None and np.isnan(told)):
             continue
         here = controls[(controls.obs["batch"] == batch).to_numpy()]
@@ -98,9 +98,9 @@ def table_changes(checkpoint: Checkpoint, wanted: pd.Series) -> pd.DataFrame:
         return pd.DataFrame()
     genes, rows = torch.from_numpy(checkpoint.vocabulary.ids(checkpoint.panel)), {}
     for target, sign in dict.fromkeys((str(t), int(s)) for t, s, _ in wanted.index):
-        asked = check_request(checkpoint, target, sign, None, CONTROL, unseen="vector")
+        asked = check_request(checkpoint, target, sign, None, CONTROL)
         told = Perturbation.of([asked.gene_id], [asked.sign], [asked.magnitude], [asked.guess])
-        rows[target, sign] = table.look_up(told, genes)[0].numpy()
+        rows[target, sign] = table.look_up(told, genes)[0][0].numpy()
     return pd.DataFrame(rows.values(), pd.MultiIndex.from_tuples(rows), checkpoint.panel)
 
 
@@ -209,7 +209,7 @@ def _predictions(model: Checkpoint, real: AnnData, wanted: pd.Series, n_cells: i
         predicted: dict[str, Any] = {
             CELLS: cells, CHANGE: Changes(mean_changes(model, controls, wanted, n_mean, seed))}
         more = {TOLD: mean_changes(model, controls, wanted, n_mean, seed, magnitudes),
-                VECTOR: mean_changes(model, controls, wanted, n_mean, seed, unseen="vector"),
+                AVERAGE: mean_changes(model, controls, wanted, n_mean, seed, unseen="average"),
                 TABLE: table_changes(model, wanted)}
     predicted |= {name: Changes(changes) for name, changes in more.items() if len(changes)}
     keys = set(wanted.index.droplevel(2))

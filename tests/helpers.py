@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from scipy import sparse
 
-from cdt_lite.conditioning import Perturbation
+from cdt_lite.conditioning import GUESSED, EffectTable, Perturbation
 from cdt_lite.config import PRESETS, Config
 from cdt_lite.model import CDT
 
@@ -25,12 +25,18 @@ def tiny(preset: str = "lite", n_genes: int = 12, **model) -> Config:
 
 
 def opened(model: CDT, seed: int = 1) -> CDT:
-    """The model with its zero gates (and other zeros) randomised, so that every path carries signal."""
+    """The model with its zero gates (and other zeros) randomised and a table of mean effects: every path has signal."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
             if not parameter.any():
                 parameter.normal_(std=0.3, generator=generator)
+    if isinstance(model, CDT) and model.embed.effect is not None:
+        ids = np.arange(model.config.n_total_genes)  # two measured, and a guess for a knockdown of any gene
+        effect = np.random.default_rng(seed).normal(size=(len(ids) + 2, len(ids)))
+        model.embed.effect.fill(EffectTable(
+            np.array([3, 5, *ids]), np.array([-1, 1, *(0 * ids - 1)]), np.array([0, 0, *(0 * ids + GUESSED)]),
+            np.ones(len(effect)), effect, effect, ids, np.log1p(np.arange(model.config.n_bins))))
     return model.eval()
 
 

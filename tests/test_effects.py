@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 from helpers import inputs, opened, tiny, toy_screen
+from scipy.optimize import minimize
 
 from cdt_lite.accounting import flops_by_part, parameters_by_part
 from cdt_lite.baselines import Linear, Responses
 from cdt_lite.checkpoint import Checkpoint
 from cdt_lite.conditioning import GUESSED, NO_TARGET, UNKNOWN_TARGET, EffectTable, MeanEffect, Perturbation
 from cdt_lite.data import SetSampler, TokenStore
-from cdt_lite.effects import effect_table
+from cdt_lite.effects import LIMIT, effect_table, tilts, worth_in_cells
 from cdt_lite.model import CDT
 from cdt_lite.prediction import predict_mean
 from cdt_lite.simulate import simulate_screen
@@ -41,7 +42,8 @@ def module():
     """Targets 3 (replicates 0 and 1) and 5 (replicate 0), and a guess for each and for 7; three genes: 10, 11, 12."""
     effect = np.array([[1.0, 0, 0], [4, 0, 0], [0, 6, 0], [0, 0, 3], [0, 0, 5], [0, 0, 7]])
     table = EffectTable(np.array([3, 3, 5, 3, 5, 7]), np.full(6, -1), np.array([0, 1, 0, *[GUESSED] * 3]),
-                        np.array([10.0, 20, 8, 1, 1, 1]), effect, np.array([10, 11, 12]))
+                        np.array([10.0, 20, 8, 1, 1, 1]), effect, 10 * effect, np.array([10, 11, 12]),
+                        np.log1p(np.arange(CONFIG.model.n_bins)))
     module = MeanEffect(CONFIG.model)
     module.fill(table)
     return module.eval()
@@ -51,17 +53,19 @@ GENES = torch.tensor([10, 11, 12])
 
 
 def looked_up(module, target, guess=NO_TARGET, replicate=(), sign=-1, genes=GENES):
-    return module.look_up(Perturbation.of([target], [sign], [0.0], [guess], replicate), genes)[0].tolist()
+    effect, tilt = module.look_up(Perturbation.of([target], [sign], [0.0], [guess], replicate), genes)
+    torch.testing.assert_close(tilt, 10 * effect)
+    return effect[0].tolist()
 
 
-def test_a_seen_target_has_the_mean_of_its_cells(module):
-    assert looked_up(module, 3) == pytest.approx([3, 0, 0])  # (10 x 1 + 20 x 4) / 30
+def test_a_seen_target_has_the_mean_of_its_cells_and_of_its_guess(module):
+    assert looked_up(module, 3) == pytest.approx([90 / 31, 0, 3 / 31])  # (10 x 1 + 20 x 4) and one cell of the guess
 
 
 def test_in_training_a_set_is_not_told_the_effect_of_its_own_replicate(module):
-    assert looked_up(module, 3, replicate=[1]) == pytest.approx([3, 0, 0])  # not while judging
+    assert looked_up(module, 3, replicate=[1]) == pytest.approx([90 / 31, 0, 3 / 31])  # not while judging
     module.train()
-    assert looked_up(module, 3, replicate=[1]) == pytest.approx([1, 0, 0])
+    assert looked_up(module, 3, replicate=[1]) == pytest.approx([10 / 11, 0, 3 / 11])
     assert looked_up(module, 5, replicate=[0]) == pytest.approx([0, 0, 5])  # measured nowhere else: the guess
 
 
@@ -75,8 +79,8 @@ def test_an_unknown_target_is_guessed_or_the_average_of_targets_and_never_what_w
 def test_no_perturbation_has_no_effect_and_other_genes_are_zero(module):
     assert looked_up(module, NO_TARGET, sign=0) == [0, 0, 0]
     assert looked_up(module, 3, sign=1) == [0, 0, 0]  # nothing of this sign is known
-    assert looked_up(module, 3, genes=torch.tensor([12, 99, 10])) == pytest.approx([0, 0, 3])
-    assert MeanEffect(CONFIG.model).look_up(Perturbation.none(2), GENES).tolist() == [[0, 0, 0]] * 2  # empty table
+    assert looked_up(module, 5, genes=torch.tensor([12, 99, 11])) == pytest.approx([5 / 9, 0, 48 / 9])
+    assert not any(said.any() for said in MeanEffect(CONFIG.model).look_up(Perturbation.none(2), GENES))  # empty table
 
 
 def test_the_table_is_mean_log1p_minus_that_of_the_same_replicates_controls(trained):
@@ -149,13 +153,62 @@ def test_training_resumes_exactly_with_a_table(tmp_path):
 def test_the_effect_reaches_the_output_and_every_weight_learns(module):
     model, given = opened(CDT(CONFIG.model)), inputs(CONFIG)
     ids = given["gene_ids"].numpy()
-    model.embed.effect.fill(EffectTable(np.array([3, 5]), np.array([-1, 1]), np.array([0, 0]), np.ones(2),
-                                        np.random.default_rng(0).normal(size=(2, len(ids))), ids))
+    effect, values = np.random.default_rng(0).normal(size=(2, len(ids))), np.log1p(np.arange(CONFIG.model.n_bins))
+    model.embed.effect.fill(EffectTable(np.array([3, 5]), np.array([-1, 1]), np.array([0, 0]), np.ones(2), effect,
+                                        effect, ids, values))
     with_table = model(**given)
     with_table.square().mean().backward()
-    assert all(p.grad is not None and p.grad.any() for p in model.embed.effect.parameters())
-    model.embed.effect.fill(EffectTable(*(np.zeros(0, int),) * 3, np.zeros(0), np.zeros((0, 0)), np.zeros(0, int)))
+    learning = [*model.embed.effect.parameters(), *model.trust.parameters()]
+    assert all(p.grad is not None and p.grad.any() for p in learning)
+    nothing = np.zeros((0, 0))
+    model.embed.effect.fill(EffectTable(*(np.zeros(0, int),) * 3, np.zeros(0), nothing, nothing, np.zeros(0, int),
+                                        values))
     assert not torch.allclose(model(**given), with_table, atol=1e-3)
+
+
+def test_a_guess_is_worth_the_variance_of_a_cell_over_the_variance_of_what_it_misses():
+    rng, rows, guesses = np.random.default_rng(0), [], {}
+    for target in range(40):
+        guesses[target, -1] = rng.normal(size=300)
+        truth = guesses[target, -1] + 0.1 * rng.normal(size=300)
+        rows += [(target, -1, r, float(n), truth + 0.8 * rng.normal(size=300) / np.sqrt(n))
+                 for r, n in enumerate((20, 50, 80))]
+    assert worth_in_cells(rows, guesses) == pytest.approx(0.8**2 / 0.1**2, rel=0.15)
+    assert worth_in_cells(rows[::3], guesses) == 0  # measured once: nothing to judge by
+
+
+def test_a_tilt_moves_the_mean_by_what_was_asked_and_no_distribution_with_that_mean_is_nearer():
+    values = np.log1p(np.arange(6.0))
+    share = np.array([[0.5, 0.2, 0.15, 0.1, 0.04, 0.01], [0.96, 0.02, 0.01, 0.005, 0.004, 0.001]])
+    change = np.array([[0.3, 0.1], [-0.4, -0.02], [0.0, 0.0]])
+    tilted = share * np.exp(tilts(share, values, change)[..., None] * values)
+    tilted /= tilted.sum(-1, keepdims=True)
+    np.testing.assert_allclose(tilted @ values, share @ values + change, atol=1e-4)
+    asked = minimize(lambda q: (q * np.log(q / share[0])).sum(), np.full(6, 1 / 6), bounds=[(1e-9, 1)] * 6, tol=1e-12,
+                     constraints=[{"type": "eq", "fun": lambda q: q.sum() - 1},
+                                  {"type": "eq", "fun": lambda q: q @ values - tilted[0, 0] @ values}])
+    np.testing.assert_allclose(tilted[0, 0], asked.x, atol=1e-4)
+    assert (np.abs(tilts(share, values, np.array([[9.0, -9.0]]))) == LIMIT).all()  # cannot be reached: the limit
+
+
+def test_an_untrained_model_follows_the_table(trained):
+    screen, checkpoint = trained
+    model, values = checkpoint.model, np.log1p(checkpoint.tokenizer.centres)
+    fresh = CDT(CONFIG.model).eval()
+    fresh.embed.effect.fill(effect_table(TokenStore.from_adata(screen, checkpoint.tokenizer, checkpoint.vocabulary),
+                                         checkpoint.tokenizer))
+    ids = model.embed.effect.gene_ids
+    asked = Perturbation.of([int(model.embed.effect.target[0])], [int(model.embed.effect.sign[0])], [float("nan")])
+    h = torch.randn(1, 2, len(ids), CONFIG.model.dim)
+    shift, half = (fresh.tilt(h, torch.full((1, 2), t), asked, ids) for t in (1.0, 0.0))
+    expected = fresh.embed.effect.look_up(asked, ids)[1][0, :, None] * torch.tensor(values, dtype=torch.float32)
+    torch.testing.assert_close(shift, expected.expand_as(shift))
+    torch.testing.assert_close(half, shift / 2)
+    ones = torch.ones(1, 2)
+    assert not fresh.tilt(h, ones, Perturbation.none(1), ids).any()
+    with torch.no_grad():
+        fresh.trust.bias.fill_(-1)
+    assert not fresh.tilt(h, ones, asked, ids).any()  # trust nothing: the network is on its own
 
 
 def test_the_sampler_lets_half_of_the_unknown_be_guessed(trained):

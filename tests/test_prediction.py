@@ -51,14 +51,15 @@ def test_the_perturbation_reaches_the_cells():
     assert not np.allclose(known, predict_mean(model(), toy_screen(), "non-targeting", n_cells=64), atol=1e-3)
 
 
-def test_an_unseen_target_is_the_average_unless_its_vector_is_asked_for():
-    checkpoint = model()
-    average = predict_mean(checkpoint, toy_screen(), "G5", n_cells=64)
-    assert np.allclose(average, predict_mean(checkpoint, toy_screen(), "G6", n_cells=64))  # one answer for all
-    by_vector = [predict_mean(checkpoint, toy_screen(), g, n_cells=64, unseen="vector") for g in ("G5", "G6")]
-    assert not np.allclose(average, by_vector[0], atol=1e-4) and not np.allclose(*by_vector, atol=1e-4)
-    note = predict(checkpoint, toy_screen(), "G5", n_cells=4, unseen="vector").uns["cdt_lite"]["notes"][0]
-    assert "from its gene vector" in note
+@pytest.mark.parametrize("mean_effect", [False, True])
+def test_an_unseen_target_is_guessed_unless_the_average_is_asked_for(mean_effect):
+    checkpoint = model(mean_effect=mean_effect)
+    average, other = (predict_mean(checkpoint, toy_screen(), g, n_cells=64, unseen="average") for g in ("G5", "G6"))
+    assert np.allclose(average, other)  # one answer for all
+    guessed = [predict_mean(checkpoint, toy_screen(), g, n_cells=64) for g in ("G5", "G6")]
+    assert not np.allclose(average, guessed[0], atol=1e-4) and not np.allclose(*guessed, atol=1e-4)
+    note = predict(checkpoint, toy_screen(), "G5", n_cells=4).uns["cdt_lite"]["notes"][0]
+    assert "from its co-expression" in note
     with pytest.raises(CDTError, match="did you mean 'vector'"):
         predict_mean(checkpoint, toy_screen(), "G5", unseen="vectors")
 
@@ -73,8 +74,8 @@ def test_the_expected_mean_agrees_with_the_mean_of_one_step_samples():
 
 
 def test_an_unseen_target_is_the_unknown_target_and_says_so():
-    a, b = (predict(model(), toy_screen(), t, n_cells=10) for t in ("G5", "G7"))
-    assert np.array_equal(a.X.toarray(), b.X.toarray())  # two unseen targets get the same, average prediction
+    a, b = (predict(model(), toy_screen(), t, n_cells=10, unseen="average") for t in ("G5", "G7"))
+    assert np.array_equal(a.X.toarray(), b.X.toarray())  # asked for the average, two unseen targets get the same
     assert "never perturbed in training" in a.uns["cdt_lite"]["notes"][0]
 
 
