@@ -176,6 +176,10 @@ def forward_pass_flow(config: Preset) -> Diagram:
           group="head")
     d.box("loss", "softmax", "training: cross-entropy on hidden genes", "sampling: draw, keep some", group="head")
     d.link(above, "norm", "head", "loss", kind="stream")
+    if c.mean_effect:
+        d.box("tilt", "tilt", "the target's mean effect, as far as trusted", "added to the logits", group="condition")
+        d.link("norm", "tilt", "loss", kind="condition")
+        d.ranks.append(["head", "tilt"])
     return d
 
 

@@ -95,8 +95,8 @@ def _targets(d: Diagram, c: ModelConfig, seen: dict[str, Layer]) -> None:
         d.box("flag", "embed.target_flag", "at the target's own position", group="condition")
         d.link("gene", "flag", "embed", kind="condition")
     if c.mean_effect:
-        d.box("embed.effect", "embed.effect", "mean effect in the training cells", f"at each of {c.n_genes:,} genes",
-              group="condition")
+        d.box("embed.effect", "embed.effect", "mean effect in the training cells", f"at each of {c.n_genes:,} genes;",
+              "it also tilts the logits", group="condition")
         d.link("gene", "embed.effect", "embed", kind="condition")
     if c.target_flag or c.control_statistics or c.cell_summary or c.mean_effect:
         d.box("embed", "embed", shape(seen["embed"].output), group="token")
