@@ -175,6 +175,7 @@ def markdown(results: dict[str, Any]) -> str:
                   f"Split {entry['split']['name']}. Model: {checkpoints}. Seeds {entry['seeds']}: {entry['seeds_are']}."
                   f" {entry['cells_per_perturbation']} sampled cells a perturbation and seed. {entry['seconds']} s. "
                   + ", ".join(f"{k} {v}" for k, v in entry["versions"].items()) + "."]
+        lines += ["", entry["note"]] if "note" in entry else []
         for title, task in entry["tasks"].items():
             for group, averages in task["groups"].items():
                 lines += ["", f"### Task {title.removeprefix('task ')}: {group} (n = {averages['n']})"]
