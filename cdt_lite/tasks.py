@@ -5,11 +5,12 @@ never seen, those whose gene the panel measures apart. Task 4: whether generated
 of a discrimination score are all perturbations of the test side, of whose cells no training has seen any.
 """
 
+import copy
 import platform
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from cdt_lite import __version__
 from cdt_lite.checkpoint import Checkpoint, read_verified
 from cdt_lite.conditioning import Perturbation
 from cdt_lite.data import TokenStore, dense, named_split
+from cdt_lite.effects import effect_table
 from cdt_lite.errors import CDTError
 from cdt_lite.evaluation import Changes, control_halves, evaluate
 from cdt_lite.prediction import check_request, predict, predict_mean
@@ -32,7 +34,7 @@ from cdt_lite.quality import NegativeBinomial, Sides, bits_per_gene, likeness
 CONTROL = "non-targeting"
 CELLS, CHANGE, TOLD = "capsule", "capsule, change", "capsule, change, magnitude told"
 AVERAGE = "capsule, change, as the average"  # an unseen target of the panel, without what its co-expression suggests
-TABLE = "effect table alone"  # what the network is told of mean effects, before it says anything itself
+TABLE = "table alone"  # what the network is told of mean effects, before it says anything itself
 Models = list[tuple[Checkpoint, dict[str, Any]]]
 
 
@@ -104,6 +106,24 @@ def table_changes(checkpoint: Checkpoint, wanted: pd.Series) -> pd.DataFrame:
     return pd.DataFrame(rows.values(), pd.MultiIndex.from_tuples(rows), checkpoint.panel)
 
 
+def retold(checkpoint: Checkpoint, train: AnnData, truth: AnnData) -> Checkpoint:
+    """Returns a copy whose table of mean effects is made anew without the control cells that the truth subtracts.
+
+    As for the baselines: noise that prediction and truth share would pass for knowledge.
+
+    Args:
+        checkpoint: A trained model.
+        train: The training side of the screen.
+        truth: The truth's half of the controls, from `control_halves`; cells are told apart by name.
+    """
+    told = replace(checkpoint, model=copy.deepcopy(checkpoint.model))
+    if told.model.embed.effect is not None:
+        kept = train[~train.obs_names.isin(truth.obs_names)].copy()
+        store = TokenStore.from_adata(kept, told.tokenizer, told.vocabulary)
+        told.model.embed.effect.fill(effect_table(store, told.tokenizer))
+    return told
+
+
 def load_models(checkpoints: Checkpoint | str | Path | Sequence[Checkpoint | str | Path]) -> Models:
     """Loads checkpoints given by folder, and says what each of them is."""
     many = [checkpoints] if isinstance(checkpoints, Checkpoint | str | Path) else list(checkpoints)
@@ -170,8 +190,9 @@ def report_tasks(screen: AnnData, checkpoints: Checkpoint | str | Path | Sequenc
             for i, (model, seed) in enumerate(runs):
                 say(f"task {number}, {title}: {len(set(wanted.index.droplevel(2)))} perturbations, "
                     f"run {i + 1} of {len(runs)}")
-                predicted, cells = _predictions(model, real, wanted, n_cells, seed, others or {})
-                rows.append(_scored(real, predicted, train, model, seed, tested == "unseen").assign(seed=i))
+                told = retold(model, train, control_halves(real, seed=seed)[0])
+                predicted, cells = _predictions(told, real, wanted, n_cells, seed, others or {})
+                rows.append(_scored(real, predicted, train, told, seed, tested == "unseen").assign(seed=i))
                 if tested == "held_out" and i == 0:
                     report.quality = _quality(model, train, screen[side == tested].copy(), cells, seed)
             table = pd.concat(rows, ignore_index=True)

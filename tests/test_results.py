@@ -7,12 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from helpers import opened, tiny
+from scipy.sparse import csr_matrix
 
 from cdt_lite import results as r
 from cdt_lite import tasks
 from cdt_lite.cli import main
 from cdt_lite.data import SetSampler, TokenStore, named_split
+from cdt_lite.effects import effect_table
 from cdt_lite.errors import CDTError
 from cdt_lite.prediction import predict_mean
 from cdt_lite.simulate import simulate_screen
@@ -47,7 +50,7 @@ def test_every_method_stands_in_one_table_of_every_task(report, screen):
     assert list(report.tables) == ["task 1: seen perturbations, held-out replicate", "task 3: unseen perturbations"]
     side = named_split(screen)
     common = {"capsule", "capsule, change", "capsule, change, magnitude told", "control", "perturbed mean", "linear",
-              "kNN", "effect table alone", "ceiling"}
+              "kNN", "table alone", "ceiling"}
     for table, tested in zip(report.tables.values(), ("held_out", "unseen"), strict=True):
         only_here = {"held_out": "replicate mean", "unseen": "capsule, change, as the average"}[tested]
         assert set(table["method"]) == common | {only_here}
@@ -62,6 +65,22 @@ def test_every_method_stands_in_one_table_of_every_task(report, screen):
     assert found and found <= known
     assert report.facts["checkpoints"][0]["split_verified"].startswith("hash of its training cells")
     assert report.facts["seeds_are"].startswith("sampling seeds of one trained model")
+
+
+def test_the_table_is_told_nothing_of_the_controls_that_the_truth_subtracts(screen, model):
+    train_cells = screen[named_split(screen) == "train"].copy()
+    truth = tasks.control_halves(screen, seed=0)[0]
+    marked, counts = train_cells.copy(), train_cells.X.toarray()
+    counts[marked.obs_names.isin(truth.obs_names)] = 7  # whatever these cells hold
+    marked.X = csr_matrix(counts)
+    plain, other = (tasks.retold(model, cells, truth).model for cells in (train_cells, marked))
+    torch.testing.assert_close(other.embed.effect.effect, plain.embed.effect.effect)
+    torch.testing.assert_close(other.embed.effect.tilt, plain.embed.effect.tilt)
+    clean = effect_table(TokenStore.from_adata(train_cells[~train_cells.obs_names.isin(truth.obs_names)].copy(),
+                                               model.tokenizer, model.vocabulary), model.tokenizer)
+    np.testing.assert_allclose(plain.embed.effect.effect, clean.effect, atol=1e-6)
+    torch.testing.assert_close(plain.head.weight, model.model.head.weight)
+    assert plain is not model.model
 
 
 def test_several_checkpoints_are_training_seeds(screen, model):

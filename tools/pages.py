@@ -103,7 +103,7 @@ def start_page(entries: list[Entry]) -> str:
             f"| {e.reading} min | {e.exercises} min | "
             f"{'not measured' if e.seconds is None else f'{e.seconds / 60:.1f} min'} |" for e in entries]
     rows.append(f"| all | | | {sum(e.reading for e in entries)} min | {sum(e.exercises for e in entries)} min | |")
-    return START.format(first=entries[0].name, rows="\n".join(rows), biologist=way("00", "01", "05", "06"),
+    return START.format(first=entries[0].name, rows="\n".join(rows), biologist=way("00", "01", "03", "05", "06"),
                         learner=way("00", "01", "02", "03", "06"), engineer=way("00", "04", "05"))
 
 
