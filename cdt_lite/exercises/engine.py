@@ -223,9 +223,10 @@ def report(verdict: Verdict) -> str:
             claim, expected, yours = (column[i] if i < len(column) else "" for column in columns)
             lines.append(f"{mark} {claim:<{CLAIM}} | {expected:<{WIDTH}} | {yours}")
         if row.hint:
-            lines += textwrap.wrap(f"hint: {row.hint}", HINT, initial_indent=" " * 5, subsequent_indent=" " * 11)
+            sure = "hint" if row is failed[0] else "maybe"
+            lines += textwrap.wrap(f"{sure}: {row.hint}", HINT, initial_indent=" " * 5, subsequent_indent=" " * 11)
         if len(failed) > 1 and row is failed[0]:
-            lines.append("     (Begin with this row: those below may follow from it.)")
+            lines.append("     (Begin with this row: those below may follow from it, and their hints may not fit.)")
     return "\n".join(lines)
 
 
