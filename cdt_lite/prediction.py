@@ -55,10 +55,21 @@ def check_request(checkpoint: Checkpoint, target: str, sign: int, magnitude: flo
     if target not in checkpoint.trained_targets and model.unknown_target:
         by_vector = unseen == "vector" and target in checkpoint.panel
         notes.append(f"{target} was never perturbed in training: predicted "
-                     + ("from its co-expression" if by_vector else "as the average perturbation"))
+                     + (_from_coexpression(checkpoint, gene_id, sign) if by_vector else "as the average perturbation"))
         guess = gene_id if by_vector else NO_TARGET
         gene_id = gene_id if by_vector and not model.mean_effect else UNKNOWN_TARGET
     return Request(target, sign, float("nan") if magnitude is None else float(magnitude), gene_id, tuple(notes), guess)
+
+
+def _from_coexpression(checkpoint: Checkpoint, gene: int, sign: int) -> str:
+    """Says where a guess comes from, and if it is no guess: the ridge behind it may have found nothing to go by."""
+    table = checkpoint.model.embed.effect
+    if table is not None and len(table.target):
+        asked = Perturbation.of([UNKNOWN_TARGET] * 2, [sign] * 2, [float("nan")] * 2, [gene, NO_TARGET])
+        guess, average = table.look_up(asked.to(table.effect.device), table.gene_ids)[0]
+        if (guess - average).norm() <= 0.01 * average.norm():
+            return "from its co-expression, which says no more than the average perturbation"
+    return "from its co-expression"
 
 
 def align_panel(checkpoint: Checkpoint, cells: ad.AnnData, align: bool) -> ad.AnnData:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from helpers import opened, tiny, toy_screen
 
+from cdt_lite.conditioning import GUESSED
 from cdt_lite.errors import CDTError
 from cdt_lite.prediction import predict, predict_mean
 from cdt_lite.training import start
@@ -62,6 +63,16 @@ def test_an_unseen_target_is_guessed_unless_the_average_is_asked_for(mean_effect
     assert "from its co-expression" in note
     with pytest.raises(CDTError, match="did you mean 'vector'"):
         predict_mean(checkpoint, toy_screen(), "G5", unseen="vectors")
+
+
+def test_a_guess_that_is_the_average_says_so():
+    checkpoint = model(mean_effect=True)
+    table = checkpoint.model.embed.effect
+    note = predict(checkpoint, toy_screen(), "G5", n_cells=4).uns["cdt_lite"]["notes"][0]
+    assert "no more than the average" not in note
+    table.effect[table.replicate == GUESSED] = table.effect[0].clone()  # the only measured knockdown
+    note = predict(checkpoint, toy_screen(), "G5", n_cells=4).uns["cdt_lite"]["notes"][0]
+    assert note.endswith("from its co-expression, which says no more than the average perturbation")
 
 
 def test_the_expected_mean_agrees_with_the_mean_of_one_step_samples():
