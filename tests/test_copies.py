@@ -31,7 +31,8 @@ def notebook():
                      new_output("stream", name="stdout", text="a < b"),
                      new_output("display_data", {"text/html": "<details><table></table></details><script>x</script>"})]
     return new_notebook(cells=[
-        new_markdown_cell("# 01 · Bins *here*\n[home](../README.md) [next](02_a.ipynb) ![a map](../figures/a.png)",
+        new_markdown_cell("# 01 · Bins *here*\n[home](../README.md) [next](02_a.ipynb) ![a map](../figures/a.png)\n"
+                          "The outputs below: profile laptop.\n",
                           metadata={"tags": ["slide"]}),
         new_code_cell(ANSWER, metadata={"tags": ["exercise"], "exercise": "1.1", "jupyter": {"source_hidden": True}}),
         new_code_cell('check("1.1", scale)', metadata={"tags": ["check", "subslide"], "exercise": "1.1"}),
@@ -56,6 +57,7 @@ def test_the_student_copy_has_stubs_and_neither_answers_nor_outputs():
     nbformat.validate(copy)
     text = nbformat.writes(copy)
     assert "y * n" not in text and "Instructor" not in text and "your code here" in text
+    assert "The outputs below" not in text  # it has none
     code = [cell for cell in copy.cells if cell.cell_type == "code"]
     assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
     assert not any(cell.metadata.get("jupyter") for cell in code)  # what is to be filled in is in sight

@@ -72,6 +72,7 @@ def _bare(notebook: NotebookNode) -> NotebookNode:
         else:
             new.source = re.sub(r"""(\]\(|src="|href=")\.\./""", r"\1../../", cell.source)
             new.source = re.sub(r"\]\((\w+\.md)", r"](../../notebooks/\1", new.source)  # the glossary, the start page
+            new.source = re.sub(r"^The outputs below: .*\n", "", new.source, flags=re.MULTILINE)  # there are none
         copy.cells.append(new)
     return copy
 

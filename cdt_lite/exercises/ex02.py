@@ -253,7 +253,7 @@ PARAMETERS = Exercise(
     "head, cross-attention's read the memory's width, and biases and norms count.", block_parameters, (
         Property("half the heads: only keys and values become wider", _step(_held, (8, 4, 4, 8), (8, 2, 4, 8)),
                  "Keys and values have ONE head of width D / n_head, in self- and in cross-attention; all else ignores "
-                 "n_head."),
+                 "n_head. Their biases are as short."),
         Property("a memory wider by 1: only cross-attention's K and V grow", _step(_held, BASE, (8, 2, 4, 7)),
                  "Cross-attention makes keys and values from the memory: memory_dim x 2 hd. Its queries come from D."),
         Property("an MLP wider by one D", _step(_held, BASE, (8, 2, 5, 6)),
