@@ -178,8 +178,10 @@ def forward_pass_flow(config: Preset) -> Diagram:
     d.link(above, "norm", "head", "loss", kind="stream")
     if c.mean_effect:
         d.box("tilt", "tilt", "the target's mean effect, as far as trusted", "added to the logits", group="condition")
+        d.box("effects", "table of mean effects", "from the training cells", group="condition")
         d.link("norm", "tilt", "loss", kind="condition")
-        d.ranks.append(["head", "tilt"])
+        d.link("effects", "tilt", kind="condition")
+        d.ranks += [["norm", "effects"], ["head", "tilt"]]
     return d
 
 
