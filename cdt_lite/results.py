@@ -224,7 +224,8 @@ def _quality(quality: dict[str, Any]) -> list[str]:
     if not quality:
         return []
     lines = ["", "### Task 4: do the cells look real? Held-out replicates", "",
-             "| density given depth | bits per gene, mean over cells | model minus it, mean over perturbations |", "|---|---|---|"]
+             "| density given depth | bits per gene, mean over cells | model minus it, mean over perturbations |",
+             "|---|---|---|"]
     for name, (bits, difference, low, high) in quality["bits"].items():
         gap = "" if name == "model" else f"{difference:+.4f} [{low:+.4f}, {high:+.4f}]"
         lines.append(f"| {name} | {bits:.4f} | {gap} |")
