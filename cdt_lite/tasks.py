@@ -106,7 +106,7 @@ def table_changes(checkpoint: Checkpoint, wanted: pd.Series) -> pd.DataFrame:
     return pd.DataFrame(rows.values(), pd.MultiIndex.from_tuples(rows), checkpoint.panel)
 
 
-def retold(checkpoint: Checkpoint, train: AnnData, truth: AnnData) -> Checkpoint:
+def with_clean_table(checkpoint: Checkpoint, train: AnnData, truth: AnnData) -> Checkpoint:
     """Returns a copy whose table of mean effects is made anew without the control cells that the truth subtracts.
 
     As for the baselines: noise that prediction and truth share would pass for knowledge.
@@ -190,7 +190,7 @@ def report_tasks(screen: AnnData, checkpoints: Checkpoint | str | Path | Sequenc
             for i, (model, seed) in enumerate(runs):
                 say(f"task {number}, {title}: {len(set(wanted.index.droplevel(2)))} perturbations, "
                     f"run {i + 1} of {len(runs)}")
-                told = retold(model, train, control_halves(real, seed=seed)[0])
+                told = with_clean_table(model, train, control_halves(real, seed=seed)[0])
                 predicted, cells = _predictions(told, real, wanted, n_cells, seed, others or {})
                 rows.append(_scored(real, predicted, train, told, seed, tested == "unseen").assign(seed=i))
                 if tested == "held_out" and i == 0:

@@ -73,7 +73,7 @@ def test_the_table_is_told_nothing_of_the_controls_that_the_truth_subtracts(scre
     marked, counts = train_cells.copy(), train_cells.X.toarray()
     counts[marked.obs_names.isin(truth.obs_names)] = 7  # whatever these cells hold
     marked.X = csr_matrix(counts)
-    plain, other = (tasks.retold(model, cells, truth).model for cells in (train_cells, marked))
+    plain, other = (tasks.with_clean_table(model, cells, truth).model for cells in (train_cells, marked))
     torch.testing.assert_close(other.embed.effect.effect, plain.embed.effect.effect)
     torch.testing.assert_close(other.embed.effect.tilt, plain.embed.effect.tilt)
     clean = effect_table(TokenStore.from_adata(train_cells[~train_cells.obs_names.isin(truth.obs_names)].copy(),
@@ -145,8 +145,8 @@ def test_the_file_holds_numbers_intervals_and_the_command(report, tmp_path):
     text = page.read_text()
     assert "sampling seeds of one trained model" in text and "(null)" in text and "negative binomial" in text
     assert not list(path.parent.glob(".*"))
-    other = dict(r.to_entry(report, "again", n_boot=10), screen={"name": "another"})
-    r.add_entry(other, path)
+    other = dict(r.to_entry(report, "again", n_boot=10), screen={"name": "another"}, note="Made on a train.")
+    assert "\n\nMade on a train.\n" in r.add_entry(other, path).read_text(encoding="utf-8")
     assert set(json.loads(path.read_text())) == {"simulated regulatory", "another"}  # beside, not instead of
     path.write_text("not json")
     with pytest.raises(CDTError, match="is not a results file"):
