@@ -1,6 +1,10 @@
 """From v1 to the default recipe, one switch at a time, at a learner's size: what does each switch buy?
 
-    python benchmarks/ablations.py --screen papalexi2021 --screen simulated --seeds 0 1 2 --steps 400
+    python benchmarks/ablations.py --seeds 0 1 2 --steps 400
+    python benchmarks/ablations.py --one-out --seeds 0 1 2 --steps 1500
+
+The first climbs the ladder, each rung on top of the one before. The second takes single switches out of the recipe:
+what does each still buy when all the others are on?
 
 Every run trains a `lite`-sized model from nothing, on 96 genes of the training side of the named split less a
 validation part, and is judged on that part: test perturbations are never looked at. On the simulated screen, where sign
@@ -26,10 +30,12 @@ from cdt_lite import __version__
 from cdt_lite.checkpoint import Checkpoint, write_atomically
 from cdt_lite.config import PRESETS, Config
 from cdt_lite.data import SetSampler, TokenStore, dense, named_split, split_screen
-from cdt_lite.evaluation import evaluate
+from cdt_lite.evaluation import control_halves, evaluate
 from cdt_lite.metrics import log1p_counts
 from cdt_lite.prediction import predict
+from cdt_lite.reading import Changes
 from cdt_lite.screens import load_screen
+from cdt_lite.tasks import mean_changes, wanted_cells, with_clean_table
 from cdt_lite.training import start, train, validation_curve
 
 FOLDER = Path(__file__).parent / "ablations"
@@ -72,6 +78,29 @@ def ladder(n_genes: int) -> dict[str, Config]:
         config = replace(config, name=f"lite, up to {name}", **parts, **changes.get("config", {}))
         rungs[name] = config
     return rungs
+
+
+def without(n_genes: int) -> dict[str, Config]:
+    """Returns the recipe, and the recipe less one switch: what does each still buy when all the others are on?"""
+    lite = PRESETS["lite"]
+    recipe = replace(lite, model=replace(lite.model, n_genes=n_genes))
+    back: dict[str, dict[str, dict[str, Any]]] = {
+        "nothing": {},
+        "sampler": {"diffusion": {"sampler": "v1", "sampling_steps": 10}},
+        "time input": {"model": {"time_input": "none"}},
+        "target flag": {"model": {"target_flag": False}},
+        "adaLN": {"model": {"modulation": "add"}},
+        "cell summary": {"model": {"cell_summary": False}},
+        "gene vectors": {"config": {"gene_vectors": "random"}},
+        "controls": {"model": {"control_input": "tokens", "control_statistics": False}},
+        "objective": {"diffusion": {"mask_law": "uniform_batch"}},
+        "EMA": {"finetune": {"ema_decay": 0.0}},
+    }
+    runs = {}
+    for name, changes in back.items():
+        parts = {part: replace(getattr(recipe, part), **values) for part, values in changes.items() if part != "config"}
+        runs[name] = replace(recipe, name=f"lite without {name}", **parts, **changes.get("config", {}))
+    return runs
 
 
 def panel(screen: ad.AnnData) -> ad.AnnData:
@@ -120,50 +149,92 @@ def withheld(cells: ad.AnnData, what: str) -> ad.AnnData:
     return cells
 
 
-def one_run(config: Config, training: ad.AnnData, validation: ad.AnnData, seed: int, steps: int, withhold: str = ""
-            ) -> dict[str, Any]:
-    """Trains and judges one model; returns what its JSON holds."""
+def trained(config: Config, cells: ad.AnnData, seed: int, steps: int) -> tuple[Checkpoint, float]:
+    """Returns a model trained from nothing, and the seconds it took."""
     began = time.perf_counter()
     config = replace(config, finetune=replace(config.finetune, seed=seed))
-    told = withheld(training, withhold) if withhold else training
-    checkpoint = start(config, told, seed=seed)
-    for _ in train(checkpoint, SetSampler(TokenStore.from_adata(told, checkpoint.tokenizer, checkpoint.vocabulary),
-                                          config.finetune), steps=steps):
+    checkpoint = start(config, cells, seed=seed)
+    data = SetSampler(TokenStore.from_adata(cells, checkpoint.tokenizer, checkpoint.vocabulary), config.finetune)
+    for _ in train(checkpoint, data, steps=steps):
         pass
-    seconds = time.perf_counter() - began
-    return {"metrics": judge(checkpoint, validation, seed, withhold), "seconds": round(seconds), "steps": steps,
-            "cells_per_step": config.finetune.batch_size, "genes": training.n_vars,
+    return checkpoint, time.perf_counter() - began
+
+
+def one_run(config: Config, training: ad.AnnData, validation: ad.AnnData, seed: int, steps: int, withhold: str = "",
+            last: dict[Any, tuple[Checkpoint, float]] | None = None) -> dict[str, Any]:
+    """Trains and judges one model; returns what its JSON holds.
+
+    `last` holds the model before: a run that differs in the sampler alone takes it, since training knows no sampler.
+    """
+    last = {} if last is None else last
+    law = (config.diffusion.mask_law, config.diffusion.mask_ratio)
+    key = (id(training), seed, steps, withhold, law, replace(config, name="", diffusion=PRESETS["lite"].diffusion))
+    if key not in last:
+        made = trained(config, withheld(training, withhold) if withhold else training, seed, steps)
+        last.clear()
+        last[key] = made
+    checkpoint, seconds = last[key]
+    checkpoint.config = replace(checkpoint.config, diffusion=config.diffusion)
+    return {"metrics": judge(checkpoint, training, validation, seed, withhold), "seconds": round(seconds),
+            "steps": steps, "cells_per_step": config.finetune.batch_size, "genes": training.n_vars,
             "parameters_used": sum(p.numel() for p in checkpoint.model.parameters())
             - checkpoint.model.gene_table.weight.numel() + len(checkpoint.vocabulary) * config.model.gene_embed_dim}
 
 
-def judge(checkpoint: Checkpoint, validation: ad.AnnData, seed: int, withhold: str = "") -> dict[str, float]:
-    """Bits per gene (comparable between rungs with the same tokens only) and the scores of sampled cells."""
+def judge(checkpoint: Checkpoint, training: ad.AnnData, validation: ad.AnnData, seed: int, withhold: str = ""
+          ) -> dict[str, float]:
+    """Bits per gene (comparable between rungs with the same tokens only) and the scores of sampled cells.
+
+    The model is shown one half of the controls and the truth subtracts the other, which the table of mean effects is
+    made without, too.
+    """
     asked = withheld(validation, withhold) if withhold else validation
+    truth, ours = control_halves(validation, seed=seed)
+    told = with_clean_table(checkpoint, withheld(training, withhold) if withhold else training, truth)
     quiet = replace(checkpoint.config.finetune, control_share=0.0, target_dropout=0.0, perturbation_dropout=0.0,
                     cells_per_set=32)
     data = SetSampler(TokenStore.from_adata(asked, checkpoint.tokenizer, checkpoint.vocabulary), quiet)
-    curve = validation_curve(checkpoint, data, n_batches=4, shares=SHARES) / np.log(2)
+    curve = validation_curve(told, data, n_batches=4, shares=SHARES) / np.log(2)
     made = []
     for (target, sign), rows in validation.obs[validation.obs["sign"] != 0].groupby(["target_gene", "sign"],
                                                                                     observed=True):
         dose = float("nan") if withhold else float(rows["magnitude"].iloc[0])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # a measured magnitude may point against its sign
-            cells = predict(checkpoint, validation, str(target), -1 if withhold == "sign" else int(sign),
+            cells = predict(told, ours, str(target), -1 if withhold == "sign" else int(sign),
                             None if np.isnan(dose) else dose, n_cells=N_CELLS, seed=seed)
         cells.obs["sign"] = np.int8(sign)
         made.append(cells)
+    change = one_step_change(told, validation, ours, asked, seed)
     table = evaluate(validation, ad.concat(made, index_unique="-", keys=[str(i) for i in range(len(made))]),
                      metrics=METRICS, baselines=False, ceiling=False, seed=seed)
     scores = {k: float(v) for k, v in table[METRICS].mean().items()}
     return {"bits_per_gene": float(np.trapezoid(curve, SHARES) / (SHARES[-1] - SHARES[0])),
-            "bits_all_hidden": float(curve[-1]), **scores}
+            "bits_all_hidden": float(curve[-1]), "pearson_change": change, **scores}
 
 
-def plan(screens: list[str]) -> Iterator[tuple[str, int, str, Config, str]]:
+def one_step_change(checkpoint: Checkpoint, validation: ad.AnnData, ours: ad.AnnData, asked: ad.AnnData, seed: int
+                    ) -> float:
+    """Returns the Pearson correlation of real and expected changes: no noise of sampled cells in it.
+
+    `asked` holds what the model is told: without sign (both are told -1) the changes are handed out again by target.
+    """
+    wanted = wanted_cells(validation[validation.obs["sign"] != 0])
+    told = wanted_cells(asked[asked.obs["sign"] != 0])
+    changes = mean_changes(checkpoint, ours, told, 256, seed)
+    rows = [changes.loc[(t, s)] if (t, s) in changes.index else changes.loc[(t, -1)] for t, s, _ in wanted.index]
+    index = pd.MultiIndex.from_tuples([(t, s) for t, s, _ in wanted.index])
+    table = evaluate(validation, {"change": Changes(pd.DataFrame(np.stack(rows), index, changes.columns))},
+                     metrics=["pearson_delta"], baselines=False, ceiling=False, seed=seed)
+    return float(table["pearson_delta"].mean())
+
+
+def plan(screens: list[str], one_out: bool = False) -> Iterator[tuple[str, int, str, Config, str]]:
     """Lists the runs of one seed: screen, number, switch, configuration, and what is withheld."""
     for screen in screens:
+        if one_out:
+            yield from ((screen, i, switch, c, "") for i, (switch, c) in enumerate(without(N_GENES).items()))
+            continue
         rungs = ladder(N_GENES)
         for number, (switch, config) in enumerate(rungs.items()):
             yield screen, number, switch, config, ""
@@ -172,17 +243,20 @@ def plan(screens: list[str]) -> Iterator[tuple[str, int, str, Config, str]]:
                 yield screen, number, f"without {what}", config, what
 
 
-def runs(screens: list[str], seeds: list[int], steps: int) -> Iterator[tuple[Path, dict[str, Any]]]:
+def runs(screens: list[str], seeds: list[int], steps: int, one_out: bool = False
+         ) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Makes the runs that are missing, seed by seed, yielding each file and what it holds."""
-    FOLDER.mkdir(exist_ok=True)
+    folder = FOLDER / "one_out" if one_out else FOLDER
+    folder.mkdir(exist_ok=True)
     parts = {name: validation_part(panel(load_screen(name))) for name in screens}
+    last: dict[Any, tuple[Checkpoint, float]] = {}
     for seed in seeds:
-        for screen, number, switch, config, withhold in plan(screens):
-            path = FOLDER / f"{screen}-{number:02d}-{switch.replace(' ', '-')}-{seed}.json"
+        for screen, number, switch, config, withhold in plan(screens, one_out):
+            path = folder / f"{screen}-{number:02d}-{switch.replace(' ', '-')}-{seed}.json"
             if path.exists():
                 continue
             training, validation = parts[screen]
-            made = one_run(config, training, validation, seed, steps, withhold)
+            made = one_run(config, training, validation, seed, steps, withhold, last)
             result = {"screen": screen, "number": number, "switch": switch, "seed": seed, **made,
                       "cdt_lite": __version__, "torch": torch.__version__, "threads": torch.get_num_threads()}
             write_atomically(path, (json.dumps(result, indent=1) + "\n").encode())
@@ -204,12 +278,13 @@ def main() -> None:
     parser.add_argument("--screen", action="append", default=[])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--one-out", action="store_true", help="take single switches out of the recipe")
+    parser.add_argument("--table", action="store_true", help="train nothing, print what is there")
     args = parser.parse_args()
     if not args.table:
-        for path, result in runs(args.screen or ["papalexi2021", "simulated"], args.seeds, args.steps):
+        for path, result in runs(args.screen or ["papalexi2021", "simulated"], args.seeds, args.steps, args.one_out):
             print(path.name, result["seconds"], {k: round(v, 3) for k, v in result["metrics"].items()}, flush=True)
-    print(table().to_string())
+    print(table(FOLDER / "one_out" if args.one_out else FOLDER).to_string())
 
 
 if __name__ == "__main__":

@@ -62,6 +62,8 @@ def finetune(args: argparse.Namespace) -> int:
     from cdt_lite.screens import load_screen
     from cdt_lite.training import start
 
+    if args.start and args.gene_vectors:
+        raise CDTError("--start brings its own gene vectors: give --gene-vectors to the pretraining, or leave one out")
     screen = load_screen(args.screen)
     cells = screen[named_split(screen) == "train"].copy()
     checkpoint = _resumed(args) or (Checkpoint.load(args.start) if args.start
@@ -83,10 +85,11 @@ def predict(args: argparse.Namespace) -> int:
     cells = prediction.predict(Checkpoint.load(args.checkpoint), load_screen(args.screen), args.target, args.sign,
                                args.magnitude, n_cells=args.cells, seed=args.seed, guidance=args.guidance,
                                steps=args.sampling_steps, unseen=args.unseen, align=args.align, device=args.device)
+    cells = prediction.as_log1p(cells) if args.space == "log1p" else cells
     _write_h5ad(cells, Path(args.out))
     for line in cells.uns["cdt_lite"]["notes"]:
         print(f"note: {line}")
-    print(f"{args.out}: {cells.n_obs} cells x {cells.n_vars} genes, raw counts")
+    print(f"{args.out}: {cells.n_obs} cells x {cells.n_vars} genes, {args.space}")
     return 0
 
 
@@ -170,7 +173,7 @@ def doctor(args: argparse.Namespace) -> int:
 
 def _changed(config: Config, args: argparse.Namespace) -> Config:
     """The preset with what the command line changes."""
-    given = {k: getattr(args, k, None) for k in ("precision", "compile", "learning_rate")}
+    given = {k: getattr(args, k, None) for k in ("precision", "compile", "learning_rate", "seed")}
     stage = {k: v for k, v in given.items() if v is not None}
     return replace(config, pretrain=replace(config.pretrain, **stage), finetune=replace(config.finetune, **stage))
 
@@ -239,7 +242,7 @@ def parser() -> argparse.ArgumentParser:
     command(pretrain, *training, "more").set_defaults(out="output/pretrained")
     command(finetune, *training, "start").set_defaults(out="output/finetuned")
     command(predict, "checkpoint", "screen", "target", "sign", "magnitude", "cells", "seed", "guidance",
-            "sampling-steps", "unseen", "align", "device", "out").set_defaults(out="predicted.h5ad")
+            "sampling-steps", "unseen", "align", "space", "device", "out").set_defaults(out="predicted.h5ad")
     evaluating = command(evaluate, "screen", "simulated", "side", "seed", "out")
     for name, about in EVALUATE.items():
         evaluating.add_argument(f"--{name}", **about)

@@ -14,6 +14,7 @@ from cdt_lite.errors import CDTError
 from cdt_lite.layers import MLP
 
 NO_TARGET = -1  # no perturbation is named: controls, and the unconditional mode
+LIMIT = 8.0  # of a tilt: more than any gene needs whose values can be told apart
 RANK_SPREAD = 0.2  # of a gene's token ranks among like cells, roughly
 GUESSED = -1  # the replicate of an effect that was never measured
 UNKNOWN_TARGET = -2  # something was perturbed, but the model has no vector for it
@@ -30,6 +31,7 @@ class Perturbation:
             experiment: for a perturbation that nobody has made it is unknown.
         guess: Gene whose guessed mean effect stands in where the target is UNKNOWN_TARGET, or -1 for the average, (B,).
         replicate: Of the training cells, (B,): in training a set is not told the mean effect of its own replicate.
+        own: Their target, also where its name is withheld, (B,): in training it is no part of an average.
     """
 
     target: Int[Tensor, " B"]
@@ -37,16 +39,17 @@ class Perturbation:
     magnitude: Float[Tensor, " B"]
     guess: Int[Tensor, " B"] | None = None
     replicate: Int[Tensor, " B"] | None = None
+    own: Int[Tensor, " B"] | None = None
 
     @classmethod
     def of(cls, target: Sequence[int], sign: Sequence[int], magnitude: Sequence[float], guess: Sequence[int] = (),
-           replicate: Sequence[int] = ()) -> "Perturbation":
+           replicate: Sequence[int] = (), own: Sequence[int] = ()) -> "Perturbation":
         """Builds and checks. Raises CDTError for a sign outside -1, 0, +1 or a target below UNKNOWN_TARGET."""
         if any(s not in (-1, 0, 1) for s in sign):
             raise CDTError(f"sign must be -1 (knockdown), 0 (control) or +1 (activation), not {list(sign)}")
         if any(i < UNKNOWN_TARGET for i in target):
             raise CDTError(f"target must be a gene id (or NO_TARGET, UNKNOWN_TARGET), not {list(target)}")
-        more = (torch.tensor(ids, dtype=torch.long) if len(ids) else None for ids in (guess, replicate))
+        more = (torch.tensor(ids, dtype=torch.long) if len(ids) else None for ids in (guess, replicate, own))
         return cls(torch.tensor(target, dtype=torch.long), torch.tensor(sign, dtype=torch.long),
                    torch.tensor(magnitude, dtype=torch.float32), *more)
 
@@ -58,7 +61,7 @@ class Perturbation:
 
     def to(self, device: torch.device | str) -> "Perturbation":
         """Returns a copy on a device."""
-        more = (None if ids is None else ids.to(device) for ids in (self.guess, self.replicate))
+        more = (None if ids is None else ids.to(device) for ids in (self.guess, self.replicate, self.own))
         return Perturbation(self.target.to(device), self.sign.to(device), self.magnitude.to(device), *more)
 
 
@@ -169,7 +172,7 @@ class EffectTable:
         replicate: Number of the replicate, or GUESSED, (K,).
         cells: Cells that the mean is over, (K,); of a guess, how many cells it is worth.
         effect: (K, G).
-        tilt: What makes the controls' distribution of a gene have such an effect, see `effects.tilts`, (K, G).
+        shares: Share of the control cells in every bin, (G, bins).
         gene_ids: Gene id of every column, (G,).
         values: log1p expression that each bin stands for, (bins,).
     """
@@ -179,9 +182,31 @@ class EffectTable:
     replicate: Int[np.ndarray, " K"]
     cells: Float[np.ndarray, " K"]
     effect: Float[np.ndarray, "K G"]
-    tilt: Float[np.ndarray, "K G"]
+    shares: Float[np.ndarray, "G bins"]
     gene_ids: Int[np.ndarray, " G"]
     values: Float[np.ndarray, " bins"]
+
+
+def tilts(shares: Float[Tensor, "G bins"], values: Float[Tensor, " bins"], change: Float[Tensor, "B G"]
+          ) -> Float[Tensor, "B G"]:
+    """Returns, for every gene, the tilt that moves the mean of its values by a change.
+
+    A tilt a turns shares p into p exp(a value), normalised: of all distributions with the new mean, the one nearest to
+    p (Csiszar 1975). Where no tilt within +-LIMIT moves the mean so far, the limit.
+
+    Args:
+        shares: Share of cells in every bin.
+        values: What the bins are worth.
+        change: Of the mean value.
+    """
+    p, grid = shares.double(), torch.linspace(-LIMIT, LIMIT, 401, dtype=torch.float64, device=shares.device)
+    factor = torch.exp(values.double()[:, None] * grid)
+    means = (p * values) @ factor / (p @ factor) - (p @ values.double())[:, None]  # (G, 401), rising
+    wanted = change.double().T.contiguous()
+    above = torch.searchsorted(means, wanted).clamp(1, len(grid) - 1)
+    low, high = means.gather(1, above - 1), means.gather(1, above)
+    part = ((wanted - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
+    return (grid[above - 1] + part * (grid[1] - grid[0])).T.to(change.dtype)
 
 
 class MeanEffect(nn.Module):
@@ -199,7 +224,7 @@ class MeanEffect(nn.Module):
     cells: Tensor
     share: Tensor
     effect: Tensor
-    tilt: Tensor
+    shares: Tensor
     values: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
@@ -210,7 +235,7 @@ class MeanEffect(nn.Module):
         self.register_buffer("cells", torch.zeros(0))
         self.register_buffer("share", torch.zeros(0))  # of its target's cells: every target counts once
         self.register_buffer("effect", torch.zeros(0, 0))
-        self.register_buffer("tilt", torch.zeros(0, 0))
+        self.register_buffer("shares", torch.zeros(0, config.n_bins))
         self.register_buffer("values", torch.zeros(config.n_bins))
 
     def fill(self, table: EffectTable) -> None:
@@ -218,7 +243,7 @@ class MeanEffect(nn.Module):
         device = self.effect.device
         for name in ("target", "sign", "replicate", "gene_ids"):
             setattr(self, name, torch.tensor(getattr(table, name), dtype=torch.long, device=device))
-        for name in ("cells", "effect", "tilt", "values"):
+        for name in ("cells", "effect", "shares", "values"):
             setattr(self, name, torch.tensor(getattr(table, name), dtype=torch.float32, device=device))
         _, which = np.unique(np.stack([table.target, table.sign, table.replicate == GUESSED]), axis=1,
                              return_inverse=True)
@@ -228,9 +253,9 @@ class MeanEffect(nn.Module):
     def make_room(self, shape: Sequence[int]) -> None:
         """Empties the table to hold (K, G) effects, which a loaded state then fills."""
         k, g = shape
-        zeros, empty = np.zeros(k, int), np.zeros((k, g))
-        self.fill(EffectTable(zeros, zeros, zeros, np.zeros(k), empty, empty, np.zeros(g, int),
-                              np.zeros(len(self.values))))
+        zeros, bins = np.zeros(k, int), len(self.values)
+        self.fill(EffectTable(zeros, zeros, zeros, np.zeros(k), np.zeros((k, g)), np.zeros((g, bins)),
+                              np.zeros(g, int), np.zeros(bins)))
 
     def weights(self, p: Perturbation) -> Float[Tensor, "B K"]:
         """Returns what each row of the table counts for each set; rows sum to 1, or to 0 without a perturbation."""
@@ -240,7 +265,10 @@ class MeanEffect(nn.Module):
         seen = same & measured & (p.target >= 0)[:, None]
         if self.training and p.replicate is not None:
             seen = seen & (self.replicate != p.replicate[:, None])
-        w = (of_sign & measured & ~same) * self.share
+        average = of_sign & measured & ~same
+        if self.training and p.own is not None:
+            average = average & (self.target != p.own[:, None])
+        w = average * self.share
         guessed = same & ~measured
         w = torch.where(guessed.any(1, keepdim=True), guessed, w)  # what comes later is better
         w = torch.where(seen.any(1, keepdim=True), (seen | guessed) * self.cells, w)
@@ -249,13 +277,14 @@ class MeanEffect(nn.Module):
 
     def look_up(self, perturbation: Perturbation, gene_ids: Int[Tensor, " g"]
                 ) -> tuple[Float[Tensor, "B g"], Float[Tensor, "B g"]]:
-        """Returns mean effects and tilts; 0 for a gene that the table does not have."""
+        """Returns mean effects and the tilts that make them; 0 for a gene that the table does not have."""
         if not len(self.target):
             nothing = torch.zeros(len(perturbation.target), len(gene_ids), device=gene_ids.device)
             return nothing, nothing
         match, weights = gene_ids[:, None] == self.gene_ids, self.weights(perturbation)
         here, known = match.int().argmax(1), match.any(1)
-        return (weights @ self.effect)[:, here] * known, (weights @ self.tilt)[:, here] * known
+        effect = (weights @ self.effect)[:, here] * known
+        return effect, tilts(self.shares[here], self.values, effect) * known
 
     def forward(self, perturbation: Perturbation, gene_ids: Int[Tensor, " G"]) -> Float[Tensor, "B G D"]:
         """Embeds the mean effect on every gene."""

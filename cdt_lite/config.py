@@ -72,7 +72,7 @@ class ModelConfig:
     n_timesteps: int = 10
 
     identity: Literal["position", "gene"] = "gene"  # what tells positions apart: their number (v1) or the gene table
-    time_input: Literal["timestep", "mask_ratio"] = "mask_ratio"  # v1 feeds a step index, default the share masked
+    time_input: Literal["timestep", "mask_ratio", "none"] = "mask_ratio"  # v1: a step index; else the share masked
     modulation: Literal["add", "adaln"] = "adaln"  # v1 adds the condition once, default modulates every block
     control_input: Literal["tokens", "genes"] = "genes"  # v1 reads raw ids, default value-weighted gene vectors
     mask_in_logits: bool = False  # v1 may predict [MASK]

@@ -22,6 +22,7 @@ from cdt_lite.vocabulary import Vocabulary
 
 Group = tuple[tuple[int, int, int], np.ndarray]  # (target, sign, replicate) and its cells
 ALL = -1  # the group of all replicates together
+STAGES = ("pretrain", "finetune")
 BLOCK = 4096  # rows converted at a time, so that a file on disk is never read whole
 
 
@@ -108,7 +109,7 @@ class TokenStore:
         """Tokenises raw counts block by block (a backed .h5ad works), into memory or into a file at `path`.
 
         Raises:
-            CDTError: No cells, or a gene outside the vocabulary.
+            CDTError: No cells, a gene outside the vocabulary, or a cell without a replicate.
         """
         if adata.n_obs == 0 or adata.n_vars == 0:
             raise CDTError(f"nothing to tokenise: the selection has {adata.n_obs} cells and {adata.n_vars} genes.")
@@ -125,6 +126,8 @@ class TokenStore:
         by_label = {label: NO_TARGET if label == control else vocabulary.id(label) for label in set(labels)}
         default_sign = np.where(labels == control, 0, -1)
         group = obs[batch_key].astype("category").cat.codes.to_numpy() if batch_key in obs else np.zeros(adata.n_obs)
+        if (group < 0).any():
+            raise CDTError(f"{(group < 0).sum()} cells have no {batch_key!r}: name their replicate, or drop them.")
         return cls(tokens, gene_ids, np.array([by_label[label] for label in labels]),
                    obs["sign"].to_numpy().astype(np.int64) if "sign" in obs else default_sign,
                    obs["magnitude"].to_numpy().astype(np.float32) if "magnitude" in obs
@@ -195,7 +198,7 @@ class SetSampler:
 
     def batch(self, index: int) -> Batch:
         """Returns batch number `index`."""
-        rng = np.random.default_rng([self.config.seed, index, len(self.stage)])
+        rng = np.random.default_rng([self.config.seed, index, STAGES.index(self.stage)])
         which = int(rng.choice(len(self.stores), p=self._sizes))
         store, groups, c = self.stores[which], self._groups[which], self.config
         chosen = self._choose_sets(rng, which)
@@ -223,6 +226,7 @@ class SetSampler:
     def _perturbations(self, rng: np.random.Generator, groups: list[Group], store: TokenStore) -> Perturbation:
         c, target, sign, magnitude = self.config, [], [], []
         guess, replicate = [], [group for (_, _, group), _ in groups]
+        own = [gene for (gene, _, _), _ in groups]
         for (gene, direction, _), cells in groups:
             lot = rng.random(3)
             lose_all, lose_target, lose_size = lot < (c.perturbation_dropout, c.target_dropout, c.magnitude_dropout)
@@ -235,7 +239,7 @@ class SetSampler:
             target.append(int(gene))
             sign.append(int(direction))
             magnitude.append(float(size))
-        return Perturbation.of(target, sign, magnitude, guess, replicate)
+        return Perturbation.of(target, sign, magnitude, guess, replicate, own)
 
 
 def _take(rng: np.random.Generator, pool: np.ndarray, n: int, without: np.ndarray | None = None) -> np.ndarray:
@@ -268,18 +272,21 @@ def named_split(screen: ad.AnnData, *, target_key: str = "target_gene", batch_ke
                 control: str = "non-targeting") -> np.ndarray:
     """Returns each cell's side in the split that every result of the series is reported on.
 
-    A screen with an entry in `splits.json` has a fixed split. Any other gets one by rule, from the hashes of its target
-    names alone: a sixth of the targets unseen, and the last replicate of another quarter held out.
+    A screen with an entry in `splits.json` (by name, or by name and hash) has a fixed split. Any other gets one by
+    rule, from the hashes of its target names alone: a sixth of the targets unseen, and of another quarter the last
+    replicate held out (of targets that have one more).
     """
     fixed = json.loads((Path(__file__).parent / "splits.json").read_text(encoding="utf-8"))
-    name = str(dict(screen.uns.get("screen", {})).get("name", ""))
+    about = dict(screen.uns.get("screen", {}))
+    name = str(about.get("name", ""))
+    name = name if name in fixed else f"{name} {str(about.get('sha256', ''))[:12]}"
     keys = {"target_key": target_key, "batch_key": batch_key, "control": control}
     if name in fixed:
         held_out = [(target, batch) for target, batch in fixed[name]["held_out"]]
         return split_screen(screen, unseen=fixed[name]["unseen"], held_out=held_out, **keys)
-    targets = sorted(set(screen.obs[target_key].astype(str)) - {control},
-                     key=lambda t: hashlib.sha256(t.encode()).hexdigest())
-    last = sorted(set(screen.obs[batch_key].astype(str)))[-1]
+    pairs = set(zip(screen.obs[target_key].astype(str), screen.obs[batch_key].astype(str), strict=True))
+    targets = sorted({t for t, _ in pairs} - {control}, key=lambda t: hashlib.sha256(t.encode()).hexdigest())
+    last = max(batch for _, batch in pairs)
     n_unseen, n_held = max(1, len(targets) // 6), max(1, len(targets) // 4)
-    return split_screen(screen, unseen=targets[:n_unseen],
-                        held_out=[(t, last) for t in targets[n_unseen: n_unseen + n_held]], **keys)
+    twice = [t for t in targets[n_unseen:] if (t, last) in pairs and any(a == t and b != last for a, b in pairs)]
+    return split_screen(screen, unseen=targets[:n_unseen], held_out=[(t, last) for t in twice[:n_held]], **keys)

@@ -7,7 +7,7 @@ Losses are in nats per gene. t is the share of masked genes, 1 = fully masked.
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -130,8 +130,9 @@ def loss_curve(denoise: Denoiser, tokens: Int[Tensor, "B S G"], mask_id: int, ge
     curve = []
     for share in shares:
         k = max(1, round(share * tokens.shape[-1]))
-        mask = torch.rand(tokens.shape, generator=generator).argsort(-1).argsort(-1) < k
-        logits = denoise(hide(tokens, mask, mask_id), torch.full(tokens.shape[:2], k / tokens.shape[-1]))
+        mask = (torch.rand(tokens.shape, generator=generator).argsort(-1).argsort(-1) < k).to(tokens.device)
+        t = torch.full(tokens.shape[:2], k / tokens.shape[-1], device=tokens.device)
+        logits = denoise(hide(tokens, mask, mask_id), t)
         curve.append(masked_loss(logits, tokens, mask))
     return torch.stack(curve)
 
@@ -230,3 +231,18 @@ def check_guidance(weight: float) -> None:
     """Raises CDTError for a guidance weight below 0 or beyond 20."""
     if not 0 <= weight <= 20:
         raise CDTError(f"guidance must lie in [0, 20] (1 is plain, above 1 exaggerates), not {weight}")
+
+
+def with_steps(config: DiffusionConfig, steps: int | None, n_genes: int) -> DiffusionConfig:
+    """Returns the configuration with another number of sampling steps; None leaves it as it is.
+
+    Raises:
+        CDTError: Steps outside 1 to n_genes (each reveals a gene at least), or v1's sampler, whose steps are its
+            timesteps.
+    """
+    if steps is not None and config.sampler == "v1":
+        raise CDTError(f"v1's sampler takes its {config.n_timesteps - 1} timesteps, not {steps} steps: leave steps out")
+    if steps is not None and not 1 <= steps <= n_genes:
+        raise CDTError(f"steps (sampling_steps) must lie in 1 to {n_genes}, the number of genes, since each step "
+                       f"reveals one at least; not {steps}")
+    return config if steps is None else replace(config, sampling_steps=steps)

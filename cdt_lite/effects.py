@@ -10,7 +10,6 @@ from cdt_lite.conditioning import GUESSED, EffectTable
 from cdt_lite.data import ALL, BLOCK, TokenStore
 from cdt_lite.tokenizer import Tokenizer
 
-LIMIT = 8.0  # of a tilt: more than any gene needs whose values can be told apart
 Row = tuple[int, int, int, float, Float[np.ndarray, " G"]]  # target, sign, replicate, cells, effect
 
 
@@ -36,7 +35,7 @@ def effect_table(store: TokenStore, tokenizer: Tokenizer) -> EffectTable:
     effect = np.array([row[4] for row in rows]).reshape(len(rows), len(store.gene_ids))
     values = np.log1p(tokenizer.centres)
     return EffectTable(target, sign, replicate, np.array([row[3] for row in rows], float), effect,
-                       tilts(_control_shares(store, len(values)), values, effect), store.gene_ids, values)
+                       _control_shares(store, len(values)), store.gene_ids, values)
 
 
 def worth_in_cells(measured: list[Row], guesses: dict[tuple[int, int], Float[np.ndarray, " G"]]) -> float:
@@ -63,27 +62,6 @@ def worth_in_cells(measured: list[Row], guesses: dict[tuple[int, int], Float[np.
         share = worth / (n + worth)  # of the guess in the mixture
         return float(cells @ (own + 2 * share * cross + share**2 * apart))
     return float(min([0.0, *np.geomspace(1, 10_000, 81)], key=error))
-
-
-def tilts(share: Float[np.ndarray, "G bins"], values: Float[np.ndarray, " bins"], change: Float[np.ndarray, "K G"]
-          ) -> Float[np.ndarray, "K G"]:
-    """Returns, for every gene, the tilt that moves the mean of its values by a change.
-
-    A tilt a turns shares p into p exp(a value), normalised: of all distributions with the new mean, the one nearest to
-    p (Csiszar 1975). Where no tilt within +-LIMIT moves the mean so far, the limit.
-
-    Args:
-        share: Share of cells in every bin.
-        values: What the bins are worth.
-        change: Of the mean value.
-    """
-    grid = np.linspace(-LIMIT, LIMIT, 401)
-    factor = np.exp(grid[:, None] * values)
-    found = np.empty_like(change)
-    for gene, p in enumerate(share):
-        means = factor @ (p * values) / (factor @ p)
-        found[:, gene] = np.interp(p @ values + change[:, gene], means, grid)
-    return found
 
 
 def _control_shares(store: TokenStore, n_bins: int) -> Float[np.ndarray, "G bins"]:

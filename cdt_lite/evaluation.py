@@ -100,9 +100,10 @@ def _row(arena: Arena, method: str, key: Key, guess: Guess, metrics: Sequence[Me
 
 def _disperse(arena: Arena, key: Key, mean: np.ndarray, unchanged: bool = False) -> Guess:
     """Gives a mean cells of its own, so that metrics of cells can be computed."""
-    counts = arena.real.counts[arena.matched_controls(key)]
-    rng = np.random.default_rng([arena.seed, arena.index[key]])
-    return Guess(mean, counts if unchanged else dispersed_cells(counts, mean, arena.depth, rng))
+    rows = arena.matched_controls(key)
+    counts, rng = arena.real.counts[rows], np.random.default_rng([arena.seed, arena.index[key]])
+    cells = counts if unchanged else dispersed_cells(counts, mean, arena.depth, rng)
+    return Guess(mean, cells, arena.real.batch[rows])
 
 
 def _ceiling(job: _Job, metrics: Sequence[Metric], halves: Halves) -> list[dict]:

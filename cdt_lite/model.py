@@ -96,7 +96,7 @@ class CDT(nn.Module):
         self.config = config
         self.gene_table = nn.Embedding(config.n_total_genes, config.gene_embed_dim)
         self.embed = Embedding(config)
-        self.time = TimeEmbedding(config)
+        self.time = None if config.time_input == "none" else TimeEmbedding(config)
         self.perturbation = PerturbationEmbedding(config)
         self.depth = MLP(1, config.dim, config.dim) if config.depth_input else None
         self.modulation = nn.Linear(config.dim, 9 * config.dim) if config.modulation == "adaln" else None
@@ -181,8 +181,10 @@ class CDT(nn.Module):
 
     def condition(self, t: Float[Tensor, "B S"], perturbation: Perturbation, log_depth: Float[Tensor, "B S"] | None
                   ) -> Float[Tensor, "B S D"]:
-        """Returns one vector a cell: time + perturbation + depth."""
-        condition = self.time(t) + self.perturbation(perturbation, self.gene_table)[:, None]
+        """Returns one vector a cell: time (where it is told) + perturbation + depth."""
+        condition = self.perturbation(perturbation, self.gene_table)[:, None].expand(*t.shape, -1)
+        if self.time is not None:
+            condition = condition + self.time(t)
         if self.depth is not None:
             condition = condition + self.depth((torch.zeros_like(t) if log_depth is None else log_depth)[..., None])
         return condition
@@ -197,12 +199,13 @@ class CDT(nn.Module):
              ) -> Float[Tensor, "B S G logits"]:
         """Returns what moves each gene's distribution by the mean effect known of it: tilt times the value of each bin.
 
-        At first all of it where nothing else is known yet, half of it where the visible genes have told the rest; how
-        far it can be trusted at each gene of each cell is then learned.
+        At first all of it, or, told the time, half of it where the visible genes have told the rest; how far it can be
+        trusted at each gene of each cell is then learned.
         """
-        effect, trust, share = self.embed.effect, self.trust, (1 + t[..., None, None]) / 2
+        effect, trust = self.embed.effect, self.trust
+        share = torch.ones_like(t) if self.time is None else (1 + t) / 2
         assert effect is not None and trust is not None  # the switch mean_effect is on
-        tilt = effect.look_up(perturbation, gene_ids)[1][:, None, :, None] * (share + trust(h))
+        tilt = effect.look_up(perturbation, gene_ids)[1][:, None, :, None] * (share[..., None, None] + trust(h))
         return nn.functional.pad(tilt * effect.values, (0, self.config.n_logits - self.config.n_bins))
 
     def run(self, block: nn.Module, *inputs: Tensor | None) -> Tensor:

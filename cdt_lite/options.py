@@ -19,6 +19,7 @@ OPTIONS: dict[str, dict] = {
     "magnitude": {"type": float, "help": "log2 fold change of the target, if known"},
     "cells": {"type": int, "default": 256}, "guidance": {"type": float, "default": 1.0},
     "unseen": {"default": "vector", "choices": ["vector", "average"], "help": "a target never perturbed"},
+    "space": {"default": "counts", "choices": ["counts", "log1p"], "help": "what the written values are"},
     "sampling-steps": {"type": int}, "align": {"action": "store_true", "help": "predict the shared genes only"},
     "side": {"default": "held_out", "help": "held_out or unseen"},
     "json": {"action": "store_true"}, "dark": {"action": "store_true", "help": "light ink on dark paper"},

@@ -13,8 +13,9 @@ from cdt_lite import __version__
 from cdt_lite.checkpoint import Checkpoint
 from cdt_lite.conditioning import NO_TARGET, UNKNOWN_TARGET, Perturbation
 from cdt_lite.data import Batch, dense
-from cdt_lite.diffusion import Denoiser, check_guidance, guide, one_step_mean, sample
+from cdt_lite.diffusion import Denoiser, check_guidance, guide, one_step_mean, sample, with_steps
 from cdt_lite.errors import CDTError, suggest
+from cdt_lite.metrics import log1p_counts
 from cdt_lite.training import denoiser
 
 
@@ -127,10 +128,9 @@ def predict(checkpoint: Checkpoint, screen: ad.AnnData, target: str, sign: int =
         CDTError: See `check_request` and `align_panel`; no control cells; guidance or steps out of range.
     """
     check_guidance(guidance)
-    config = checkpoint.config.diffusion
-    config = config if steps is None else replace(config, sampling_steps=steps)
     request = check_request(checkpoint, target, sign, magnitude, control, unseen)
     controls = _controls(checkpoint, screen, align, target_key, control)
+    config = with_steps(checkpoint.config.diffusion, steps, controls.n_vars)
     plan = _Plan(checkpoint, controls, request, batch_key, seed, device)
     blocks, batches = [], []
     for replicate, n in plan.share_out(n_cells):
@@ -149,9 +149,30 @@ def predict(checkpoint: Checkpoint, screen: ad.AnnData, target: str, sign: int =
     provenance = {"version": __version__, "preset": checkpoint.config.name, "seed": seed,
                   "guidance": guidance, "steps": config.sampling_steps, "sampler": config.sampler, "unseen": unseen,
                   "target": request.target, "sign": request.sign, "magnitude": request.magnitude,
-                  "notes": list(request.notes), "space": "counts", "target_depth": checkpoint.tokenizer.target_depth,
+                  "notes": [*request.notes, *plan.notes], "space": "counts", "target_depth": plan.target_depth,
                   "trained_on": [str(d) for d in checkpoint.card.get("data", [])]}
     return ad.AnnData(sparse.csr_matrix(counts), obs=obs, var=controls.var[[]].copy(), uns={"cdt_lite": provenance})
+
+
+def as_log1p(cells: ad.AnnData, target_depth: float | None = None) -> ad.AnnData:
+    """Returns predicted cells as log1p of counts scaled to one depth, said in uns where `evaluate` and scanpy look.
+
+    Args:
+        cells: From `predict`: integer counts.
+        target_depth: Counts a cell is scaled to; by default what the model was trained at.
+
+    Raises:
+        CDTError: The cells are no counts (any more).
+    """
+    facts = dict(cells.uns.get("cdt_lite", {}))
+    depth = float(target_depth or facts.get("target_depth", 0))
+    if facts.get("space") == "log1p" or depth <= 0:
+        raise CDTError("expected counts from predict() and a target_depth above 0, got "
+                       + ("log1p expression" if depth > 0 else f"a depth of {depth:g}; pass target_depth"))
+    out = cells.copy()
+    out.X = sparse.csr_matrix(log1p_counts(cells.X, depth), dtype=np.float32)
+    out.uns = {**cells.uns, "cdt_lite": facts | {"space": "log1p", "target_depth": depth}, "log1p": {}}
+    return out
 
 
 @torch.no_grad()
@@ -205,13 +226,29 @@ def _guided(checkpoint: Checkpoint, batch: Batch, guidance: float) -> Denoiser:
     return lambda xt, t: guide(conditional(xt, t)[..., :n], plain(xt, t)[..., :n], guidance)
 
 
+def _share_kept(checkpoint: Checkpoint, genes: list[str]) -> float:
+    """Of a training control's counts the share on these genes of the panel; 0 where the model has no table of them."""
+    table = checkpoint.model.embed.effect
+    if len(genes) == len(checkpoint.panel):
+        return 1.0
+    if table is None or not len(table.gene_ids):
+        return 0.0
+    mean = table.shares.cpu().numpy() @ checkpoint.tokenizer.centres
+    return float(mean[np.isin(table.gene_ids.cpu().numpy(), checkpoint.vocabulary.ids(genes))].sum() / mean.sum())
+
+
 class _Plan:
     """Replicates, controls and depths of the cells to generate, all from one seed."""
 
     def __init__(self, checkpoint: Checkpoint, controls: ad.AnnData, request: Request, batch_key: str, seed: int,
                  device: torch.device | str) -> None:
-        counts = dense(controls.X)
-        self.depth = counts.sum(1)
+        counts, kept = dense(controls.X), _share_kept(checkpoint, list(controls.var_names))
+        self.depth = counts.sum(1) / (kept or 1.0)
+        missing = len(checkpoint.panel) - controls.n_vars
+        self.notes = [f"{missing} of the panel's {len(checkpoint.panel)} genes are missing: " + (
+            f"the others hold {kept:.0%} of a training control's counts, and depths are scaled up by that" if kept else
+            "this model does not know how many counts they hold, and takes the cells for less deep than they are"),
+            ] if missing else []
         self.tokens = checkpoint.tokenizer.tokenize(counts)
         self.replicate = (controls.obs[batch_key].astype(str).to_numpy() if batch_key in controls.obs
                           else np.full(controls.n_obs, "all"))

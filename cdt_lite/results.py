@@ -5,6 +5,7 @@ import math
 import re
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pandas as pd
 from anndata import AnnData
 
 from cdt_lite.adapters import suite_scores
-from cdt_lite.capsule import capsule_folder
+from cdt_lite.capsule import SIMULATED, capsule_folder
 from cdt_lite.checkpoint import write_atomically
 from cdt_lite.data import named_split
 from cdt_lite.errors import CDTError, suggest
@@ -50,7 +51,7 @@ def to_entry(report: Report, command: str, n_boot: int = 2000) -> dict[str, Any]
             groups |= {name: table[table["measured"] == flag] for name, flag in
                        (("measured in the panel", True), ("not measured", False)) if (table["measured"] == flag).any()}
         tasks[title] = {"groups": {name: _averages(rows, n_boot) for name, rows in groups.items()},
-                        "perturbations": _per_perturbation(table)}
+                        "notes": report.notes.get(title, []), "perturbations": _per_perturbation(table)}
     return {"command": command, **report.facts, "tasks": tasks, "quality": report.quality}
 
 
@@ -97,9 +98,8 @@ def simulation(words: Sequence[str]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for word in words:
         name, _, value = word.partition("=")
-        known = ("n_genes", "n_targets", "n_cells", "seed", "world")
-        if name not in known or not value or (name != "world" and not value.isdigit()):
-            raise CDTError(f"expected OPTION=VALUE with one of {known}, got {word!r}{suggest(name, known)}")
+        if name not in SIMULATED or not value or (name != "world" and not value.isdigit()):
+            raise CDTError(f"expected OPTION=VALUE with one of {SIMULATED}, got {word!r}{suggest(name, SIMULATED)}")
         out[name] = value if name == "world" else int(value)
     return out
 
@@ -107,7 +107,8 @@ def simulation(words: Sequence[str]) -> dict[str, Any]:
 def command_of(args: Namespace) -> str:
     """Returns the command that was typed, as far as it matters for the report."""
     lists = {k: " ".join(map(str, getattr(args, k))) for k in ("checkpoint", "simulated", "predicted")}
-    chosen = {"screen": args.screen} | lists | {"seeds": args.seeds, "cells": args.cells, "results": args.results}
+    chosen = {"screen": args.screen} | lists | {"seeds": args.seeds, "cells": args.cells, "results": args.results,
+                                                "suite": args.suite or ""}
     return "cdt-lite evaluate --tasks " + " ".join(f"--{k} {v}" for k, v in chosen.items() if v != "")
 
 
@@ -117,7 +118,18 @@ def write_results(args: Namespace, say: Callable[[str], None]) -> Path:
     folders: list[str | Path] = list(args.checkpoint) or [capsule_folder(screen)]
     report = report_tasks(screen, folders, seeds=range(args.seeds), n_cells=args.cells, say=say,
                           others={Path(p).stem: _read(p) for p in args.predicted})
-    return add_entry(to_entry(report, command_of(args)), args.results)
+    entry = to_entry(report, command_of(args))
+    if args.suite:
+        entry["suite"] = {"name": args.suite, "version": version(args.suite), "tasks": {
+            title: _suite_means(args.suite, real, cells) for title, (real, cells) in report.cells.items()}}
+    return add_entry(entry, args.results)
+
+
+def _suite_means(suite: str, real: AnnData, cells: AnnData) -> dict[str, list[Any]]:
+    """A tool's scores of the sampled cells, as it names them: mean over targets, and how many targets have one."""
+    scores = suite_scores(suite, real, {CELLS: cells}).drop(columns=["method", "target"])
+    scores = scores.apply(pd.to_numeric, errors="coerce").dropna(axis=1, how="all")
+    return {name: [float(column.mean()), int(column.count())] for name, column in scores.items()}
 
 
 def score_files(args: Namespace) -> pd.DataFrame:
@@ -184,8 +196,9 @@ def markdown(results: dict[str, Any]) -> str:
                 for ours in (CHANGE, CELLS):
                     lines += _table(f"{ours}, minus", averages[f"{ours}, minus"], OF_MEANS[:1] + OF_MEANS[2:5]
                                     if ours == CHANGE else OF_CELLS[:3])
+            lines += [line for note in task.get("notes", []) for line in ("", f"Note: {note}.")]
             lines += _targets(task["perturbations"])
-        lines += _quality(entry["quality"])
+        lines += _suite(entry.get("suite", {})) + _quality(entry["quality"])
     return "\n".join(lines) + "\n"
 
 
@@ -199,6 +212,19 @@ def _table(corner: str, rows: dict[str, dict[str, list]], columns: Sequence[str]
         cells = [f"{_number(v[0])} [{_number(v[1])}, {_number(v[2])}]" if v[0] is not None else "" for v in
                  (row[c] for c in columns)]
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _suite(suite: dict[str, Any]) -> list[str]:
+    if not suite:
+        return []
+    lines = ["", f"### {suite['name']} {suite['version']} on the sampled cells of the first seed", "",
+             "Its own names and conventions; real controls on both sides, so their shared noise is in it.", "",
+             "| score, mean over targets (targets) | " + " | ".join(suite["tasks"]) + " |",
+             "|---" * (len(suite["tasks"]) + 1) + "|"]
+    for score in dict.fromkeys(name for scores in suite["tasks"].values() for name in scores):
+        cells = [f"{_number(s[score][0])} ({s[score][1]})" if score in s else "" for s in suite["tasks"].values()]
+        lines.append(f"| {score} | " + " | ".join(cells) + " |")
     return lines
 
 

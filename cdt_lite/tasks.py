@@ -46,10 +46,14 @@ class Report:
         facts: Screen, split, checkpoints, seeds, versions, seconds.
         tables: For every task one row per method, perturbation and seed, from `evaluate`, with columns seed, measured.
         quality: Task 4: bits per gene, the H curve, statistics.
+        notes: For every task why numbers are missing from its table, as `evaluate` says it.
+        cells: For every task the real cells and the sampled ones of the first run.
     """
 
     facts: dict[str, Any]
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=dict)
+    cells: dict[str, tuple[AnnData, AnnData]] = field(default_factory=dict)
     quality: dict[str, Any] = field(default_factory=dict)
 
 
@@ -182,21 +186,23 @@ def report_tasks(screen: AnnData, checkpoints: Checkpoint | str | Path | Sequenc
             else [(model, seeds[i % len(seeds)]) for i, (model, _) in enumerate(models)])
     report = Report(_facts(screen, side, models, verified, list(seeds), n_cells))
     train, unseen_task = screen[side == "train"].copy(), 3 if "truth" in screen.uns else 2
-    for number, tested, title in ((1, "held_out", "seen perturbations, held-out replicate"),
-                                  (unseen_task, "unseen", "unseen perturbations")):
+    for task, tested in (("task 1: seen perturbations, held-out replicate", "held_out"),
+                         (f"task {unseen_task}: unseen perturbations", "unseen")):
         if (side == tested).any():
             real, wanted = _test_cells(screen, side, tested), wanted_cells(screen[side == tested])
-            rows = []
+            rows, notes = [], report.notes.setdefault(task, [])
             for i, (model, seed) in enumerate(runs):
-                say(f"task {number}, {title}: {len(set(wanted.index.droplevel(2)))} perturbations, "
-                    f"run {i + 1} of {len(runs)}")
+                say(f"{task}: {len(set(wanted.index.droplevel(2)))} perturbations, run {i + 1} of {len(runs)}")
                 told = with_clean_table(model, train, control_halves(real, seed=seed)[0])
                 predicted, cells = _predictions(told, real, wanted, n_cells, seed, others or {})
-                rows.append(_scored(real, predicted, train, told, seed, tested == "unseen").assign(seed=i))
+                scored = _scored(real, predicted, train, told, seed, tested == "unseen")
+                report.cells.setdefault(task, (real, cells))
+                notes += [note for note in scored.attrs["notes"] if note not in notes]
+                rows.append(scored.assign(seed=i))
                 if tested == "held_out" and i == 0:
                     report.quality = _quality(model, train, screen[side == tested].copy(), cells, seed)
             table = pd.concat(rows, ignore_index=True)
-            report.tables[f"task {number}: {title}"] = table.assign(
+            report.tables[task] = table.assign(
                 measured=table["target"].isin(screen.var_names), null=_null(screen, table))
     report.facts["seconds"] = round(time.perf_counter() - began)
     return report
@@ -245,7 +251,7 @@ def _predictions(model: Checkpoint, real: AnnData, wanted: pd.Series, n_cells: i
 def _scored(real: AnnData, predicted: dict[str, Any], train: AnnData, model: Checkpoint, seed: int, unseen: bool
             ) -> pd.DataFrame:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # notes are in the table: NaN, and the numbers of cells
+        warnings.simplefilter("ignore", UserWarning)  # the report keeps the notes
         return evaluate(real, predicted, train=train, target_depth=model.tokenizer.target_depth, seed=seed,
                         unseen=unseen)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from cdt_lite import __version__
 from cdt_lite.checkpoint import Checkpoint
 from cdt_lite.config import Config, TrainConfig
-from cdt_lite.data import Batch, SetSampler, control_depths, fit_tokenizer
+from cdt_lite.data import STAGES, Batch, SetSampler, control_depths, fit_tokenizer
 from cdt_lite.diffusion import Denoiser, draw_masks, hide, loss_curve, masked_loss
 from cdt_lite.effects import effect_table
 from cdt_lite.errors import CDTError
@@ -103,9 +103,10 @@ def train(checkpoint: Checkpoint, data: SetSampler, *, steps: int | None = None,
           device: torch.device | str = "cpu") -> Generator[Progress, None, None]:
     """Trains a checkpoint's model in place, yielding after every step.
 
-    A checkpoint that already stands in the middle of this stage (loaded from `out`) goes on from there, exactly: batch,
-    masks and dropout of a step depend on (seed, stage, step) alone. However the loop ends (at its end, `break`, Ctrl-C)
-    the state is saved to `out` first, and the model is left holding the moving average of its weights if there is one.
+    A checkpoint that was loaded from `out` with resume=True goes on from there, exactly: batch, masks and dropout of a
+    step depend on (seed, stage, step) alone. Any other begins the stage at its first step, whatever it was trained on
+    before. However the loop ends (at its end, `break`, Ctrl-C) the state is saved to `out` first, unless an update was
+    half done (then the last save stands), and the model is left holding the moving average of its weights, if any.
 
     Args:
         checkpoint: From `start`, or `Checkpoint.load`.
@@ -115,14 +116,17 @@ def train(checkpoint: Checkpoint, data: SetSampler, *, steps: int | None = None,
         device: Where to train.
 
     Raises:
-        CDTError: fp16 without a GPU.
+        CDTError: fp16 without a GPU, or a resumed run on other cells.
     """
     config, stage = data.config, data.stage
     n_steps = data.steps_for(config.epochs) if steps is None else steps
     if config.precision == "fp16" and torch.device(device).type != "cuda":
         raise CDTError("fp16 needs a CUDA GPU (gradients underflow without scaling kernels): use fp32 or bf16 here.")
-    if checkpoint.stage != stage:
+    if checkpoint.stage != stage or not checkpoint.training:
         checkpoint.stage, checkpoint.step, checkpoint.training = stage, 0, {}
+    elif checkpoint.card.get("data") != [store.digest() for store in data.stores]:
+        raise CDTError(f"this {stage} was begun on other cells than it is to go on with: pass the same data, or begin "
+                       "anew from Checkpoint.load(folder) without resume")
     if stage == "finetune":
         _remember_targets(checkpoint, data)
         if checkpoint.model.embed.effect is not None:
@@ -138,7 +142,7 @@ def train(checkpoint: Checkpoint, data: SetSampler, *, steps: int | None = None,
                 loop.save(out)
             yield Progress(stage, checkpoint.step, n_steps, loss, loop.rate, speed, left)
     finally:
-        if out is not None:
+        if out is not None and loop.whole:
             loop.save(out)
         loop.finish()
 
@@ -153,14 +157,16 @@ class _Loop:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=data.config.precision == "fp16")
         self.average = {k: v.clone() for k, v in self.model.state_dict().items()} if data.config.ema_decay else {}
         self.forward = torch.compile(self.model) if data.config.compile else self.model
-        self.rate = 0.0
+        self.rate, self.whole, self.stage = 0.0, True, STAGES.index(data.stage)
+        self.optimizer.zero_grad(set_to_none=True)  # an interrupted run may have left some behind
         self._restore()
 
     def step(self) -> float:
         """Does one step and returns its loss."""
         config, number = self.data.config, self.checkpoint.step
+        self.model.train()  # between steps the caller may have predicted with it
         batch = self.data.batch(number)
-        generator = torch.Generator().manual_seed(hash((config.seed, number, len(self.data.stage))) % 2**63)
+        generator = torch.Generator().manual_seed(hash((config.seed, number, self.stage)) % 2**63)
         n_sets, n_cells, n_genes = batch.tokens.shape
         masked = draw_masks(self.checkpoint.config.diffusion, (n_sets, n_cells, n_genes), generator, self.data.stage,
                             number)
@@ -171,18 +177,19 @@ class _Loop:
         self.rate = learning_rate(config, number, self.n_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
+        self.whole = False
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self._average(number)
-        self.checkpoint.step = number + 1
+        self.checkpoint.step, self.whole = number + 1, True
         return loss.item()
 
     def _loss(self, batch: Batch, mask: Tensor, t: Tensor, number: int) -> Tensor:
         config, diffusion = self.data.config, self.checkpoint.config.diffusion
         half = torch.float16 if config.precision == "fp16" else torch.bfloat16
         with torch.random.fork_rng(), torch.autocast(self.device.type, half, enabled=config.precision != "fp32"):
-            torch.manual_seed(hash((config.seed, number)) % 2**63)  # dropout, too, depends on the step alone
+            torch.manual_seed(hash((config.seed, number, self.stage)) % 2**63)  # dropout, too, depends on these
             xt = hide(batch.tokens, mask, self.checkpoint.tokenizer.mask_id)
             logits = self.forward(xt, t, batch.perturbation, batch.controls, batch.gene_ids, batch.log_depth)
         return masked_loss(logits.float(), batch.tokens, mask, diffusion.mask_law)
@@ -215,7 +222,7 @@ class _Loop:
             prefix = f"optimizer.{name}."
             state = {k.removeprefix(prefix): v.clone() for k, v in saved.items() if k.startswith(prefix)}
             if state:
-                self.optimizer.state[parameter] = {k: v if k == "step" else v.to(self.device) for k, v in state.items()}
+                self.optimizer.state[parameter] = {k: v.to(self.device) for k, v in state.items()}
 
     def finish(self) -> None:
         """Leaves the model ready for use, holding its moving average."""
@@ -249,6 +256,6 @@ def validation_curve(checkpoint: Checkpoint, data: SetSampler, n_batches: int = 
         batch = data.batch(10**9 + i)
         generator = torch.Generator().manual_seed(seed + i)
         on_device = batch.to(device)
-        curves.append(loss_curve(denoiser(model, on_device), batch.tokens, checkpoint.tokenizer.mask_id, generator,
+        curves.append(loss_curve(denoiser(model, on_device), on_device.tokens, checkpoint.tokenizer.mask_id, generator,
                                  tuple(shares)))
-    return torch.stack(curves).mean(0).numpy()
+    return torch.stack(curves).mean(0).cpu().numpy()

@@ -36,7 +36,8 @@ def opened(model: CDT, seed: int = 1) -> CDT:
         effect = np.random.default_rng(seed).normal(size=(len(ids) + 2, len(ids)))
         model.embed.effect.fill(EffectTable(
             np.array([3, 5, *ids]), np.array([-1, 1, *(0 * ids - 1)]), np.array([0, 0, *(0 * ids + GUESSED)]),
-            np.ones(len(effect)), effect, effect, ids, np.log1p(np.arange(model.config.n_bins))))
+            np.ones(len(effect)), effect, np.full((len(ids), model.config.n_bins), 1 / model.config.n_bins), ids,
+                np.log1p(np.arange(model.config.n_bins))))
     return model.eval()
 
 

@@ -24,7 +24,7 @@ EDGES = {
     "gene_vectors": "checkpoint data errors", "options": "config",
     "effects": "baselines conditioning data tokenizer",
     "training": "__init__ checkpoint config data diffusion effects errors gene_vectors model vocabulary",
-    "prediction": "__init__ checkpoint conditioning config data diffusion errors training",
+    "prediction": "__init__ checkpoint conditioning data diffusion errors metrics training",
     "differential": "errors", "metrics": "differential errors", "baselines": "differential errors metrics",
     "reading": "errors", "scoring": "differential errors metrics reading", "summary": "errors",
     "evaluation": "baselines differential errors metrics reading scoring summary",
@@ -99,7 +99,7 @@ def code_lines(path: Path) -> int:
 
 
 def test_the_package_stays_small():
-    assert sum(code_lines(p) for p in FILES if p.stem not in DRAWING | REPORTING) < 3500
+    assert sum(code_lines(p) for p in FILES if p.stem not in DRAWING | REPORTING) < 3600
     assert sum(code_lines(p) for p in FILES if p.stem in REPORTING) < 650
     assert sum(code_lines(p) for p in FILES if p.stem in DRAWING) < 1700  # what draws and counts the original's figures
     assert sum(code_lines(p) for p in LESSONS if p.stem in MACHINERY) < 600

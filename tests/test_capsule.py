@@ -6,7 +6,11 @@ from helpers import tiny
 
 from cdt_lite import capsule
 from cdt_lite.checkpoint import Checkpoint
+from cdt_lite.cli import parser
+from cdt_lite.data import named_split
 from cdt_lite.errors import CDTError
+from cdt_lite.results import simulation
+from cdt_lite.screens import load_screen
 from cdt_lite.simulate import simulate_screen
 from cdt_lite.training import Progress
 
@@ -27,7 +31,13 @@ def test_a_capsule_is_made_of_both_stages_and_carries_its_card(made):
     assert all(isinstance(i, Progress) for i in items[:-1])
     card = items[-1].card
     assert {"cdt_lite", "torch", "seconds", "seed", "screen", "cells", "data", "unseen_targets", "held_out", "curves",
-            "held_out_curve", "limits"} <= set(card)
+            "held_out_curve", "limits", "command", "pretrained_on"} <= set(card)
+    assert [part["cells"] for part in card["pretrained_on"]] == [len(f) for f in capsule.pretraining_cells(
+        screen[named_split(screen) == "train"].copy())]
+    args = parser().parse_args(card["command"].split()[1:])  # the command would make the same thing again
+    again = load_screen(args.screen, **simulation(args.simulated))
+    assert again.uns["screen"]["sha256"] == screen.uns["screen"]["sha256"]
+    assert (args.pretrain_steps, args.finetune_steps, args.seed) == (4, 3, 0)
     assert sum(card["cells"].values()) == screen.n_obs
     assert [(look["stage"], look["step"]) for look in card["looks"]] == (
         [("pretrain", i) for i in (1, 2, 3, 4)] + [("finetune", i) for i in (1, 2, 3)])  # up to twelve a stage
@@ -52,9 +62,12 @@ def test_a_capsule_goes_to_disk_and_back(made, tmp_path, monkeypatch):
 
 
 def test_a_capsule_too_large_to_travel_is_refused(made, tmp_path, monkeypatch):
+    capsule.save_capsule(made[1][-1], tmp_path)
+    before = {f.name: f.read_bytes() for f in tmp_path.iterdir()}
     monkeypatch.setattr(capsule, "MAX_BYTES", 1000)
-    with pytest.raises(CDTError, match="too large"):
-        capsule.save_capsule(made[1][-1], tmp_path)
+    with pytest.raises(CDTError, match="too large to ship"):
+        capsule.save_capsule(replace(made[1][-1], seed=5), tmp_path)
+    assert {f.name: f.read_bytes() for f in tmp_path.iterdir()} == before  # what was there is kept
 
 
 def test_some_capsules_ship():
@@ -65,6 +78,10 @@ def test_some_capsules_ship():
 def test_shipped_capsules_are_whole_small_and_describe_themselves(folder):
     found = Checkpoint.load(folder)
     assert sum(f.stat().st_size for f in folder.iterdir()) <= capsule.MAX_BYTES
+    steps = {stage: curve["step"][-1] for stage, curve in found.card["curves"].items()}
+    assert all(f"--{stage}-steps {n}" in found.card["command"] for stage, n in steps.items())
+    assert len(found.card["pretrained_on"]) == 3
+    assert ("simulated cells" in found.card["limits"]) == ("simulated" in folder.name)
     assert found.stage == "finetune" and found.card["seconds"] > 0 and found.card["screen"]["licence"]
     curve = found.card["held_out_curve"]["nats_per_gene"]
     assert max(curve) < 1.5  # of the log(63) = 4.1 nats that knowing nothing costs

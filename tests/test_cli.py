@@ -63,6 +63,11 @@ def test_the_whole_pipeline(small, capsys):
     target = str(screen.obs["target_gene"][named_split(screen) == "held_out"].iloc[0])
     assert main(["predict", "--checkpoint", "b", *common, "--target", target, "--cells", "40", "--out", "p.h5ad"]) == 0
     assert ad.read_h5ad("p.h5ad").shape == (40, 64)
+    assert main(["predict", "--checkpoint", "b", *common, "--target", target, "--cells", "40", "--space", "log1p",
+                 "--out", "q.h5ad"]) == 0
+    counts, logged = (ad.read_h5ad(f"{name}.h5ad") for name in "pq")
+    assert logged.uns["cdt_lite"]["space"] == "log1p" and (logged.X.data % 1 != 0).any()
+    assert (counts.X.toarray() > 0).tolist() == (logged.X.toarray() > 0).tolist()
     assert main(["evaluate", *common, "--predicted", "p.h5ad", "--out", "table.csv"]) == 0
     out = capsys.readouterr().out
     assert "pearson_delta" in out and (small / "table.csv").read_text().count("\n") > 2

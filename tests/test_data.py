@@ -1,4 +1,7 @@
+import hashlib
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import anndata as ad
 import numpy as np
@@ -6,9 +9,12 @@ import pytest
 import torch
 from helpers import tiny, toy_screen
 
+from cdt_lite import data
 from cdt_lite.conditioning import NO_TARGET, UNKNOWN_TARGET
-from cdt_lite.data import SetSampler, TokenStore, fit_tokenizer, split_screen
+from cdt_lite.data import SetSampler, TokenStore, fit_tokenizer, named_split, split_screen
 from cdt_lite.errors import CDTError
+from cdt_lite.screens import load_screen
+from cdt_lite.simulate import simulate_screen
 from cdt_lite.vocabulary import Vocabulary
 
 CONFIG = tiny()
@@ -126,3 +132,44 @@ def test_bad_screens_are_refused_at_the_door():
     perturbed = screen[screen.obs["target_gene"] != "non-targeting"]
     with pytest.raises(CDTError, match="no control cells to fine-tune"):
         SetSampler(TokenStore.from_adata(perturbed, tokenizer, Vocabulary(screen.var_names)), CONFIG.finetune)
+
+
+FIXED = json.loads((Path(data.__file__).parent / "splits.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", [n for n in FIXED if n.startswith("simulated")])
+def test_the_splits_of_the_simulated_screens_are_data_and_were_made_by_the_rule(name):
+    """The order of a hash of names alone knows nothing of the cells: counted out here once more, by hand."""
+    entry = FIXED[name]
+    screen = load_screen("simulated", **entry["options"])
+    assert name == f"simulated {screen.uns['screen']['sha256'][:12]}"
+    targets = sorted(set(screen.obs["target_gene"].astype(str)) - {"non-targeting"},
+                     key=lambda t: hashlib.sha256(t.encode()).hexdigest())
+    n_unseen, n_held = len(targets) // 6, len(targets) // 4
+    assert sorted(entry["unseen"]) == sorted(targets[:n_unseen])
+    assert sorted(entry["held_out"]) == sorted([t, "rep_3"] for t in targets[n_unseen:][:n_held])
+    side = named_split(screen)
+    names, batch = (screen.obs[key].astype(str).to_numpy() for key in ("target_gene", "batch"))
+    assert set(names[side == "unseen"]) == set(entry["unseen"])
+    assert {(t, b) for t, b in zip(names[side == "held_out"], batch[side == "held_out"], strict=True)} == {
+        tuple(pair) for pair in entry["held_out"]}
+
+
+def test_a_target_without_another_replicate_is_not_called_seen():
+    one = simulate_screen(n_genes=32, n_targets=12, n_cells=600, seed=3, n_batches=1)
+    assert set(named_split(one)) == {"train", "unseen"}
+    two = simulate_screen(n_genes=32, n_targets=12, n_cells=900, seed=3, n_batches=2)
+    side = named_split(two)
+    tested = set(two.obs["target_gene"][side == "held_out"])
+    lost = sorted(tested)[0]
+    cut = two[((two.obs["target_gene"] != lost) | (two.obs["batch"] == "rep_2")).to_numpy()].copy()
+    now = named_split(cut)
+    assert lost not in set(cut.obs["target_gene"][now == "held_out"])
+    assert set(cut.obs["target_gene"][now == "held_out"]) <= set(cut.obs["target_gene"][now == "train"])
+
+
+def test_a_cell_without_a_replicate_is_refused():
+    screen = toy_screen()
+    screen.obs.loc[screen.obs_names[:3], "batch"] = np.nan
+    with pytest.raises(CDTError, match="3 cells have no 'batch'"):
+        store_of(screen)

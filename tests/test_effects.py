@@ -11,9 +11,18 @@ from scipy.optimize import minimize
 from cdt_lite.accounting import flops_by_part, parameters_by_part
 from cdt_lite.baselines import Linear, Responses
 from cdt_lite.checkpoint import Checkpoint
-from cdt_lite.conditioning import GUESSED, NO_TARGET, UNKNOWN_TARGET, EffectTable, MeanEffect, Perturbation
+from cdt_lite.conditioning import (
+    GUESSED,
+    LIMIT,
+    NO_TARGET,
+    UNKNOWN_TARGET,
+    EffectTable,
+    MeanEffect,
+    Perturbation,
+    tilts,
+)
 from cdt_lite.data import SetSampler, TokenStore
-from cdt_lite.effects import LIMIT, effect_table, tilts, worth_in_cells
+from cdt_lite.effects import effect_table, worth_in_cells
 from cdt_lite.model import CDT
 from cdt_lite.prediction import predict_mean
 from cdt_lite.simulate import simulate_screen
@@ -37,13 +46,16 @@ def trained():
     return screen, checkpoint
 
 
+VALUES = np.log1p(np.arange(CONFIG.model.n_bins))
+SHARES = np.full((3, CONFIG.model.n_bins), 1 / CONFIG.model.n_bins)
+
+
 @pytest.fixture
 def module():
     """Targets 3 (replicates 0 and 1) and 5 (replicate 0), and a guess for each and for 7; three genes: 10, 11, 12."""
     effect = np.array([[1.0, 0, 0], [4, 0, 0], [0, 6, 0], [0, 0, 3], [0, 0, 5], [0, 0, 7]])
     table = EffectTable(np.array([3, 3, 5, 3, 5, 7]), np.full(6, -1), np.array([0, 1, 0, *[GUESSED] * 3]),
-                        np.array([10.0, 20, 8, 1, 1, 1]), effect, 10 * effect, np.array([10, 11, 12]),
-                        np.log1p(np.arange(CONFIG.model.n_bins)))
+                        np.array([10.0, 20, 8, 1, 1, 1]), effect, SHARES, np.array([10, 11, 12]), VALUES)
     module = MeanEffect(CONFIG.model)
     module.fill(table)
     return module.eval()
@@ -52,9 +64,12 @@ def module():
 GENES = torch.tensor([10, 11, 12])
 
 
-def looked_up(module, target, guess=NO_TARGET, replicate=(), sign=-1, genes=GENES):
-    effect, tilt = module.look_up(Perturbation.of([target], [sign], [0.0], [guess], replicate), genes)
-    torch.testing.assert_close(tilt, 10 * effect)
+def looked_up(module, target, guess=NO_TARGET, replicate=(), sign=-1, genes=GENES, own=()):
+    effect, tilt = module.look_up(Perturbation.of([target], [sign], [0.0], [guess], replicate, own), genes)
+    p = np.exp(tilt[0, :, None].numpy() * VALUES)
+    moved = p @ VALUES / p.sum(1) - VALUES.mean()
+    within = (tilt[0].abs() < LIMIT).numpy()
+    np.testing.assert_allclose(moved[within], effect[0].numpy()[within], atol=1e-3)
     return effect[0].tolist()
 
 
@@ -74,6 +89,27 @@ def test_an_unknown_target_is_guessed_or_the_average_of_targets_and_never_what_w
     assert looked_up(module, UNKNOWN_TARGET, guess=7) == pytest.approx([0, 0, 7])
     assert looked_up(module, UNKNOWN_TARGET) == pytest.approx([1.5, 3, 0])  # each target once, however many cells
     assert looked_up(module, UNKNOWN_TARGET, guess=9) == pytest.approx([1.5, 3, 0])
+
+
+def test_in_training_an_average_leaves_the_sets_own_target_out(module):
+    assert looked_up(module, UNKNOWN_TARGET, own=[3]) == pytest.approx([1.5, 3, 0])  # not while judging
+    module.train()
+    assert looked_up(module, UNKNOWN_TARGET, own=[3]) == pytest.approx([0, 6, 0])
+    assert looked_up(module, UNKNOWN_TARGET, own=[NO_TARGET]) == pytest.approx([1.5, 3, 0])
+
+
+def test_a_mean_of_effects_is_made_by_its_own_tilt_not_by_the_mean_of_tilts(module):
+    """A replicate that holds none of a rare gene needs the tilt -LIMIT; a mean of tilts would silence the gene."""
+    rare = np.array([0.98, 0.02] + [0.0] * (CONFIG.model.n_bins - 2))
+    effect = np.array([[-0.02 * np.log(2)], [0.0]])
+    table = EffectTable(np.array([3, 3]), np.full(2, -1), np.array([0, 1]), np.ones(2), effect, rare[None],
+                        np.array([10]), VALUES)
+    module.fill(table)
+    tilt = module.look_up(Perturbation.of([3], [-1], [0.0]), torch.tensor([10]))[1].item()
+    p = rare * np.exp(tilt * VALUES)
+    assert p @ VALUES / p.sum() == pytest.approx(0.01 * np.log(2), rel=1e-3)  # half of what it was
+    p = rare * np.exp(-LIMIT / 2 * VALUES)
+    assert p @ VALUES / p.sum() < 0.002 * np.log(2)  # what the mean of the two tilts would have made
 
 
 def test_no_perturbation_has_no_effect_and_other_genes_are_zero(module):
@@ -154,15 +190,15 @@ def test_the_effect_reaches_the_output_and_every_weight_learns(module):
     model, given = opened(CDT(CONFIG.model)), inputs(CONFIG)
     ids = given["gene_ids"].numpy()
     effect, values = np.random.default_rng(0).normal(size=(2, len(ids))), np.log1p(np.arange(CONFIG.model.n_bins))
+    shares = np.full((len(ids), len(values)), 1 / len(values))
     model.embed.effect.fill(EffectTable(np.array([3, 5]), np.array([-1, 1]), np.array([0, 0]), np.ones(2), effect,
-                                        effect, ids, values))
+                                        shares, ids, values))
     with_table = model(**given)
     with_table.square().mean().backward()
     learning = [*model.embed.effect.parameters(), *model.trust.parameters()]
     assert all(p.grad is not None and p.grad.any() for p in learning)
-    nothing = np.zeros((0, 0))
-    model.embed.effect.fill(EffectTable(*(np.zeros(0, int),) * 3, np.zeros(0), nothing, nothing, np.zeros(0, int),
-                                        values))
+    model.embed.effect.fill(EffectTable(*(np.zeros(0, int),) * 3, np.zeros(0), np.zeros((0, 0)),
+                                        np.zeros((0, len(values))), np.zeros(0, int), values))
     assert not torch.allclose(model(**given), with_table, atol=1e-3)
 
 
@@ -181,14 +217,17 @@ def test_a_tilt_moves_the_mean_by_what_was_asked_and_no_distribution_with_that_m
     values = np.log1p(np.arange(6.0))
     share = np.array([[0.5, 0.2, 0.15, 0.1, 0.04, 0.01], [0.96, 0.02, 0.01, 0.005, 0.004, 0.001]])
     change = np.array([[0.3, 0.1], [-0.4, -0.02], [0.0, 0.0]])
-    tilted = share * np.exp(tilts(share, values, change)[..., None] * values)
+    def asked_for(wanted):
+        return tilts(*(torch.tensor(x, dtype=torch.float32) for x in (share, values, wanted))).numpy()
+
+    tilted = share * np.exp(asked_for(change)[..., None] * values)
     tilted /= tilted.sum(-1, keepdims=True)
     np.testing.assert_allclose(tilted @ values, share @ values + change, atol=1e-4)
     asked = minimize(lambda q: (q * np.log(q / share[0])).sum(), np.full(6, 1 / 6), bounds=[(1e-9, 1)] * 6, tol=1e-12,
                      constraints=[{"type": "eq", "fun": lambda q: q.sum() - 1},
                                   {"type": "eq", "fun": lambda q: q @ values - tilted[0, 0] @ values}])
     np.testing.assert_allclose(tilted[0, 0], asked.x, atol=1e-4)
-    assert (np.abs(tilts(share, values, np.array([[9.0, -9.0]]))) == LIMIT).all()  # cannot be reached: the limit
+    assert (np.abs(asked_for(np.array([[9.0, -9.0]]))) == LIMIT).all()  # cannot be reached: the limit
 
 
 def test_an_untrained_model_follows_the_table(trained):
@@ -205,7 +244,7 @@ def test_an_untrained_model_follows_the_table(trained):
     torch.testing.assert_close(shift, expected.expand_as(shift))
     torch.testing.assert_close(half, shift / 2)
     ones = torch.ones(1, 2)
-    assert not fresh.tilt(h, ones, Perturbation.none(1), ids).any()
+    assert fresh.tilt(h, ones, Perturbation.none(1), ids).abs().max() < 1e-5
     with torch.no_grad():
         fresh.trust.bias.fill_(-1)
     assert not fresh.tilt(h, ones, asked, ids).any()  # trust nothing: the network is on its own

@@ -2,11 +2,16 @@ import warnings
 
 import numpy as np
 import pytest
+import scanpy as sc
 from helpers import opened, tiny, toy_screen
 
 from cdt_lite.conditioning import GUESSED
+from cdt_lite.data import TokenStore
+from cdt_lite.effects import effect_table
 from cdt_lite.errors import CDTError
-from cdt_lite.prediction import predict, predict_mean
+from cdt_lite.evaluation import evaluate
+from cdt_lite.prediction import _Plan, as_log1p, check_request, predict, predict_mean
+from cdt_lite.simulate import simulate_screen
 from cdt_lite.training import start
 
 
@@ -98,14 +103,40 @@ def test_bad_requests_are_refused():
         predict(m, screen, "g33")
     with pytest.raises(CDTError, match="guidance"):
         predict(m, screen, "G3", guidance=-1.0)
-    with pytest.raises(CDTError, match="sampling_steps"):
-        predict(m, screen, "G3", steps=0)
+    for steps in (0, 13, 1_000_000):  # there are 12 genes, and each step reveals one at least
+        with pytest.raises(CDTError, match=r"sampling_steps\) must lie in 1 to 12.*not " + str(steps)):
+            predict(m, screen, "G3", steps=steps)
+    with pytest.raises(CDTError, match="v1's sampler takes its 9 timesteps"):
+        predict(model("v1"), screen, "G3", steps=5)
     with pytest.raises(CDTError, match="n_cells"):
         predict(m, screen, "G3", n_cells=0)
     with pytest.raises(CDTError, match="no control cells"):
         predict(m, screen[screen.obs["target_gene"] == "G3"], "G3")
     with pytest.raises(CDTError, match="target_genes.*'target_gene'"):
         predict(m, screen, "G3", target_key="target_genes")
+
+
+def test_cells_can_be_written_as_counts_or_as_log1p_and_score_alike():
+    real = simulate_screen(n_genes=16, n_targets=2, n_cells=300, n_batches=1, seed=0)
+    target = next(t for t in real.obs["target_gene"].unique() if t != "non-targeting")
+    counts = real[(real.obs["target_gene"] == target).to_numpy()].copy()  # stands in for predicted cells
+    depth = float(np.median(real[(real.obs["target_gene"] == "non-targeting").to_numpy()].obs["n_umi"]))
+    counts.uns["cdt_lite"] = {"space": "counts", "target_depth": depth}
+    logged = as_log1p(counts)
+    expected = counts.copy()
+    sc.pp.normalize_total(expected, target_sum=depth)
+    sc.pp.log1p(expected)  # the independent authority
+    np.testing.assert_allclose(logged.X.toarray(), expected.X.toarray(), rtol=1e-5)
+    assert counts.uns["cdt_lite"]["space"] == "counts" and (counts.X.data % 1 == 0).all()  # the input is left alone
+    metrics = ["mae", "pearson_delta", "systema_pearson"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        a, b = (evaluate(real, {"mine": x}, baselines=False, ceiling=False, metrics=metrics, target_depth=depth)
+                for x in (counts, logged))
+    np.testing.assert_allclose(a[metrics], b[metrics], atol=1e-6)
+    for cells, what in ((logged, "got log1p"), (real, "a depth of 0; pass target_depth")):
+        with pytest.raises(CDTError, match=what):
+            as_log1p(cells)
 
 
 def test_a_magnitude_against_the_sign_warns_and_one_beyond_the_clip_is_clipped():
@@ -131,6 +162,26 @@ def test_another_panel_is_refused_and_can_be_aligned():
         predict(m, shuffled, "G3")
     aligned = predict(m, shuffled, "G3", n_cells=6, align=True)
     assert np.array_equal(aligned.X.toarray(), predict(m, screen, "G3", n_cells=6).X.toarray())
+
+
+def test_cells_on_a_part_of_the_panel_are_as_deep_as_on_all_of_it():
+    """Depth is that of the whole panel in training: shared genes alone would pass for a shallow cell."""
+    m, screen = model(), toy_screen()
+    control = (screen.obs["target_gene"] == "non-targeting").to_numpy()
+    m.model.embed.effect.fill(effect_table(TokenStore.from_adata(screen, m.tokenizer, m.vocabulary), m.tokenizer))
+    genes = list(np.asarray(screen[control].X.mean(0)).ravel().argsort()[:6].astype(str))
+    part = screen[:, [f"G{i}" for i in genes]]
+    kept = screen[control][:, part.var_names].X.sum() / screen[control].X.sum()
+    assert kept < 0.45
+    plans = [_Plan(m, x[control], check_request(m, "G3", -1, None, "non-targeting"), "batch", 0, "cpu")
+             for x in (screen, part)]
+    assert np.mean(plans[1].depth) == pytest.approx(np.mean(plans[0].depth), rel=0.02)
+    note = predict(m, part[:, [g for g in screen.var_names if g in set(part.var_names)]].copy(), "G3", n_cells=3,
+                   align=True).uns["cdt_lite"]["notes"]
+    assert note == [f"6 of the panel's 12 genes are missing: the others hold {kept:.0%} of a training control's "
+                    "counts, and depths are scaled up by that"]
+    m.model.embed.effect.make_room((0, 0))
+    assert "less deep than they are" in predict(m, part, "G3", n_cells=3, align=True).uns["cdt_lite"]["notes"][0]
 
 
 def test_v1_needs_its_whole_panel():

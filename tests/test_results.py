@@ -75,7 +75,7 @@ def test_the_table_is_told_nothing_of_the_controls_that_the_truth_subtracts(scre
     marked.X = csr_matrix(counts)
     plain, other = (tasks.with_clean_table(model, cells, truth).model for cells in (train_cells, marked))
     torch.testing.assert_close(other.embed.effect.effect, plain.embed.effect.effect)
-    torch.testing.assert_close(other.embed.effect.tilt, plain.embed.effect.tilt)
+    torch.testing.assert_close(other.embed.effect.shares, plain.embed.effect.shares)
     clean = effect_table(TokenStore.from_adata(train_cells[~train_cells.obs_names.isin(truth.obs_names)].copy(),
                                                model.tokenizer, model.vocabulary), model.tokenizer)
     np.testing.assert_allclose(plain.embed.effect.effect, clean.effect, atol=1e-6)
@@ -164,6 +164,38 @@ def test_the_command_reports_and_says_what_was_typed(model, screen, tmp_path, mo
     assert entry["command"] == ("cdt-lite evaluate --tasks --screen screen.h5ad --checkpoint a --seeds 1 --cells 12 "
                                 "--results out.json")
     assert entry["checkpoints"][0]["sha256"] and (tmp_path / "out.md").is_file()
+
+
+def test_why_numbers_are_missing_is_written_down(model, screen, tmp_path):
+    side = named_split(screen)
+    poor = str(screen.obs["target_gene"][side == "held_out"].iloc[0])
+    spare = np.flatnonzero((side == "held_out") & (screen.obs["target_gene"] == poor).to_numpy())[5:]
+    cut = screen[np.setdiff1d(np.arange(screen.n_obs), spare)].copy()
+    short = tasks.report_tasks(cut, model, seeds=(0,), n_cells=12)
+    title = "task 1: seen perturbations, held-out replicate"
+    table = short.tables[title]
+    assert table[table["target"] == poor]["energy_distance"].isna().all()
+    assert not table[table["target"] != poor]["mae"].isna().any()  # the rest is reported
+    assert any(note.startswith("fewer than") and f"'{poor}'" in note for note in short.notes[title])
+    page = r.add_entry(r.to_entry(short, "again", n_boot=10), tmp_path / "results.json").read_text(encoding="utf-8")
+    assert all(f"\nNote: {note}.\n" in page for notes in short.notes.values() for note in notes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suite, module", [("cell-eval", "cell_eval"), ("cell-eval2", "cell_eval2")])
+def test_the_fields_own_tools_stand_in_the_report(model, screen, tmp_path, monkeypatch, suite, module):
+    pytest.importorskip(module, reason="extra [eval]")
+    monkeypatch.chdir(tmp_path)
+    model.save("a")
+    monkeypatch.setattr(r, "load_screen", lambda *a, **k: screen)
+    assert main(["evaluate", "--tasks", "--checkpoint", "a", "--seeds", "1", "--cells", "24", "--suite", suite,
+                 "--results", "out.json"]) == 0
+    entry = json.loads((tmp_path / "out.json").read_text())["simulated regulatory"]
+    assert entry["suite"]["name"] == suite and f"--suite {suite}" in entry["command"]
+    for title, scores in entry["suite"]["tasks"].items():
+        n = entry["tasks"][title]["groups"]["all"]["n"]
+        assert scores and all(0 < count <= n for _, count in scores.values())
+    assert f"### {suite}" in (tmp_path / "out.md").read_text(encoding="utf-8")
 
 
 def test_bad_options_are_refused(capsys, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 from test_evaluation import world
 
 from cdt_lite.differential import differential_expression
+from cdt_lite.evaluation import _disperse
 from cdt_lite.metrics import METRICS, log1p_counts
 from cdt_lite.reading import Names, read_cells
 from cdt_lite.scoring import Arena, BatchMeans, Guess
@@ -93,3 +94,15 @@ def test_matched_controls_come_from_our_half_and_the_same_batches(arena):
     assert set(rows) <= set(arena.halves[1]) and len(rows) == len(arena.groups[KEY])
     wanted = np.sort(arena.real.batch[arena.groups[KEY]])
     np.testing.assert_array_equal(np.sort(arena.real.batch[rows]), wanted)
+
+
+def test_baselines_cells_are_tested_against_controls_of_their_own_batches():
+    """Batch b differs from a; where there are too many cells, those drawn and their batches must stay together."""
+    screen = world(targets=("N1",), strength=0.0, n_cells=600, n_control=900)
+    screen.obs_names = [f"{batch}_{i}" for i, batch in enumerate(screen.obs["batch"])]  # names that sort by batch
+    real = read_cells(screen, "it", NAMES)
+    arena = Arena(real, log1p_counts(real.counts, 60.0), real.halves(0), 60.0, max_cells=300)
+    key = ("N1", -1)
+    guess = _disperse(arena, key, arena.controls[0], unchanged=True)
+    np.testing.assert_array_equal(guess.batch, real.batch[arena.matched_controls(key)])
+    assert len(arena._cells(key, guess, 300)["predicted_de"]().significant()) == 0

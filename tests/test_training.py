@@ -6,6 +6,7 @@ import pytest
 import torch
 from helpers import tiny, toy_screen
 
+from cdt_lite import training
 from cdt_lite.checkpoint import Checkpoint
 from cdt_lite.data import SetSampler, TokenStore
 from cdt_lite.errors import CDTError
@@ -65,6 +66,62 @@ def test_an_error_in_the_callers_loop_saves_too(tmp_path):
             if progress.step == 4:
                 steps.throw(KeyboardInterrupt)
     assert Checkpoint.load(tmp_path).step == 4
+
+
+def test_predicting_between_steps_changes_nothing():
+    """Judging puts the model in evaluation mode, where a set may read its own replicate's mean effect."""
+    losses = []
+    for look in (False, True):
+        checkpoint, data = ready()
+        steps = train(checkpoint, data, steps=4)
+        losses.append([])
+        for progress in steps:
+            losses[-1].append(progress.loss)
+            if look:
+                checkpoint.model.eval()
+    assert losses[0] == losses[1]
+
+
+def test_a_trained_model_begins_a_stage_of_the_same_name_at_its_first_step(tmp_path):
+    checkpoint, data = ready()
+    list(train(checkpoint, data, steps=3, out=tmp_path))
+    before = weights(checkpoint).clone()
+    for again in (checkpoint, Checkpoint.load(tmp_path)):  # at hand, or read without resume
+        assert [p.step for p in train(again, data, steps=3)] == [1, 2, 3]
+        assert not torch.equal(weights(again), before)
+    assert [p.step for p in train(Checkpoint.load(tmp_path, resume=True), data, steps=3)] == []  # that one is done
+
+
+def test_a_run_is_not_resumed_on_other_cells(tmp_path):
+    checkpoint, data = ready()
+    list(train(checkpoint, data, steps=2, out=tmp_path))
+    other = toy_screen()[::2].copy()
+    store = TokenStore.from_adata(other, checkpoint.tokenizer, checkpoint.vocabulary)
+    with pytest.raises(CDTError, match="was begun on other cells"):
+        next(train(Checkpoint.load(tmp_path, resume=True), SetSampler(store, data.config), steps=5, out=tmp_path))
+
+
+def test_an_interrupt_in_the_middle_of_an_update_leaves_the_last_save(tmp_path, monkeypatch):
+    checkpoint, data = ready(checkpoint_interval=2)
+    steps = train(checkpoint, data, steps=6, out=tmp_path)
+    whole = [next(steps).loss for _ in range(3)]
+    monkeypatch.setattr(training._Loop, "_average", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        next(steps)
+    monkeypatch.undo()
+    resumed = Checkpoint.load(tmp_path, resume=True)
+    assert resumed.step == 2
+    assert next(train(resumed, data, steps=6)).loss == whole[2]
+
+
+def test_stages_and_seeds_draw_their_own_batches_and_masks():
+    screen = toy_screen()
+    checkpoint = start(tiny(), screen)
+    store = TokenStore.from_adata(screen, checkpoint.tokenizer, checkpoint.vocabulary)
+    config = replace(tiny().finetune, controls_dropout=0.0)
+    drawn = [SetSampler(store, replace(config, seed=seed), stage).batch(0).tokens
+             for seed, stage in ((0, "finetune"), (0, "pretrain"), (1, "finetune"))]
+    assert not torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
 
 
 def test_the_moving_average_by_hand():
