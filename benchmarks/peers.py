@@ -5,7 +5,8 @@
     cdt-lite evaluate --tasks --predicted output/peers/state.h5ad output/peers/scgen.h5ad
 
 Peers see log1p expression; held-out cells never reach their training. They predict as many cells as were measured. A
-peer that does not install or run is written down as such, with the last line that it said. Not part of the tests.
+peer that does not install or run is written down as such, with the last line that it said, beside what it reached
+before. Not part of the tests.
 """
 
 import argparse
@@ -23,6 +24,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from cdt_lite.checkpoint import write_atomically
 from cdt_lite.data import named_split
 from cdt_lite.metrics import log1p_counts
 from cdt_lite.screens import load_screen
@@ -67,7 +69,7 @@ def peak_of(process: subprocess.Popen, found: list[float]) -> None:
 
 def watched(command: list[str], log: Path) -> dict[str, float]:
     """Runs a command and returns its time and peak memory; raises with its last line if it fails."""
-    began, peak, before = time.perf_counter(), [float("nan")], os.times()
+    began, peak, before = time.perf_counter(), list[float](), os.times()
     with log.open("w") as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=os.environ | QUIET, cwd=OUT)
         follower = threading.Thread(target=peak_of, args=(process, peak))
@@ -76,10 +78,10 @@ def watched(command: list[str], log: Path) -> dict[str, float]:
         follower.join()
     if code:
         raise RuntimeError((log.read_text(errors="replace").strip().splitlines() or ["no output"])[-1][:300])
-    after = os.times()
+    after, memory = os.times(), round(peak[0], 2) if peak else None
     cpu = after.children_user + after.children_system - before.children_user - before.children_system
     return {"seconds": round(time.perf_counter() - began, 1), "cpu_seconds": round(cpu, 1),
-            "peak_gb": round(peak[0], 2)}
+            "peak_gb": memory}
 
 
 def with_log1p(screen: ad.AnnData, side: np.ndarray) -> tuple[ad.AnnData, float]:
@@ -131,11 +133,14 @@ def run_state(screen: ad.AnnData, side: np.ndarray, steps: int, seed: int) -> di
         "training.batch_size": 4, "training.train_seed": seed, "training.val_freq": 10 * steps,
         "training.ckpt_every_n_steps": steps, "use_wandb": "false", "overwrite": "true", "output_dir": OUT,
         "name": run.name}
-    state = python_of("state").with_name("state")
+    state, began = python_of("state").with_name("state"), time.time()
     train = watched([str(state), "tx", "train", *(f"{k}={v}" for k, v in settings.items())], OUT / "state_train.log")
     predict = watched([str(state), "tx", "predict", "--output-dir", str(run), "--checkpoint", "final.ckpt",
                        "--predict-only", "--profile", "anndata"], OUT / "state_predict.log")
-    found = ad.read_h5ad(next(run.glob("eval_*/adata_pred.h5ad")))
+    made = [path for path in run.glob("eval_*/adata_pred.h5ad") if path.stat().st_mtime >= began]
+    if not made:
+        raise RuntimeError("STATE ended without writing its predictions")
+    found = ad.read_h5ad(made[0])
     found.obs["batch"] = found.obs["gem_group"] if "gem_group" in found.obs else found.obs["cell_type"]
     values = found.X.toarray() if sparse.issparse(found.X) else found.X
     predicted(values, found.obs, cells.var_names, depth, OUT / "state.h5ad")
@@ -183,14 +188,15 @@ def run_scgen(screen: ad.AnnData, side: np.ndarray, epochs: int, seed: int) -> d
 
 def as_table(entries: dict[str, dict]) -> str:
     """Renders peers.json: versions, time and memory, or why there is nothing."""
-    lines = ["| peer | versions | training s (CPU s) | prediction s | peak GB | |", "|---|---|---|---|---|---|"]
+    lines = ["# Peers", "", "Made by `python benchmarks/peers.py` on one CPU thread; scores: figures/results.md.", "",
+             "| peer | versions | training s (CPU s) | prediction s | peak GB | |", "|---|---|---|---|---|---|"]
     for peer, entry in entries.items():
         named = ", ".join(f"{k} {v}" for k, v in entry.get("versions", {}).items())
         train, predict = entry.get("train", {}), entry.get("predict", {})
         lines.append(f"| {peer} | {named} | {train.get('seconds', '')} ({train.get('cpu_seconds', 'not taken')}) | "
                      f"{predict.get('seconds', '')} | {train.get('peak_gb', '')} | "
                      f"{entry.get('failed', entry.get('note', ''))} |")
-    return "\n".join(lines)
+    return "\n".join(lines) + "\n"
 
 
 def main() -> int:
@@ -216,12 +222,15 @@ def main() -> int:
                 entry |= (run_state(screen, side, args.steps, args.seed) if peer == "state"
                           else run_scgen(screen, side, args.epochs, args.seed))
             entry["versions"] = versions(peer)
-        except (RuntimeError, OSError, subprocess.CalledProcessError, StopIteration) as error:
+        except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
             entry["failed"] = str(error) or repr(error)
         print(peer, json.dumps(entry, indent=1))
-        if not args.install:
+        if "failed" in entry and peer in table:
+            table[peer]["failed"] = f"again, by {entry['command']}: {entry['failed']}"
+        elif "failed" in entry or not args.install:
             table[peer] = entry
-            path.write_text(json.dumps(table, indent=1) + "\n")
+        write_atomically(path, (json.dumps(table, indent=1) + "\n").encode())
+        write_atomically(path.with_suffix(".md"), as_table(table).encode())
     print(as_table(table))
     return 0
 

@@ -56,6 +56,15 @@ def test_every_step_reveals_something_and_all_genes_are_revealed(schedule, n_gen
     assert counts.sum() == n_genes and (counts >= 1).all() and len(counts) == min(steps, n_genes)
 
 
+def test_all_is_known_at_the_end_and_nothing_at_the_start():
+    """alpha(0) = 1 and alpha(1) = 0: v1's first timestep hides nothing, its last hides the share it is told."""
+    assert mask_probabilities(V1)[0] == 0 and mask_probabilities(V1)[-1] == pytest.approx(V1.mask_ratio)
+    for schedule in ("cosine", "uniform", "geometric"):
+        counts = reveal_counts(replace(FIXED, sampling_schedule=schedule), 50)
+        known = np.concatenate([[0], counts.cumsum(0).numpy()]) / 50
+        assert known[0] == 0 and known[-1] == 1 and (np.diff(known) > 0).all()
+
+
 def test_cosine_schedule_at_half_time_by_hand():
     counts = reveal_counts(replace(FIXED, sampling_steps=2), 1000)
     first = round(1000 * (1 - math.cos(math.pi / 4)))
@@ -86,7 +95,7 @@ def test_v1_masks_share_one_beta_ratio_and_a_time_that_says_nothing():
     assert abs(np.corrcoef(shares, times)[0, 1]) < 0.15
 
 
-@pytest.mark.parametrize("law", ["beta_batch", "uniform_cell"])
+@pytest.mark.parametrize("law", ["beta_batch", "uniform_batch", "uniform_cell"])
 @pytest.mark.parametrize("classes", [63, 64])
 def test_a_model_that_knows_nothing_costs_log_classes(law, classes):
     tokens = torch.randint(63, (4, 5, 30), generator=rng())
@@ -150,6 +159,23 @@ def test_one_gene_a_step_samples_the_exact_law():
     cells = sample(exact_denoiser, config, (1, n, 3), MASK, rng(2))[0]
     counts = torch.bincount((cells * torch.tensor([9, 3, 1])).sum(-1), minlength=27).numpy()
     assert stats.chisquare(counts, LAW.numpy() * n).pvalue > 0.001
+
+
+def test_two_genes_then_one_samples_the_law_averaged_over_orders():
+    """Given an order, two genes are independent and the third follows both; the sampler's law is the mean of these."""
+    config, n = replace(FIXED, sampling_steps=2, sampling_schedule="uniform"), 30_000
+    assert reveal_counts(config, 3).tolist() == [2, 1]
+    marginals = torch.einsum("c,cgk->gk", LAW, torch.nn.functional.one_hot(CELLS, 3).double())
+    expected = torch.zeros(27, dtype=torch.float64)
+    for last in range(3):
+        first = [g for g in range(3) if g != last]
+        for i, cell in enumerate(CELLS):
+            same = (CELLS[:, first] == cell[first]).all(1)
+            expected[i] += math.prod(marginals[g, cell[g]] for g in first) * LAW[i] / LAW[same].sum() / 3
+    cells = sample(exact_denoiser, config, (1, n, 3), MASK, rng(3))[0]
+    counts = torch.bincount((cells * torch.tensor([9, 3, 1])).sum(-1), minlength=27).numpy()
+    assert stats.chisquare(counts, expected.numpy() * n).pvalue > 0.001
+    assert stats.chisquare(counts, LAW.numpy() * n).pvalue < 1e-6
 
 
 def test_one_step_samples_the_product_of_marginals_and_not_the_law():

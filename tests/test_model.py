@@ -1,4 +1,8 @@
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -59,6 +63,33 @@ def test_recomputing_activations_changes_no_gradient(preset):
         grads.append([p.grad for p in model.parameters() if p.grad is not None])
     for a, b in zip(*grads, strict=True):
         torch.testing.assert_close(a, b)
+
+
+COMPILED = """
+import torch
+from helpers import inputs, opened, tiny
+from cdt_lite.model import CDT
+for preset in ("v1", "default", "lite"):
+    config, grads = tiny(preset), []
+    for compiled in (False, True):
+        model = opened(CDT(config.model))
+        forward = torch.compile(model, backend="aot_eager") if compiled else model
+        forward(**inputs(config)).square().sum().backward()
+        grads.append([p.grad for p in model.parameters() if p.grad is not None])
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+    print(preset, len(grads[0]))
+"""
+
+
+def test_compiling_changes_no_gradient():
+    """What torch.compile traces, run without generated kernels (the compiler's own to test); apart from the type
+    checks of these tests, which it cannot trace."""
+    here = Path(__file__).parent
+    found = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False,
+                           env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (here, here.parent)))})
+    assert found.returncode == 0, found.stderr[-2000:]
+    assert [line.split()[0] for line in found.stdout.splitlines()] == ["v1", "default", "lite"]
 
 
 def test_a_fresh_adaln_stack_is_the_identity():
