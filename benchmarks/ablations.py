@@ -26,6 +26,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from benchmarks.switches import ladder, without
 from cdt_lite import __version__
 from cdt_lite.checkpoint import Checkpoint, write_atomically
 from cdt_lite.config import PRESETS, Config
@@ -42,65 +43,6 @@ FOLDER = Path(__file__).parent / "ablations"
 METRICS = ["pearson_delta", "mae", "systema_pearson", "energy_distance", "cell_sd_ratio"]
 N_GENES, N_VALIDATION, N_CELLS = 96, 6, 128
 SHARES = (0.05, 0.25, 0.5, 0.75, 1.0)
-
-
-def ladder(n_genes: int) -> dict[str, Config]:
-    """Returns the configurations, each one switch further than the one before."""
-    lite, v1 = PRESETS["lite"], PRESETS["v1"]
-    switches = {name: getattr(v1.model, name) for name in (
-        "identity", "time_input", "modulation", "control_input", "mask_in_logits", "ordinal_input", "depth_input",
-        "target_flag", "control_statistics", "cell_summary", "mean_effect", "unknown_target")}
-    plain = {"target_dropout": 0.0, "perturbation_dropout": 0.0, "ema_decay": 0.0}
-    config = replace(lite, name="lite-v1", tokenizer=v1.tokenizer, diffusion=v1.diffusion, gene_vectors="random",
-                     model=replace(lite.model, **switches, n_genes=n_genes),
-                     finetune=replace(lite.finetune, **plain))
-    steps: dict[str, dict[str, dict[str, Any]]] = {
-        "v1": {},
-        "sampler": {"diffusion": {"sampler": "fixed", "sampling_steps": 16}},
-        "mask law": {"diffusion": {"mask_law": "uniform_batch"}},
-        "objective": {"diffusion": {"mask_law": "uniform_cell"}},
-        "time input": {"model": {"time_input": "mask_ratio"}},
-        "tied table": {"model": {"identity": "gene", "unknown_target": True},
-                       "finetune": {"target_dropout": 0.15, "perturbation_dropout": 0.1}},
-        "controls": {"model": {"control_input": "genes", "control_statistics": True}},
-        "target flag": {"model": {"target_flag": True}},
-        "adaLN": {"model": {"modulation": "adaln"}},
-        "cell summary": {"model": {"cell_summary": True}},
-        "gene vectors": {"config": {"gene_vectors": "coexpression"}},
-        "tokens": {"tokenizer": {"space": "counts"},
-                   "model": {"depth_input": True, "ordinal_input": True, "mask_in_logits": False}},
-        "EMA": {"finetune": {"ema_decay": 0.99}},
-        "mean effect": {"model": {"mean_effect": True}},
-    }
-    rungs = {}
-    for name, changes in steps.items():
-        parts = {part: replace(getattr(config, part), **values) for part, values in changes.items() if part != "config"}
-        config = replace(config, name=f"lite, up to {name}", **parts, **changes.get("config", {}))
-        rungs[name] = config
-    return rungs
-
-
-def without(n_genes: int) -> dict[str, Config]:
-    """Returns the recipe, and the recipe less one switch: what does each still buy when all the others are on?"""
-    lite = PRESETS["lite"]
-    recipe = replace(lite, model=replace(lite.model, n_genes=n_genes))
-    back: dict[str, dict[str, dict[str, Any]]] = {
-        "nothing": {},
-        "sampler": {"diffusion": {"sampler": "v1", "sampling_steps": 10}},
-        "time input": {"model": {"time_input": "none"}},
-        "target flag": {"model": {"target_flag": False}},
-        "adaLN": {"model": {"modulation": "add"}},
-        "cell summary": {"model": {"cell_summary": False}},
-        "gene vectors": {"config": {"gene_vectors": "random"}},
-        "controls": {"model": {"control_input": "tokens", "control_statistics": False}},
-        "objective": {"diffusion": {"mask_law": "uniform_batch"}},
-        "EMA": {"finetune": {"ema_decay": 0.0}},
-    }
-    runs = {}
-    for name, changes in back.items():
-        parts = {part: replace(getattr(recipe, part), **values) for part, values in changes.items() if part != "config"}
-        runs[name] = replace(recipe, name=f"lite without {name}", **parts, **changes.get("config", {}))
-    return runs
 
 
 def panel(screen: ad.AnnData) -> ad.AnnData:
@@ -120,6 +62,13 @@ def perturbations(cells: ad.AnnData) -> pd.Series:
     return cells.obs["target_gene"].astype(str) + " " + cells.obs["sign"].astype(int).astype(str)
 
 
+def effect_sizes(cells: ad.AnnData) -> pd.Series:
+    """Returns how far every perturbation moves the mean log1p expression of a gene, on average over genes."""
+    logged = log1p_counts(cells.X, float(np.median(np.asarray(cells.X.sum(1)))))
+    means = pd.DataFrame(dense(logged), columns=cells.var_names).groupby(perturbations(cells).to_numpy()).mean()
+    return (means - means.loc["non-targeting 0"]).abs().mean(axis=1)
+
+
 def validation_part(screen: ad.AnnData) -> tuple[ad.AnnData, ad.AnnData]:
     """Returns training cells and validation cells, both from the training side of the named split.
 
@@ -128,10 +77,7 @@ def validation_part(screen: ad.AnnData) -> tuple[ad.AnnData, ad.AnnData]:
     cells = screen[named_split(screen) == "train"].copy()
     batch = cells.obs["batch"].astype(str).to_numpy()
     one, two = sorted(set(batch))[:2]
-    first = cells[batch == one]
-    logged = log1p_counts(first.X, float(np.median(np.asarray(first.X.sum(1)))))
-    means = pd.DataFrame(dense(logged), columns=first.var_names).groupby(perturbations(first).to_numpy()).mean()
-    size = (means - means.loc["non-targeting 0"]).abs().mean(axis=1)
+    size = effect_sizes(cells[batch == one])
     label = perturbations(cells).to_numpy()
     here = [p for p in size.sort_values().index if (label[batch == two] == p).sum() >= 30 and not p.endswith(" 0")]
     strongest = list(dict.fromkeys(p.split(" ")[0] for p in reversed(here)))[:N_VALIDATION]
