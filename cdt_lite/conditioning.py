@@ -283,7 +283,8 @@ class MeanEffect(nn.Module):
             return nothing, nothing
         match, weights = gene_ids[:, None] == self.gene_ids, self.weights(perturbation)
         here, known = match.int().argmax(1), match.any(1)
-        effect = (weights @ self.effect)[:, here] * known
+        mixed = weights.double() @ self.effect.double()  # a tilt is steep where a gene is rare: not in half precision
+        effect = mixed.to(self.effect.dtype)[:, here] * known
         return effect, tilts(self.shares[here], self.values, effect) * known
 
     def forward(self, perturbation: Perturbation, gene_ids: Int[Tensor, " G"]) -> Float[Tensor, "B G D"]:

@@ -193,8 +193,9 @@ def test_bf16_autocast_stays_near_fp32():
     config = tiny("lite")
     model, given = opened(CDT(config.model)), inputs(config)
     with torch.autocast("cpu", torch.bfloat16):
-        half = model(**given)
-    torch.testing.assert_close(half.float(), model(**given), atol=0.15, rtol=0.15)
+        half = model(**given).float()
+    whole = model(**given)  # tilted logits are large: bf16 keeps eight bits of them
+    torch.testing.assert_close(half, whole, atol=2**-6 * whole.abs().max().item(), rtol=0.02)
 
 
 @pytest.mark.parametrize("preset, ordinal", [("v1", False), ("default", True), ("lite", True), ("lite", False)])
