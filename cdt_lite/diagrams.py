@@ -22,13 +22,15 @@ _STEPS = {"self_attention": ("self-attention", "attention"), "cross_attention": 
 def _condition(d: Diagram, c: ModelConfig, seen: dict[str, Layer]) -> None:
     """Adds what the condition is made of, up to the one vector a cell."""
     d.box("told", "Perturbation", "target gene, sign, log2 FC", group="condition")
-    d.box("when", "Time t", "share hidden" if c.time_input == "mask_ratio" else f"step 0 to {c.n_timesteps - 1}",
-          group="condition")
-    for name in ("perturbation", "time"):
+    when = {"mask_ratio": ["share hidden"], "timestep": [f"step 0 to {c.n_timesteps - 1}"], "none": []}[c.time_input]
+    if when:
+        d.box("when", "Time t", *when, group="condition")
+    for name in ("perturbation", *["time"] * len(when)):
         d.box(name, name, *size_lines(seen[name]), group="condition")
     d.box("condition", "condition", f"one vector of {c.dim} a cell", group="condition")
     d.link("told", "perturbation", "condition", kind="condition")
-    d.link("when", "time", "condition", kind="condition")
+    if when:
+        d.link("when", "time", "condition", kind="condition")
     if c.depth_input:
         d.box("counts", "Depth", "counts in the cell", group="condition")
         d.box("depth", "depth", *size_lines(seen["depth"]), group="condition")

@@ -59,7 +59,8 @@ def conditioning_pipeline(config: Preset) -> Diagram:
     d.box("condition", "+", f"condition: {c.dim}", group="condition")
     d.link("perturbation.project", "condition", kind="condition")
     depth = [("counts", "Depth", "log counts", "depth")] * c.depth_input
-    for key, title, line, name in [("when", "Time t", "sines and cosines", "time"), *depth]:
+    time = [("when", "Time t", "sines and cosines", "time")] * (c.time_input != "none")
+    for key, title, line, name in [*time, *depth]:
         d.box(key, title, line, group="condition")
         module(name, f"out {c.dim}")
         d.link(key, name, "condition", kind="condition")

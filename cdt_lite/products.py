@@ -63,8 +63,9 @@ def products(config: Preset, n_genes: int | None = None, n_controls: int = CONTR
     c = network(config)
     d, mag, genes = c.dim, c.perturb_magnitude_dim, c.n_genes if n_genes is None else n_genes
     cells, told = n_sets * cells_per_set, c.gene_embed_dim + c.perturb_sign_dim + d
-    found = [*_mlp("time MLP", cells, d, d, d), *_mlp("magnitude MLP", n_sets, 1, mag, mag, d),
+    found = [*_mlp("magnitude MLP", n_sets, 1, mag, mag, d),
              *_mlp("conditioning projection", n_sets, told, d, d, leaf=False)]
+    found += (c.time_input != "none") * _mlp("time MLP", cells, d, d, d)
     found += c.depth_input * _mlp("depth MLP", cells, 1, d, d)
     found += (c.modulation == "adaln") * _mlp("adaLN modulation", cells, d, 9 * d, leaf=False)
     found += c.ordinal_input * _mlp("ordinal token MLP", c.vocab_size, 1, d, d)
