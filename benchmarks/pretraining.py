@@ -1,6 +1,6 @@
 """Does identity that was learned in pretraining tell anything about a target that was never perturbed?
 
-    python benchmarks/pretraining.py --seeds 0 1 2 --steps 600
+    python benchmarks/pretraining.py --seeds 0 1 2 --steps 400
 
 Without a table of mean effects (which asks no network) all that a model knows of an unseen target is its gene's vector:
 where co-expression put it, and where pretraining moved it. Two arms, with pretraining and without, as small as the runs
@@ -103,7 +103,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--screen", action="append", default=[])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=600, help="of each stage")
+    parser.add_argument("--steps", type=int, default=400, help="of each stage")
     args = parser.parse_args()
     for path, result in runs(args.screen or list(N_UNSEEN), args.seeds, args.steps):
         print(path.name, result["seconds"], {k: round(v, 3) for k, v in result["metrics"].items()}, flush=True)

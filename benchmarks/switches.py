@@ -9,7 +9,8 @@ Changes = dict[str, dict[str, Any]]
 
 
 # switches that these runs did not show to pay: the recipe did without them from then on
-LOST: Changes = {}
+LOST: Changes = {"model": {"time_input": "mask_ratio", "target_flag": True}, "diffusion": {"mask_law": "uniform_cell"},
+                 "finetune": {"ema_decay": 0.99}}
 
 
 def changed(config: Config, name: str, changes: Changes) -> Config:

@@ -72,13 +72,13 @@ class ModelConfig:
     n_timesteps: int = 10
 
     identity: Literal["position", "gene"] = "gene"  # what tells positions apart: their number (v1) or the gene table
-    time_input: Literal["timestep", "mask_ratio", "none"] = "mask_ratio"  # v1: a step index; else the share masked
+    time_input: Literal["timestep", "mask_ratio", "none"] = "none"  # v1: a step index; the visible genes tell the rest
     modulation: Literal["add", "adaln"] = "adaln"  # v1 adds the condition once, default modulates every block
     control_input: Literal["tokens", "genes"] = "genes"  # v1 reads raw ids, default value-weighted gene vectors
     mask_in_logits: bool = False  # v1 may predict [MASK]
     ordinal_input: bool = True  # an MLP of the bin's rank beside its embedding
     depth_input: bool = True  # sequencing depth as a condition
-    target_flag: bool = True  # a learned vector at the target's own position
+    target_flag: bool = False  # a learned vector at the target's own position
     control_statistics: bool = True  # per-gene mean and non-zero share of the control set at every position
     cell_summary: bool = True  # the visible genes' departures from the controls, summed and given back to every gene
     mean_effect: bool = True  # the perturbation's mean effect in the training cells, at every gene's position
@@ -118,7 +118,7 @@ class DiffusionConfig:
     n_timesteps: int = 10
     mask_ratio: float = 0.3  # v1's largest mask probability, at the last timestep
     cosine_offset: float = 0.008
-    mask_law: Literal["beta_batch", "uniform_batch", "uniform_cell"] = "uniform_cell"
+    mask_law: Literal["beta_batch", "uniform_batch", "uniform_cell"] = "uniform_batch"
     pretrain_mask_ratio: float = 0.5  # beta_batch: the factor before Beta(2, 5) in pretraining
     curriculum: tuple[float, float, float, int] = (0.3, 0.6, 0.9, 100_000)  # start, gain, ceiling, steps
     sampler: Literal["v1", "fixed"] = "fixed"
@@ -233,12 +233,11 @@ _V1 = Config(
     finetune=replace(_V1_STAGE, epochs=20),
     gene_vectors="random",
 )
-_DEFAULT_STAGE = TrainConfig(ema_decay=0.999, target_dropout=0.15, perturbation_dropout=0.1, magnitude_dropout=0.5,
+_DEFAULT_STAGE = TrainConfig(target_dropout=0.15, perturbation_dropout=0.1, magnitude_dropout=0.5,
                              control_share=0.1)
 _DEFAULT = Config(name="default", pretrain=replace(_DEFAULT_STAGE, epochs=50, controls_dropout=0.5),
                   finetune=replace(_DEFAULT_STAGE, epochs=20))
-_LITE_STAGE = replace(_DEFAULT_STAGE, learning_rate=2e-3, warmup_steps=100, sets_per_batch=6, controls_per_set=32,
-                      ema_decay=0.99)
+_LITE_STAGE = replace(_DEFAULT_STAGE, learning_rate=2e-3, warmup_steps=100, sets_per_batch=6, controls_per_set=32)
 _LITE = Config(
     name="lite",
     model=ModelConfig(dim=64, n_head=2, n_layer=3, n_genes=512, gene_embed_dim=32, perturb_magnitude_dim=16,

@@ -156,7 +156,8 @@ def forward_pass_flow(config: Preset) -> Diagram:
     d.box("embed", "embed", "token + " + ("position" if c.identity == "position" else "gene") +
           " + target flag" * c.target_flag + " + control statistics" * c.control_statistics
           + " + cell summary" * c.cell_summary + " + mean effect" * c.mean_effect, stream, group="token")
-    d.box("condition", "condition", "time + perturbation" + " + depth" * c.depth_input, f"{c.dim}", group="condition")
+    parts = "time + " * (c.time_input != "none") + "perturbation" + " + depth" * c.depth_input
+    d.box("condition", "condition", parts, f"{c.dim}", group="condition")
     d.box("memory", "control_set", f"{CONTROLS} control cells", shape(seen["control_set"].output), group="control")
     d.link("xt", "embed", kind="stream")
     above, modulated = "embed", c.modulation == "adaln"

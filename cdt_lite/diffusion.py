@@ -78,8 +78,8 @@ def draw_masks(config: DiffusionConfig, shape: tuple[int, int, int], generator: 
 
     `beta_batch` (v1): one ratio for the whole batch, 0.5 * Beta(2, 5) in pretraining, the curriculum times Beta(2, 5)
     in fine-tuning; every gene is hidden with that probability; the timestep is random and says nothing about the ratio.
-    `uniform_cell` (default): k of G genes per cell, k uniform on 1..G, stratified over the batch; t = k / G.
-    `uniform_batch`: the same draw; `masked_loss` then averages as v1 does (for the ablation between the two).
+    `uniform_batch` (default): k of G genes per cell, k uniform on 1..G, stratified over the batch; t = k / G.
+    `uniform_cell`: the same draw; `masked_loss` then estimates the negative ELBO.
 
     Args:
         config: The law.
@@ -107,10 +107,10 @@ def masked_loss(logits: Float[Tensor, "B S G classes"], tokens: Int[Tensor, "B S
                 law: str = "uniform_cell") -> Float[Tensor, ""]:
     """Returns the cross-entropy over hidden genes, nats per gene.
 
-    v1 (`beta_batch`, and `uniform_batch`) averages over all hidden genes of the batch. The default averages within each
-    cell over its own k hidden genes, then over cells: with k uniform this is an unbiased estimate of the negative ELBO
-    per gene (MDLM, arXiv:2406.07524, eq. 10 with alpha = 1 - t; the 1/t weight is the division by k). A model that
-    knows nothing costs exactly log(classes) either way.
+    `uniform_cell` averages within each cell over its own k hidden genes, then over cells: with k uniform this is an
+    unbiased estimate of the negative ELBO per gene (MDLM, arXiv:2406.07524, eq. 10 with alpha = 1 - t; the 1/t weight
+    is the division by k), which models are judged by. The other laws average over all hidden genes of the batch, as v1
+    does: what presets are trained on. A model that knows nothing costs exactly log(classes) either way.
     """
     nll = F.cross_entropy(logits.flatten(0, 2), tokens.flatten().long(), reduction="none").view(mask.shape) * mask
     if law != "uniform_cell":

@@ -61,7 +61,8 @@ def test_a_part_without_a_name_is_not_lost():
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("preset, switches", [*((name, {}) for name in PRESETS), ("lite", {"time_input": "none"})])
+@pytest.mark.parametrize("preset, switches", [*((name, {}) for name in PRESETS),
+                                              ("lite", {"time_input": "mask_ratio"})])
 def test_closed_form_flops_are_the_counters(preset, switches, size):
     model, n_genes = replace(sized(preset, size[0]), **switches), size[0] or PRESETS[preset].model.n_genes
     with FlopCounterMode(display=False) as counter:

@@ -90,7 +90,7 @@ def test_weights_of_an_older_model_are_refused_with_its_version(tmp_path):
     made.card["cdt_lite"] = "0.0.1"
     folder = made.save(tmp_path)
     header = json.loads((folder / "checkpoint.json").read_text())
-    header["config"]["model"]["target_flag"] = False  # a switch that the older model did not have
+    header["config"]["model"]["target_flag"] = True  # a switch that the older model did not have
     (folder / "checkpoint.json").write_text(json.dumps(header))
     with pytest.raises(CDTError, match=r"made by cdt_lite 0\.0\.1.*Remake"):
         Checkpoint.load(folder)

@@ -16,9 +16,10 @@ from cdt_lite.trace import amount, shape, trace
 
 VARIANTS = {
     "v1": tiny("v1"), "lite": tiny("lite"), "deep": tiny("lite", n_layer=5), "four heads": tiny("v1", n_head=4),
-    "no extras": tiny("lite", depth_input=False, target_flag=False, control_statistics=False, ordinal_input=False,
-                      unknown_target=False, time_input="none"),
-    "two control layers": tiny("v1", control_set_encoder_layers=3), "added": tiny("lite", modulation="add")}
+    "no extras": tiny("lite", depth_input=False, control_statistics=False, ordinal_input=False,
+                      unknown_target=False),
+    "two control layers": tiny("v1", control_set_encoder_layers=3), "added": tiny("lite", modulation="add"),
+    "told more": tiny("lite", time_input="mask_ratio", target_flag=True)}
 ALLOWED = re.compile(r"[\x20-\x7e\n×→√·–±²]*")  # the letters that were looked at in every font in use
 
 
@@ -77,8 +78,9 @@ def test_depth_heads_genes_and_switches_change_the_pictures():
                           ({"n_head": 4}, ["attention_mechanism", "forward_pass_flow"]),
                           ({"n_genes": 20}, ["architecture_overview", "attention_mechanism", "diffusion_process"]),
                           ({"depth_input": False}, ["architecture_overview", "conditioning_pipeline"]),
-                          ({"target_flag": False}, ["conditioning_pipeline", "layer_breakdown"]),
-                          ({"time_input": "none"}, ["conditioning_pipeline", "architecture_overview"]),
+                          ({"target_flag": True}, ["conditioning_pipeline", "layer_breakdown"]),
+                          ({"time_input": "mask_ratio"}, ["conditioning_pipeline", "architecture_overview",
+                                                          "forward_pass_flow"]),
                           ({"control_statistics": False}, ["conditioning_pipeline", "architecture_overview"])):
         other = replace(base, model=replace(base.model, **change))
         for name in names:

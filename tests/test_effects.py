@@ -230,10 +230,11 @@ def test_a_tilt_moves_the_mean_by_what_was_asked_and_no_distribution_with_that_m
     assert (np.abs(asked_for(np.array([[9.0, -9.0]]))) == LIMIT).all()  # cannot be reached: the limit
 
 
-def test_an_untrained_model_follows_the_table(trained):
+@pytest.mark.parametrize("time_input, unhidden", [("none", 1.0), ("mask_ratio", 0.5)])
+def test_an_untrained_model_follows_the_table(trained, time_input, unhidden):
     screen, checkpoint = trained
     model, values = checkpoint.model, np.log1p(checkpoint.tokenizer.centres)
-    fresh = CDT(CONFIG.model).eval()
+    fresh = CDT(replace(CONFIG.model, time_input=time_input)).eval()
     fresh.embed.effect.fill(effect_table(TokenStore.from_adata(screen, checkpoint.tokenizer, checkpoint.vocabulary),
                                          checkpoint.tokenizer))
     ids = model.embed.effect.gene_ids
@@ -242,7 +243,7 @@ def test_an_untrained_model_follows_the_table(trained):
     shift, half = (fresh.tilt(h, torch.full((1, 2), t), asked, ids) for t in (1.0, 0.0))
     expected = fresh.embed.effect.look_up(asked, ids)[1][0, :, None] * torch.tensor(values, dtype=torch.float32)
     torch.testing.assert_close(shift, expected.expand_as(shift))
-    torch.testing.assert_close(half, shift / 2)
+    torch.testing.assert_close(half, shift * unhidden)
     ones = torch.ones(1, 2)
     assert fresh.tilt(h, ones, Perturbation.none(1), ids).abs().max() < 1e-5
     with torch.no_grad():
