@@ -24,7 +24,7 @@ OPTIONS: dict[str, dict] = {
     "side": {"default": "held_out", "help": "held_out or unseen"},
     "json": {"action": "store_true"}, "dark": {"action": "store_true", "help": "light ink on dark paper"},
     "genes": {"type": int, "default": 0, "help": "genes a cell (default: the preset's)"},
-    "pretrain-steps": {"type": int, "default": 600}, "finetune-steps": {"type": int, "default": 2400},
+    "pretrain-steps": {"type": int, "default": 1000}, "finetune-steps": {"type": int, "default": 3600},
     "epochs": {"action": "store_true", "help": "as long as the preset's epochs, instead of so many steps"},
     "simulated": {"nargs": "+", "default": [], "metavar": "OPTION=VALUE", "help": "of the simulated screen"},
     "check": {"metavar": "FOLDER", "help": "verify a capsule and print its card"},
