@@ -11,6 +11,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 Number: TypeAlias = int | float | np.number
 Values: TypeAlias = Sequence[Any] | np.ndarray | pd.Series | pd.Index
@@ -181,26 +182,30 @@ def predicted_vs_real_delta(real: np.ndarray, predicted: np.ndarray, genes: Valu
     """Scatters predicted over real mean change of every gene (log1p), names the largest, states Pearson's r."""
     ax.axline((0, 0), slope=1, color=PALETTE["other"], lw=1, ls="--", zorder=0)
     ax.scatter(real, predicted, s=18, color=PALETTE["token"], alpha=0.7, edgecolor="none")
-    _name_points(ax, [(genes[i], real[i], predicted[i]) for i in np.argsort(-np.abs(real))[:name]])
+    _name_points(ax, [(genes[i], real[i], predicted[i]) for i in np.argsort(-np.abs(real))[:name]],
+                 np.column_stack([real, predicted]))
     ax.set(xlabel="real change (log1p)", ylabel="predicted change (log1p)",
            title=f"Pearson r = {np.corrcoef(real, predicted)[0, 1]:.2f}")
     return ax
 
 
-def _name_points(ax: Axes, points: Sequence[tuple[str, Number, Number]]) -> None:
-    """Writes a name beside each point, at the first of four corners where it covers no other name."""
+def _name_points(ax: Axes, points: Sequence[tuple[str, Number, Number]], dots: np.ndarray) -> None:
+    """Writes a name beside each point, where it covers no other name and the fewest of the dots (rows of x, y)."""
     ax.figure.canvas.draw()  # places the axes, so that the size of a text can be asked for
-    taken: list[Any] = []
+    dots, taken = ax.transData.transform(dots), list[Bbox]()
+    places = ((4, 3, "left"), (4, -11, "left"), (-4, 3, "right"), (-4, -11, "right"), (0, 6, "center"),
+              (0, -14, "center"))
     for name, x, y in points:
-        for dx, dy, side in ((4, 3, "left"), (4, -11, "left"), (-4, 3, "right"), (-4, -11, "right")):
-            text = ax.annotate(name, (x, y), xytext=(dx, dy), textcoords="offset points", fontsize=8.5, ha=side)
-            box = text.get_window_extent()
-            if not any(box.overlaps(other) for other in taken):
-                break
-            text.remove()
-        else:
-            continue  # a crowd: better no name than an unreadable one
-        taken.append(box)
+        texts = [ax.annotate(name, (x, y), xytext=(dx, dy), textcoords="offset points", fontsize=8.5, ha=side)
+                 for dx, dy, side in places]
+        boxes = [text.get_window_extent().padded(2) for text in texts]
+        covered = [((dots >= box.min) & (dots <= box.max)).all(1).sum() for box in boxes]
+        free = [i for i, box in enumerate(boxes) if covered[i] < 3 and not any(box.overlaps(other) for other in taken)]
+        best = min(free, key=covered.__getitem__, default=None)
+        for i, text in enumerate(texts):
+            if i != best:  # in a crowd better no name than an unreadable one
+                text.remove()
+        taken += [] if best is None else [boxes[best]]
 
 
 def metric_heatmap(table: pd.DataFrame, ax: Axes, higher_is_better: bool = True, fmt: str = ".2f") -> Axes:
