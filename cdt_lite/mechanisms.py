@@ -132,9 +132,13 @@ def diffusion_process(config: Config, n_squares: int = 24) -> Diagram:
 
 
 def _strip(d: Diagram, row: str, states: list[tuple[str, float, str]], n: int) -> None:
-    """Adds a row of states of one schematic cell; a gene hidden at one state is hidden at every more hidden one."""
+    """Adds a row of states of one schematic cell; a gene hidden at one state is hidden at every more hidden one.
+
+    Sampling makes another cell than the one that was hidden.
+    """
     shades = [tint(PALETTE["token"], share) for share in (0.15, 0.35, 0.15, 0.9, 0.15, 0.6, 0.15)]
+    step = 1 if row == "f" else 3
     for i, (label, share, line) in enumerate(states):
-        squares = [MASK if (j * 7 + 3) % n < round(share * n) else shades[j % 7] for j in range(n)]
+        squares = [MASK if (j * 7 + 3) % n < round(share * n) else shades[j * step % 7] for j in range(n)]
         d.box(f"{row}{i}", label, line, group="token", rows=[squares[k: k + n // 3] for k in range(0, n, n // 3)])
         d.link(f"{row}{i - 1}" if i else row, f"{row}{i}", kind="plain" if row == "f" else "stream")

@@ -220,10 +220,10 @@ EXERCISES: tuple[Exercise, ...] = (
         "a step reveals the share p[t] - p[t - 1] of all genes",
         expected_groups,
         (
-            Property("p = 0, 0.5, 1: half, then the other half", _halves,
-                     "You let every step choose among all genes: only those that are still hidden can be revealed."),
             Property("the first group belongs to the last t", _from_the_top,
                      "Your groups start at t = 1: the sampler goes from the last timestep down."),
+            Property("p = 0, 0.5, 1: half, then the other half", _halves,
+                     "You let every step choose among all genes: only those that are still hidden can be revealed."),
             Property("0.3 p gives the groups of p", _scaled,
                      "You used p[t] - p[t - 1] as a share of all genes. v1 starts with everything hidden although p "
                      "ends at 0.3, so only the ratio p[t - 1] / p[t] matters."),

@@ -121,10 +121,11 @@ EXERCISES: tuple[Exercise, ...] = (
             Property("5 steps reveal 23 genes, at least 1 each", _whole,
                      "Your counts do not add up: n_steps whole numbers, each at least 1, with sum len(h)."),
             Property("another curve, another schedule", _reads_curve,
-                     "Your schedule takes no notice of h: equal groups, or a fixed shape, suit one curve only."),
+                     "Your schedule takes no notice of h: equal groups, or a fixed shape, suit one curve only. Or "
+                     "it reads h at the known genes instead of the hidden ones."),
             Property("H = 0, 1, 1, 1, 9, 9 in 3 steps: [2, 3, 1]", _by_hand,
                      "You priced a step by what is known. H takes the number of hidden genes: with m known it is "
-                     "H(G - m) = h[G - m - 1]."),
+                     "H(G - m) = h[G - m - 1]. (Or your counts are in reverse order.)"),
             Property("H(k) = k, 9 genes, 3 steps: [3, 3, 3]", _straight,
                      "You chose one step at a time. A cut that is best now can be wrong once others follow: keep the "
                      "least cost for every number of known genes, and go back along it at the end."),
@@ -154,6 +155,6 @@ EXERCISES: tuple[Exercise, ...] = (
                      "normalise."),
         ),
         ("Cut both to [..., :n_bins] first, then take log_softmax of each.",
-         "softmax undoes whatever constant a gene's logits carry, so one softmax at the end is enough."),
+         "Shorter: softmax undoes whatever constant a gene's logits carry, so one softmax at the end is enough."),
     ),
 )
