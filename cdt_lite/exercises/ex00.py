@@ -57,10 +57,11 @@ EXERCISES: tuple[Exercise, ...] = (Exercise(
     mean_change,
     (
         Property("one change a gene", _shape,
+                 "An error about shapes: keep the axis (keepdims=True) when you divide by a cell's total. No error: "
                  "You averaged over genes: the mean runs over cells, axis 0, and leaves one number a gene."),
         Property("two genes by hand: one falls, one rises", _by_hand,
-                 "Look at the sign: a change is knockout minus control, so a gene that the knockout silences is "
-                 "negative."),
+                 "Signs swapped: a change is knockout minus control. Signs right, sizes not: use the natural log1p and "
+                 "divide each cell by its own total."),
         Property("sequencing three times as deeply changes nothing", _deeper,
                  "You compared raw counts: first scale every cell to the common depth, or a deeper run looks like a "
                  "change of every gene."),

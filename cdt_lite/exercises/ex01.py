@@ -89,6 +89,11 @@ def _check_v1(fn: Callable[..., Any]) -> tuple[Any, Any]:
     return _by_loop(values, edges), fn(values, edges)[0]
 
 
+def _narrow(fn: Callable[..., Any]) -> tuple[Any, Any]:
+    edges = bin_edges(TokenizerConfig(space="normalised"))
+    return [], list(fn(_encoder(edges), edges))
+
+
 def _one_moved(fn: Callable[..., Any]) -> tuple[Any, Any]:
     moved = FOUR + np.array([0, 0, 0.5, 0])
     return [2], fn(_encoder(moved), FOUR)
@@ -108,12 +113,15 @@ EXERCISES: tuple[Exercise, ...] = (
     Exercise(
         "1.1", "Encode and decode", 2, 8, "encode and decode expression", "Which bin a boundary belongs to, and where "
         "the middle of a bin lies when errors are ratios.", encode_decode, (
+            Property("two arrays come back: tokens, then middles", lambda fn: (2, len(fn(np.array([0.5, 2, 9]), FOUR))),
+                     "Return both, tokens and what they decode to: `return tokens, values`."),
             Property("values inside a bin get its number, and the first bin is 0",
                      lambda fn: ([0, 1, 2], fn(np.array([0.5, 2.0, 9.0]), FOUR)[0]),
                      "You counted the edges at or below a value. Bins are numbered from 0, so take one off."),
             Property("a value on an edge belongs to the bin that begins there",
                      lambda fn: ([0, 1, 2, 3], fn(FOUR.copy(), FOUR)[0]),
-                     'A value equal to an edge fell into the bin below it. A bin owns its lower edge: side="right".'),
+                     'A value equal to an edge fell into the bin below it. A bin owns its lower edge: side="right". '
+                     "(An IndexError here comes from decoding: the last bin needs a middle, too.)"),
             Property("a bin decodes to its geometric middle: sqrt(1 * 4) and sqrt(4 * 16)",
                      lambda fn: ([2.0, 8.0], fn(np.array([3.0, 5.0]), FOUR)[1]),
                      "That is not the geometric middle. The arithmetic one, (low + high) / 2, is too near the top when "
@@ -135,6 +143,8 @@ EXERCISES: tuple[Exercise, ...] = (
         "not test a boundary: only the boundary itself and its closest neighbour do.", boundary_errors, (
             Property("a right encoder has no errors", lambda fn: ([], list(fn(_encoder(FOUR), FOUR))),
                      "You accuse a right encoder. The upper edge of a bin belongs to the next bin: stay below it."),
+            Property("nor has one of v1's 63 bins, some of them narrow", _narrow,
+                     "Your step below the next edge jumps over a whole narrow bin: take np.nextafter(edge, 0)."),
             Property('side="left", clipped at 0: bins 1, 2, 3 are wrong',
                      lambda fn: ([1, 2, 3], list(fn(_encoder(FOUR, "left", 0), FOUR))),
                      "Try the lower edges themselves: inside the bins this bug cannot be seen. And return bin numbers, "
@@ -161,7 +171,8 @@ EXERCISES: tuple[Exercise, ...] = (
                      "Use the natural logarithm of 1 + x (np.log1p), not log2 or log10, and scale before it."),
             Property("two cells, each scaled by its own total",
                      lambda fn: (np.log([[9.0, 13.0, 1.0], [6.0, 1.0, 16.0]]), fn(SMALL.copy(), 20.0)),
-                     "Cells were not scaled by their own totals. Sum over genes (axis 1) and keep the axis to divide."),
+                     "Cells were not scaled by their own totals, or only after the logarithm. Sum over genes (axis 1) "
+                     "and keep the axis to divide."),
             Property("undoing the logarithm gives every cell the target depth",
                      lambda fn: ([40.0, 40.0], np.expm1(np.asarray(fn(SMALL.copy(), 40.0))).sum(1)),
                      "The totals are not the target depth: scale the counts first, add the 1 afterwards."),

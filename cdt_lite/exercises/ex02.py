@@ -188,7 +188,8 @@ ATTENTION = Exercise(
     "2.1", "Multi-query attention by hand", 2, 10, "write multi-query attention by hand", "Scores are divided by the "
     "root of one head's width, and each query's weights sum to 1 over what it reads.", multi_query_attention, (
         Property("keys that are all alike: every query reads the mean of the values", _keys_alike,
-                 "A query's weights do not sum to 1 over the positions it reads: softmax over the last axis, M."),
+                 "A query's weights do not sum to 1 over the positions it reads: softmax over the last axis. "
+                 "(An error about shapes: the product is q, (H, G, hd), times k.T, (hd, M).)"),
         Property("two keys by hand: q·k of 2 ln 3 and 0, width 4, weights 3/4 and 1/4", _known_scale,
                  "Divide q·k by the root of the head's width (here 2) before the softmax: not by the width itself."),
         Property("2 heads, 3 positions, 5 read, against loops", _by_loops(2, 3, 5, 4),
@@ -232,7 +233,7 @@ FOLD = Exercise(
     "With one set of keys and values a head is one more query; nothing has to be repeated or transposed.",
     folded_attention, (
         Property("the shape of q comes back", lambda fn: ((2, 3, 8), tuple(_folded(2, 3, 5)(fn)[1].shape)),
-                 "Unfold at the end: the result has the shape of q, (N, G, D)."),
+                 "Unfold at the end: the result has the shape of q. (An error about widths: fold q to that of k.)"),
         Property("all heads and positions ask alike: only the scale matters", _alike,
                  "The scores have the wrong scale: after folding the width of a query is hd, not D."),
         Property("2 heads, 3 positions, 5 read, against loops", _folded(2, 3, 5),
@@ -253,7 +254,7 @@ PARAMETERS = Exercise(
     "head, cross-attention's read the memory's width, and biases and norms count.", block_parameters, (
         Property("half the heads: only keys and values become wider", _step(_held, (8, 4, 4, 8), (8, 2, 4, 8)),
                  "Keys and values have ONE head of width D / n_head, in self- and in cross-attention; all else ignores "
-                 "n_head. Their biases are as short."),
+                 "n_head. Their biases (did you count any?) are as short."),
         Property("a memory wider by 1: only cross-attention's K and V grow", _step(_held, BASE, (8, 2, 4, 7)),
                  "Cross-attention makes keys and values from the memory: memory_dim x 2 hd. Its queries come from D."),
         Property("an MLP wider by one D", _step(_held, BASE, (8, 2, 5, 6)),
@@ -268,7 +269,7 @@ PARAMETERS = Exercise(
         "A linear layer from a to b has (a + 1) b parameters, its bias among them.",
         "Self: q, k, v together are D to D + 2 hd. Cross: q is D to D, k and v are memory_dim to 2 hd. Each ends with "
         "D to D.",
-        "Then the MLP, D to mD to D, and three norms of 2 D.",
+        "Then the MLP, D to ffn_mult · D to D, and three norms of 2 D.",
     ))
 
 SIZES = (10, 4, *BASE)
@@ -291,8 +292,9 @@ FLOPS = Exercise(
                  "If only this row fails: the small block is right, the large one is not; use the arguments, and whole "
                  "numbers."),
     ), (
-        "A product (m x k)(k x n) costs 2 m k n. Biases, softmax and norms do not count.",
-        "List the products: self q, k, v; QK^T; AV; out. Cross the same, with C keys. MLP: two.",
+        "A product (a x b)(b x c) costs 2 a b c. Biases, softmax and norms do not count.",
+        "List the products: self q, k, v; QK^T; AV; out. Cross: q from G genes, k and v from C memory vectors, QK^T, "
+        "AV, out. MLP: two.",
     ))
 
 EXERCISES: tuple[Exercise, ...] = (ATTENTION, SPLIT, FOLD, PARAMETERS, FLOPS)

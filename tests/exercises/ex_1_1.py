@@ -54,3 +54,8 @@ def wrong_flat(values, edges):
 def wrong_four_bins(values, edges):
     """do you use the `edges` that are given"""
     return accepted_search(values, np.array([0.0, 1.0, 4.0, 16.0]))
+
+
+def wrong_tokens_alone(values, edges):
+    """Return both, tokens and what they decode to"""
+    return accepted_search(values, edges)[0]

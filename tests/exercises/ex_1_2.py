@@ -50,3 +50,9 @@ def wrong_lower_only(encode, edges):
 def wrong_values(encode, edges):
     """return bin numbers, not edges"""
     return [float(edges[k]) for k in accepted_loop(encode, edges)]
+
+
+def wrong_step(encode, edges):
+    """jumps over a whole narrow bin"""
+    return [k for k, low in enumerate(edges)
+            if encode(low) != k or (k + 1 < len(edges) and encode(edges[k + 1] - 0.1) != k)]
