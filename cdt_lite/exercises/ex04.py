@@ -208,10 +208,10 @@ EXERCISES: tuple[Exercise, ...] = (
                      "(s + 1) / warmup."),
             Property("the peak at steps warmup - 1 and warmup", _join,
                      "Climb and cosine do not meet at the peak: measure the cosine from the end of the warm-up, "
-                     "(step - warmup) / (n_steps - warmup)."),
+                     "(step - warmup) / (n_steps - warmup); warm-up ends at step warmup - 1; `peak` scales both."),
             Property("half way down, half the peak", _half,
                      "Half way between warm-up and end the rate is peak / 2: a cosine over half a turn (pi), scaled "
-                     "from [-1, 1] to [0, 1]."),
+                     "from [-1, 1] to [0, 1], of x = (step - warmup) / (n_steps - warmup)."),
             Property("a quarter of the way down: 85 % of the peak", _quarter,
                      "You fall along a straight line: a cosine stays high at first, (1 + cos(pi * x)) / 2."),
             Property("near zero at the end, never negative", _end,
@@ -229,10 +229,11 @@ EXERCISES: tuple[Exercise, ...] = (
             Property("weights that never move stay", _constant,
                      "You started from zero: begin with the initial weights, else the average is too small for long."),
             Property("decay 0 gives the last weights", _no_memory,
-                     "You exchanged the shares: d is kept of the average, 1 - d comes in."),
+                     "With decay 0 nothing old stays: keep d = min(decay, ...) of the average, let in 1 - d. (You "
+                     "exchanged the shares, or take no notice of decay.)"),
             Property("one step from 0 to 1: 0.9", _first_step,
-                     "Your memory is long from the start, so that random initial weights linger: at step i keep "
-                     "min(decay, (1 + i) / (10 + i))."),
+                     "At i = 0 keep 1/10 of `initial`: min(decay, (1 + i) / (10 + i)), i from 0. (0.01: Your memory is "
+                     "long from the start, so that random initial weights linger.)"),
             Property("2,000 steps at 0, then one at 1: 0.01", _recent,
                      "All steps count alike in your average: a moving one forgets, each step lowers the weight of "
                      "those before by d."),
@@ -249,7 +250,8 @@ EXERCISES: tuple[Exercise, ...] = (
         mean_cost,
         (
             Property("costs 4 and (1, 1, 1) in two cells: 2.5", _within,
-                     "You pooled hidden genes: a cell with many of them counts more. Average within each cell first."),
+                     "1.75: You pooled hidden genes, a cell with many of them counts more. 0.875: visible genes were "
+                     "counted. 3.5: costs were summed. Average within each cell first."),
             Property("cells 1, 1, 1 and 5 in two batches: 2", _sizes,
                      "You averaged the batches: the one cell of the small batch counts as much as the three of the "
                      "other. Collect cells, and average once."),

@@ -78,11 +78,12 @@ def split_and_select(counts: Float[np.ndarray, "N G"], target: np.ndarray, unsee
 
 
 def _screen() -> tuple[np.ndarray, np.ndarray]:
-    """Twelve cells, five genes. Gene 4 varies only if C is among the cells, gene 2 only if the controls are."""
+    """Twelve cells, five genes. Gene 4 varies only if C is there, gene 2 if the controls are; 3 is large."""
     target = np.array(["non-targeting", "A", "B", "C"] * 3)
     counts = np.random.default_rng(0).integers(0, 3, (12, 5)).astype(float)
     counts[:, 0] = np.where(target == "A", 9.0, 0.0)
     counts[:, 2] = np.where(target == "non-targeting", 12.0, 1.0)
+    counts[:, 3] += 20.0
     counts[:, 4] = np.where(target == "C", 50.0, 1.0)
     return counts, target
 
@@ -94,8 +95,8 @@ def _split(fn: Callable, n_top: int = 2, unseen: Sequence[str] = ("C",)) -> tupl
 
 _SPLITTING = (
     Property("no cell of an unseen target trains", lambda f: (0, int(_split(f)[0][_screen()[1] == "C"].sum())),
-             "You split cells at random: cells of one perturbation are alike, so those in training give away those "
-             "in the test. Split by perturbation."),
+             "Is your mask inverted? If not: You split cells at random. Cells of one perturbation are alike, those in "
+             "training give away those in the test: split by perturbation."),
     Property("the controls stay in training", lambda f: (3, int(_split(f)[0][_screen()[1] == "non-targeting"].sum())),
              "You left the controls out: without unperturbed cells in training there is nothing to compare with."),
     Property("all other targets train in full",
@@ -107,7 +108,8 @@ _SPLITTING = (
              "`unseen` may name several targets: np.isin marks the cells of all of them."),
     Property("nothing unseen: the largest variance comes first",
              lambda f: ([4, 2, 0], [int(g) for g in _split(f, 3, ())[1]]),
-             "You sorted the wrong way: np.argsort sorts upwards, so sort the negative variance, and then take n_top."),
+             "You sorted the wrong way: np.argsort sorts upwards, so sort the negative variance, and then take n_top. "
+             "(And the variance, not the mean.)"),
     Property("genes are picked on training cells", lambda f: ([0, 2], sorted(int(g) for g in _split(f)[1])),
              "You picked genes on all cells: a gene that varies only in the test cells got in. That is a leak; pick "
              "after the split, on counts[train]."),
@@ -229,7 +231,7 @@ EXERCISES: tuple[Exercise, ...] = (
     Exercise("5.4", "Forgetting the target", 2, 5, "write target dropout",
              "an unknown target is the same as no target", drop_targets, _DROPPING,
              ("Two conditions must hold: the set has a named target, and its draw is below the share.",
-              "np.where(condition, UNKNOWN, target)")),
+              "np.where(condition, UNKNOWN_TARGET, target)")),
     Exercise("5.5", "Does it listen?", 4, 15, "diagnose a model that ignores its condition",
              "a prediction that changes with the question is an answer to it", listens, _LISTENING,
              ("Stack the answers, one row a target; do the same with the truth.",

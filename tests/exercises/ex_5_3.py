@@ -53,3 +53,9 @@ def wrong_upwards(counts, target, unseen, n_top):
     """You sorted the wrong way"""
     train = ~np.isin(target, unseen)
     return train, np.argsort(counts[train].var(0))[-n_top:]
+
+
+def wrong_mean(counts, target, unseen, n_top):
+    """And the variance, not the mean"""
+    train = ~np.isin(target, unseen)
+    return train, np.argsort(-counts[train].mean(0), kind="stable")[:n_top]
