@@ -99,11 +99,18 @@ def _row(arena: Arena, method: str, key: Key, guess: Guess, metrics: Sequence[Me
 
 
 def _disperse(arena: Arena, key: Key, mean: np.ndarray, unchanged: bool = False) -> Guess:
-    """Gives a mean cells of its own, so that metrics of cells can be computed."""
-    rows = arena.matched_controls(key)
-    counts, rng = arena.real.counts[rows], np.random.default_rng([arena.seed, arena.index[key]])
-    cells = counts if unchanged else dispersed_cells(counts, mean, arena.depth, rng)
-    return Guess(mean, cells, arena.real.batch[rows])
+    """Gives a mean cells of its own, so that metrics of cells can be computed.
+
+    All matched control cells are moved to the mean, and some of them drawn, so that they scatter about it as sampled
+    cells do: cells with exactly the predicted mean would look nearer to the real ones than real cells are.
+    """
+    rows, rng = arena.matched_controls(key), np.random.default_rng([arena.seed, arena.index[key]])
+    if unchanged:
+        return Guess(mean, arena.real.counts[rows], arena.real.batch[rows])
+    pool = max(arena.controls_like(1, arena.real.batch[arena.groups[key]]), rows, key=len)
+    cells = dispersed_cells(arena.real.counts[pool], mean, arena.depth, rng)
+    drawn = rng.choice(len(pool), len(rows), replace=False)
+    return Guess(mean, cells[drawn], arena.real.batch[pool[drawn]])
 
 
 def _ceiling(job: _Job, metrics: Sequence[Metric], halves: Halves) -> list[dict]:

@@ -42,7 +42,7 @@ def to_entry(report: Report, command: str, n_boot: int = 2000) -> dict[str, Any]
     Args:
         report: From `report_tasks`.
         command: What was typed to make it.
-        n_boot: Bootstrap redraws of perturbations, seeds nested in them.
+        n_boot: Bootstrap redraws of perturbations and of seeds, the same for every method.
     """
     tasks = {}
     for title, table in report.tables.items():
@@ -177,9 +177,11 @@ def add_entry(entry: dict[str, Any], path: str | Path) -> Path:
 
 def markdown(results: dict[str, Any]) -> str:
     """Renders a results file as a page: for every screen its facts, its tables and the command that made them."""
-    lines = ["# Results", "", "Mean over perturbations [95 % interval: bootstrap over perturbations, seeds nested]. "
+    lines = ["# Results", "", "Mean over perturbations [95 % interval: bootstrap over perturbations and seeds; of "
+             "fewer than six perturbations it holds less than 95 %]. "
              "The ceiling is a second half of the real cells; correlations and MAE are corrected to full size. A "
-             "prediction without noise may pass it. Own gene left out everywhere, controls split in halves."]
+             "prediction without noise may pass it. Methods that predict means are given control cells moved to them. "
+             "Own gene left out everywhere, controls split in halves."]
     for name, entry in results.items():
         checkpoints = "; ".join(f"{c.get('name', c['preset'])} (weights {c.get('sha256', 'in memory')[:12]}, split: "
                                 f"{c['split_verified']})" for c in entry["checkpoints"])

@@ -264,3 +264,21 @@ def test_baselines_can_be_chosen_and_given():
     table = evaluate(real, train=train, metrics=["mae"], ceiling=False, baselines=mine)
     assert list(table["method"].unique()) == ["control", "kNN"]
     assert evaluate(real, train, baselines=False, ceiling=False, metrics=["mae"])["method"].unique() == ["prediction"]
+
+
+def test_cells_given_to_a_mean_scatter_as_cells_do():
+    """Targets without effect and a prediction that says so: its cells are control cells, and score as those do."""
+    rng = np.random.default_rng(21)
+    n_targets, n, genes = 40, 16, 50
+    counts = rng.poisson(rng.gamma(8, 0.3, (400 + n_targets * n, 1)) * rng.gamma(0.7, 0.8, genes)).astype(np.float32)
+    labels = ["non-targeting"] * 400 + [f"T{i // n}" for i in range(n_targets * n)]
+    obs = pd.DataFrame({"target_gene": labels, "sign": [0] * 400 + [-1] * (n_targets * n), "batch": "one"},
+                       index=[f"c{i}" for i in range(len(labels))])
+    real = ad.AnnData(counts, obs=obs, var=pd.DataFrame(index=[f"G{i}" for i in range(genes)]))
+    nothing = pd.DataFrame(0.0, index=[f"T{i}" for i in range(n_targets)], columns=real.var_names)
+    table = evaluate(real, {"nothing": Changes(nothing)}, baselines=["control"], ceiling=False,
+                     metrics=["energy_distance", "two_sample_auc"])
+    for metric in ("energy_distance", "two_sample_auc"):
+        wide = table.pivot_table(metric, "target", "method")
+        apart = wide["nothing"] - wide["control"]
+        assert abs(apart.mean()) < 3 * apart.sem()

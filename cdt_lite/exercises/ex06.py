@@ -70,7 +70,7 @@ _MEAN = (
              "You mixed signs: an activation says little about a knockout, so average rows of the asked sign only."),
     Property("one sign only: the last resort is all others",
              lambda f: (np.array([4.0, 3.0]), f(_EFFECTS[:3], _TARGETS[:3], _SIGNS[:3], "A", 1)),
-             "There is no other row of this sign and you averaged nothing: fall back to all other targets."),
+             "There is no other row of this sign and you averaged nothing, or A: fall back to all other targets."),
     Property("A in both signs: neither row may help",
              lambda f: (np.array([-8.0, 4.0]), f(_EFFECTS, _TARGETS, _SIGNS, "A", 1)),
              "The opposite perturbation of A is A as well: leave the target out, not only the (target, sign) pair."),
@@ -158,8 +158,8 @@ _BOOTSTRAP = (
              lambda f: _near(round(float((_A - _B).mean()), 4), sum(_interval(f, _A, _B)) / 2, 0.01),
              "The interval lies around mean(a - b): average each redrawn table before taking quantiles."),
     Property("width, 400 perturbations: 2 x 1.96 sd / sqrt(P)", _width,
-             "The width is off: quantiles 0.025 and 0.975 of the redrawn means, each of P perturbations drawn with "
-             "replacement."),
+             "The width is off: quantiles 0.025 and 0.975 of the redrawn mean differences (no difference of two "
+             "quantiles), each of P perturbations drawn with replacement."),
     Property("few perturbations, wide interval",
              lambda f: _near(round(2 * 1.96 * 3 * float(_EIGHT.std()) / 8**0.5, 2),
                              round(float(np.subtract(*_interval(f, 4 * _EIGHT, _EIGHT)[::-1])), 2), 0.6),
@@ -207,7 +207,7 @@ def _null_target(fn: Callable) -> Pair:
 _SPLIT = (
     Property("no control on both sides", lambda f: (0, len(np.intersect1d(*_halves(f)))),
              "A control stands on both sides: its noise is subtracted from the truth and from the prediction, and "
-             "correlates with itself."),
+             "correlates with itself. (Row numbers are asked for, not masks.)"),
     Property("every control is used once", lambda f: (list(range(40)), sorted(np.concatenate(_halves(f)).tolist())),
              "Some controls are lost or stand twice: deal all of them out, without replacement."),
     Property("odd replicates, 7 + 5 + 3: all 15 are used",
