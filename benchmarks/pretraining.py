@@ -1,6 +1,6 @@
 """Does identity that was learned in pretraining tell anything about a target that was never perturbed?
 
-    python benchmarks/pretraining.py --seeds 0 1 2 --steps 400
+    python -m benchmarks.pretraining --seeds 0 1 2 --steps 400
 
 Without a table of mean effects (which asks no network) all that a model knows of an unseen target is its gene's vector:
 where co-expression put it, and where pretraining moved it. Two arms, with pretraining and without, as small as the runs

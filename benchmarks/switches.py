@@ -1,4 +1,4 @@
-"""The switches between v1 and the recipe: a ladder that turns them on one by one, and the recipe less each of them."""
+"""The switches that were tried on v1: a ladder that turns them on one by one, and all of them less each."""
 
 from dataclasses import replace
 from typing import Any
@@ -59,8 +59,8 @@ def ladder(n_genes: int) -> dict[str, Config]:
 
 
 def without(n_genes: int) -> dict[str, Config]:
-    """Returns the recipe, and the recipe less one switch: what does each still buy when all the others are on?"""
-    recipe = tried(n_genes)
+    """Returns all that was tried, and that less one switch: what does each still buy when all the others are on?"""
+    whole = tried(n_genes)
     back: dict[str, Changes] = {
         "nothing": {},
         "sampler": {"diffusion": {"sampler": "v1", "sampling_steps": 10}},
@@ -75,5 +75,5 @@ def without(n_genes: int) -> dict[str, Config]:
     }
     runs = {}
     for name, changes in back.items():
-        runs[name] = changed(recipe, f"lite without {name}", changes)
+        runs[name] = changed(whole, f"lite without {name}", changes)
     return runs

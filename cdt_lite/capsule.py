@@ -73,7 +73,7 @@ def make_capsule(screen: ad.AnnData, config: Config, *, pretrain_steps: int | No
     plan = ((replace(config.pretrain, seed=seed), "pretrain", stores, pretrain_steps),
             (replace(config.finetune, seed=seed), "finetune", stores[0], finetune_steps))
     for stage_config, stage, data, steps in plan:
-        losses, held_out = [], _held_out(checkpoint, screen, side)
+        losses, held_out = [], _held_out(checkpoint, screen, side, stage)
         for progress in train(checkpoint, SetSampler(data, stage_config, stage), steps=steps):
             losses.append(progress.loss)
             if progress.step * LOOKS // progress.n_steps > (progress.step - 1) * LOOKS // progress.n_steps:
@@ -96,12 +96,15 @@ def command_of(screen: ad.AnnData, preset: str, seed: int, curves: dict[str, Any
     return " ".join(["cdt-lite capsule --preset", preset, "--screen", about["name"], *chosen, *steps, f"--seed {seed}"])
 
 
-def _held_out(checkpoint: Checkpoint, screen: ad.AnnData, side: np.ndarray) -> SetSampler:
-    """Draws from the held-out replicates and all controls: looked at, never trained or chosen on."""
+def _held_out(checkpoint: Checkpoint, screen: ad.AnnData, side: np.ndarray, stage: str = "finetune") -> SetSampler:
+    """Draws from the held-out replicates and all controls: looked at, never trained or chosen on.
+
+    In pretraining no perturbation is told, since none was learned.
+    """
     tested = screen[(side == "held_out") | (screen.obs["target_gene"] == "non-targeting").to_numpy()]
     store = TokenStore.from_adata(tested, checkpoint.tokenizer, checkpoint.vocabulary)
     return SetSampler(store, replace(checkpoint.config.finetune, control_share=0.0, target_dropout=0.0,
-                                     perturbation_dropout=0.0))
+                                     perturbation_dropout=0.0), stage)
 
 
 def _thin(losses: list[float], points: int = 60) -> dict[str, list]:

@@ -76,7 +76,8 @@ def sinusoid(position: Float[Tensor, "*shape"], dim: int) -> Float[Tensor, "*sha
 class TimeEmbedding(nn.Module):
     """The amount of noise as a vector: sinusoid, Linear, GELU, Linear.
 
-    v1 feeds the step index 0..T-1; the default feeds the share of masked genes, stretched to 0..1000.
+    v1 feeds the step index 0..T-1; `time_input="mask_ratio"` feeds the share of masked genes, stretched to 0..1000;
+    `default` and `lite` have no such input.
     """
 
     def __init__(self, config: ModelConfig) -> None:

@@ -32,7 +32,8 @@ OPTIONS: dict[str, dict] = {
 
 EVALUATE: dict[str, dict] = {
     "predicted": {"nargs": "+", "default": [], "help": ".h5ad files, one a method"},
-    "suite": {"choices": ["cell-eval", "cell-eval2"], "help": "score with one of the field's tools (extra [eval])"},
+    "suite": {"nargs": "+", "default": [], "choices": ["cell-eval", "cell-eval2"],
+              "help": "score with the field's tools, too (extra [eval])"},
     "tasks": {"action": "store_true", "help": "report tasks 1 to 4 for a trained model, all methods in one table"},
     "checkpoint": {"nargs": "+", "default": [], "help": "trained models, one a training seed (default: the capsule)"},
     "results": {"default": "figures/results.json", "help": "where --tasks writes, and a page .md beside it"},

@@ -106,9 +106,8 @@ def simulation(words: Sequence[str]) -> dict[str, Any]:
 
 def command_of(args: Namespace) -> str:
     """Returns the command that was typed, as far as it matters for the report."""
-    lists = {k: " ".join(map(str, getattr(args, k))) for k in ("checkpoint", "simulated", "predicted")}
-    chosen = {"screen": args.screen} | lists | {"seeds": args.seeds, "cells": args.cells, "results": args.results,
-                                                "suite": args.suite or ""}
+    lists = {k: " ".join(map(str, getattr(args, k))) for k in ("checkpoint", "simulated", "predicted", "suite")}
+    chosen = {"screen": args.screen} | lists | {"seeds": args.seeds, "cells": args.cells, "results": args.results}
     return "cdt-lite evaluate --tasks " + " ".join(f"--{k} {v}" for k, v in chosen.items() if v != "")
 
 
@@ -119,9 +118,8 @@ def write_results(args: Namespace, say: Callable[[str], None]) -> Path:
     report = report_tasks(screen, folders, seeds=range(args.seeds), n_cells=args.cells, say=say,
                           others={Path(p).stem: _read(p) for p in args.predicted})
     entry = to_entry(report, command_of(args))
-    if args.suite:
-        entry["suite"] = {"name": args.suite, "version": version(args.suite), "tasks": {
-            title: _suite_means(args.suite, real, cells) for title, (real, cells) in report.cells.items()}}
+    entry["suites"] = {suite: {"version": version(suite), "tasks": {
+        title: _suite_means(suite, *cells) for title, cells in report.cells.items()}} for suite in args.suite}
     return add_entry(entry, args.results)
 
 
@@ -141,7 +139,7 @@ def score_files(args: Namespace) -> pd.DataFrame:
     side = named_split(screen)
     test = screen[(side == args.side) | (screen.obs["target_gene"] == "non-targeting").to_numpy()].copy()
     if args.suite:
-        return suite_scores(args.suite, test, predicted)
+        return pd.concat([suite_scores(suite, test, predicted) for suite in args.suite], ignore_index=True)
     return evaluate(test, predicted, train=screen[side == "train"].copy(), seed=args.seed)
 
 
@@ -164,15 +162,21 @@ def add_entry(entry: dict[str, Any], path: str | Path) -> Path:
             results = dict(json.loads(path.read_text(encoding="utf-8")))
         except ValueError as error:
             raise CDTError(f"{path} is not a results file ({error}); name another with --results") from error
-    screen = entry["screen"]
-    world = screen.get("options", {}).get("world", "")
-    results[" ".join(x for x in (screen.get("name", "screen"), world) if x)] = _plain(entry)
+    results[_title(entry["screen"])] = _plain(entry)
     path.parent.mkdir(parents=True, exist_ok=True)
     text = re.sub(r"[\[{][^\[\]{}]*[\]}]", lambda m: re.sub(r"\s*\n\s*", " ", m[0]), json.dumps(results, indent=1))
     write_atomically(path, (text + "\n").encode())
     page = path.with_suffix(".md")
     write_atomically(page, markdown(results).encode())
     return page
+
+
+def _title(screen: dict[str, Any]) -> str:
+    """A screen's name; of a simulated one, its world and number of targets, too."""
+    options = screen.get("options", {})
+    words = [screen.get("name", "screen"), options.get("world", "")]
+    words += [f"{options['n_targets']} targets"] if "n_targets" in options else []
+    return " ".join(word for word in words if word)
 
 
 def markdown(results: dict[str, Any]) -> str:
@@ -200,7 +204,8 @@ def markdown(results: dict[str, Any]) -> str:
                                     if ours == CHANGE else OF_CELLS[:3])
             lines += [line for note in task.get("notes", []) for line in ("", f"Note: {note}.")]
             lines += _targets(task["perturbations"])
-        lines += _suite(entry.get("suite", {})) + _quality(entry["quality"])
+        lines += [line for suite in entry.get("suites", {}).items() for line in _suite(*suite)]
+        lines += _quality(entry["quality"])
     return "\n".join(lines) + "\n"
 
 
@@ -217,10 +222,8 @@ def _table(corner: str, rows: dict[str, dict[str, list]], columns: Sequence[str]
     return lines
 
 
-def _suite(suite: dict[str, Any]) -> list[str]:
-    if not suite:
-        return []
-    lines = ["", f"### {suite['name']} {suite['version']} on the sampled cells of the first seed", "",
+def _suite(name: str, suite: dict[str, Any]) -> list[str]:
+    lines = ["", f"### {name} {suite['version']} on the sampled cells of the first seed", "",
              "Its own names and conventions; real controls on both sides, so their shared noise is in it.", "",
              "| score, mean over targets (targets) | " + " | ".join(suite["tasks"]) + " |",
              "|---" * (len(suite["tasks"]) + 1) + "|"]

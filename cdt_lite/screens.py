@@ -23,6 +23,7 @@ import pandas as pd
 import pooch
 import scipy.sparse as sp
 
+from cdt_lite.data import named_split
 from cdt_lite.errors import CDTError, suggest
 from cdt_lite.simulate import CONTROL, in_layout, screen_hash, simulate_screen
 
@@ -55,7 +56,7 @@ def load_screen(  # noqa: D417 (arguments that belong together are described tog
         magnitude_key: obs column with the log2 fold change of the target's own mRNA; None: unknown.
         layer: Layer with the raw counts; None: X.
         n_top_genes: Size of the panel if there are more genes: all perturbed genes, then highly variable ones.
-        train_mask: Cells (bool) on which the panel is chosen; None: all, a leak if some are held out.
+        train_mask: Cells (bool) on which the panel is chosen; None: the training side of `named_split`.
         n_genes, n_targets, n_cells, seed, world: Of the simulated screen only, see `simulate_screen`.
 
     Raises:
@@ -91,8 +92,7 @@ def resolve_screen(name: str = "papalexi2021") -> tuple[ad.AnnData, str]:
 def blood_cells() -> ad.AnnData:
     """Real unperturbed blood cells that ship inside scanpy (700 cells x 765 genes), with their raw counts recovered.
 
-    scanpy keeps log1p of counts scaled to 10,000 per cell, and each cell's total: undone here, then rounded. A value
-    further than 0.1 from a whole number is refused (CDTError).
+    scanpy keeps log1p of counts scaled to 10,000 a cell, and totals: undone and rounded (CDTError if off by over 0.1).
     """
     import scanpy as sc
     with warnings.catch_warnings():
@@ -185,7 +185,7 @@ def _load_file(path: Path, layer: str | None, default_sign: int, control: str, k
 
 def _choose_panel(adata: ad.AnnData, n_top_genes: int, train_mask: np.ndarray | None) -> ad.AnnData:
     """Keeps the perturbed genes and, up to `n_top_genes`, the most variable others of the training cells."""
-    mask = np.ones(adata.n_obs, bool) if train_mask is None else np.asarray(train_mask)
+    mask = named_split(adata) == "train" if train_mask is None else np.asarray(train_mask)
     if mask.dtype != bool or mask.shape != (adata.n_obs,) or not mask.any():
         raise CDTError(f"train_mask must be {adata.n_obs} booleans, some true, not {mask.dtype} of shape {mask.shape}")
     if adata.n_vars <= n_top_genes:

@@ -20,7 +20,7 @@ EDGES = {
     "model": "conditioning config control_set errors layers tokenizer", "schedule": "errors",
     "diffusion": "config errors schedule",
     "checkpoint": "__init__ config errors model tokenizer vocabulary",
-    "data": "conditioning config errors tokenizer vocabulary", "simulate": "errors", "screens": "errors simulate",
+    "data": "conditioning config errors tokenizer vocabulary", "simulate": "errors", "screens": "data errors simulate",
     "gene_vectors": "checkpoint data errors", "options": "config",
     "effects": "baselines conditioning data tokenizer",
     "training": "__init__ checkpoint config data diffusion effects errors gene_vectors model vocabulary",

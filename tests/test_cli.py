@@ -5,8 +5,11 @@ import sys
 from functools import partial
 
 import anndata as ad
+import numpy as np
+import pandas as pd
 import pytest
 
+from cdt_lite.checkpoint import Checkpoint
 from cdt_lite.cli import main
 
 
@@ -72,6 +75,25 @@ def test_the_whole_pipeline(small, capsys):
     out = capsys.readouterr().out
     assert "pearson_delta" in out and (small / "table.csv").read_text().count("\n") > 2
     assert not list(small.glob(".*part"))
+
+
+def test_gene_vectors_of_a_file_start_the_gene_table(small, capsys):
+    vectors = pd.DataFrame(np.random.default_rng(0).normal(size=(3, 8)), index=["SIM00001", "SIM00002", "NOT_A_GENE"])
+    vectors.to_csv("vectors.csv")
+    rows = {}
+    for name, more in (("a", ["--gene-vectors", "vectors.csv"]), ("b", [])):
+        assert main(["pretrain", "--screen", "screen.h5ad", "--more", "screen.h5ad", "--steps", "1", "--out", name,
+                     *more]) == 0
+        rows[name] = Checkpoint.load(name)
+    known = ["SIM00001", "SIM00002"]
+    table = rows["a"].model.gene_table.weight.detach().numpy()[rows["a"].vocabulary.ids(known), :8]
+    fresh = rows["b"].model.gene_table.weight.detach().numpy()[rows["b"].vocabulary.ids(known), :8]
+    for ours, given, other in zip(table, vectors.loc[known].to_numpy(), fresh, strict=True):
+        assert np.corrcoef(ours, given)[0, 1] > 0.99 > np.corrcoef(other, given)[0, 1]
+    assert main(["finetune", "--screen", "screen.h5ad", "--start", "a", "--gene-vectors", "vectors.csv"]) == 2
+    assert "--start brings its own gene vectors" in capsys.readouterr().err
+    assert main(["pretrain", "--screen", "screen.h5ad", "--gene-vectors", "none.csv"]) == 2
+    assert "no file of gene vectors" in capsys.readouterr().err
 
 
 def test_bad_input_says_what_to_do(small, capsys):

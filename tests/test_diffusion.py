@@ -266,7 +266,9 @@ def test_guidance_of_one_is_plain_zero_unconditional_two_the_formula():
 def test_guidance_out_of_range_is_refused():
     from cdt_lite.diffusion import check_guidance
 
-    with pytest.raises(CDTError, match="guidance"):
-        check_guidance(-1.0)
+    for scale in (-1.0, 20.1, float("nan")):
+        with pytest.raises(CDTError, match="guidance"):
+            check_guidance(scale)
+    check_guidance(20.0)
     with pytest.raises(CDTError, match="sampling_steps"):
         DiffusionConfig(sampling_steps=-1)

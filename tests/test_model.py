@@ -14,6 +14,8 @@ from cdt_lite.errors import CDTError
 from cdt_lite.model import CDT
 
 PRESET_NAMES = list(PRESETS)
+CASES = [*((name, {}) for name in PRESET_NAMES),  # and switches that no preset has on
+         ("lite", {"time_input": "mask_ratio", "target_flag": True})]
 
 
 def count(*modules) -> int:
@@ -37,10 +39,10 @@ def test_v1_has_27_374_473_parameters_term_by_term():
     assert count(model) == 27_374_473
 
 
-@pytest.mark.parametrize("preset", PRESET_NAMES)
+@pytest.mark.parametrize("preset, lost", CASES)
 @pytest.mark.parametrize("recompute", [False, True])
-def test_every_parameter_gets_a_gradient(preset, recompute):
-    config = tiny(preset)
+def test_every_parameter_gets_a_gradient(preset, lost, recompute):
+    config = tiny(preset, **lost)
     model = opened(CDT(config.model))
     model.recompute = recompute
     given = inputs(config, n_sets=2)
@@ -101,17 +103,17 @@ def test_a_fresh_adaln_stack_is_the_identity():
     torch.testing.assert_close(model(**given), model.head(model.norm(h)))
 
 
-@pytest.mark.parametrize("preset", PRESET_NAMES)
-def test_permuting_controls_changes_nothing(preset):
-    config = tiny(preset)
+@pytest.mark.parametrize("preset, lost", CASES)
+def test_permuting_controls_changes_nothing(preset, lost):
+    config = tiny(preset, **lost)
     model, given = opened(CDT(config.model)), inputs(config)
     shuffled = {**given, "controls": given["controls"][:, torch.tensor([2, 0, 3, 1])]}
     torch.testing.assert_close(model(**given), model(**shuffled), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("preset", ["default", "lite"])
-def test_permuting_genes_permutes_the_output(preset):
-    config = tiny(preset)
+@pytest.mark.parametrize("preset, lost", [case for case in CASES if case[0] != "v1"])
+def test_permuting_genes_permutes_the_output(preset, lost):
+    config = tiny(preset, **lost)
     model, given = opened(CDT(config.model)), inputs(config)
     order = torch.randperm(config.model.n_genes, generator=torch.Generator().manual_seed(3))
     moved = {**given, "xt": given["xt"][..., order], "controls": given["controls"][..., order],

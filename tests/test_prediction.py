@@ -1,18 +1,20 @@
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import scanpy as sc
+import torch
 from helpers import opened, tiny, toy_screen
 
-from cdt_lite.conditioning import GUESSED
+from cdt_lite.conditioning import GUESSED, Perturbation
 from cdt_lite.data import TokenStore
 from cdt_lite.effects import effect_table
 from cdt_lite.errors import CDTError
 from cdt_lite.evaluation import evaluate
-from cdt_lite.prediction import _Plan, as_log1p, check_request, predict, predict_mean
+from cdt_lite.prediction import _guided, _Plan, as_log1p, check_request, predict, predict_mean
 from cdt_lite.simulate import simulate_screen
-from cdt_lite.training import start
+from cdt_lite.training import denoiser, start
 
 
 def model(preset="lite", **changes):
@@ -93,6 +95,21 @@ def test_an_unseen_target_is_the_unknown_target_and_says_so():
     a, b = (predict(model(), toy_screen(), t, n_cells=10, unseen="average") for t in ("G5", "G7"))
     assert np.array_equal(a.X.toarray(), b.X.toarray())  # asked for the average, two unseen targets get the same
     assert "never perturbed in training" in a.uns["cdt_lite"]["notes"][0]
+
+
+@pytest.mark.parametrize("preset", ["lite", "v1"])
+def test_guidance_asks_with_and_without_the_perturbation_over_data_bins_alone(preset):
+    m = model(preset)
+    screen = toy_screen()
+    controls = screen[screen.obs["target_gene"] == "non-targeting"].copy()
+    request = check_request(m, "G3", -1, None, "non-targeting")
+    batch = _Plan(m, controls, request, "batch", 0, "cpu").batch("a", 4)
+    xt, t = torch.full_like(batch.tokens, m.tokenizer.mask_id), torch.full(batch.tokens.shape[:2], 0.5)
+    n = m.config.model.n_bins
+    plain = replace(batch, perturbation=Perturbation.none(1, "cpu"))
+    told, untold = (denoiser(m.model, b)(xt, t)[..., :n].log_softmax(-1) for b in (batch, plain))
+    torch.testing.assert_close(_guided(m, batch, 3.0)(xt, t), 3 * told - 2 * untold)  # v1 has a [MASK] logit: cut off
+    assert not torch.allclose(told, untold)
 
 
 def test_bad_requests_are_refused():

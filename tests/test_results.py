@@ -21,6 +21,8 @@ from cdt_lite.prediction import predict_mean
 from cdt_lite.simulate import simulate_screen
 from cdt_lite.training import start, train
 
+NAME = "simulated regulatory 12 targets"
+
 
 @pytest.fixture(scope="module")
 def screen():
@@ -130,7 +132,7 @@ def test_a_test_perturbation_in_training_is_refused_by_name(screen, model):
 def test_the_file_holds_numbers_intervals_and_the_command(report, tmp_path):
     path = tmp_path / "figures" / "results.json"
     page = r.add_entry(r.to_entry(report, "cdt-lite evaluate --tasks", n_boot=50), path)
-    entry = json.loads(path.read_text())["simulated regulatory"]
+    entry = json.loads(path.read_text())[NAME]
     assert entry["command"] == "cdt-lite evaluate --tasks" and entry["seconds"] >= 0
     assert entry["versions"].keys() >= {"cdt_lite", "torch", "numpy"} and entry["split"]["unseen"]
     task = entry["tasks"]["task 1: seen perturbations, held-out replicate"]["groups"]["all"]
@@ -145,9 +147,12 @@ def test_the_file_holds_numbers_intervals_and_the_command(report, tmp_path):
     text = page.read_text()
     assert "sampling seeds of one trained model" in text and "(null)" in text and "negative binomial" in text
     assert not list(path.parent.glob(".*"))
+    larger = {"name": "simulated", "options": {"world": "regulatory", "n_targets": "104"}}  # another screen, other key
+    r.add_entry(dict(r.to_entry(report, "larger", n_boot=10), screen=larger), path)
     other = dict(r.to_entry(report, "again", n_boot=10), screen={"name": "another"}, note="Made on a train.")
     assert "\n\nMade on a train.\n" in r.add_entry(other, path).read_text(encoding="utf-8")
-    assert set(json.loads(path.read_text())) == {"simulated regulatory", "another"}  # beside, not instead of
+    names = {NAME, "simulated regulatory 104 targets", "another"}  # beside, not instead of
+    assert set(json.loads(path.read_text())) == names
     path.write_text("not json")
     with pytest.raises(CDTError, match="is not a results file"):
         r.add_entry(other, path)
@@ -160,7 +165,7 @@ def test_the_command_reports_and_says_what_was_typed(model, screen, tmp_path, mo
     monkeypatch.setattr(r, "load_screen", lambda *a, **k: screen)
     assert main(["evaluate", "--tasks", "--screen", "screen.h5ad", "--checkpoint", "a", "--seeds", "1", "--cells", "12",
                  "--results", "out.json"]) == 0
-    entry = json.loads((tmp_path / "out.json").read_text())["simulated regulatory"]
+    entry = json.loads((tmp_path / "out.json").read_text())[NAME]
     assert entry["command"] == ("cdt-lite evaluate --tasks --screen screen.h5ad --checkpoint a --seeds 1 --cells 12 "
                                 "--results out.json")
     assert entry["checkpoints"][0]["sha256"] and (tmp_path / "out.md").is_file()
@@ -190,9 +195,9 @@ def test_the_fields_own_tools_stand_in_the_report(model, screen, tmp_path, monke
     monkeypatch.setattr(r, "load_screen", lambda *a, **k: screen)
     assert main(["evaluate", "--tasks", "--checkpoint", "a", "--seeds", "1", "--cells", "24", "--suite", suite,
                  "--results", "out.json"]) == 0
-    entry = json.loads((tmp_path / "out.json").read_text())["simulated regulatory"]
-    assert entry["suite"]["name"] == suite and f"--suite {suite}" in entry["command"]
-    for title, scores in entry["suite"]["tasks"].items():
+    entry = json.loads((tmp_path / "out.json").read_text())[NAME]
+    assert list(entry["suites"]) == [suite] and f"--suite {suite}" in entry["command"]
+    for title, scores in entry["suites"][suite]["tasks"].items():
         n = entry["tasks"][title]["groups"]["all"]["n"]
         assert scores and all(0 < count <= n for _, count in scores.values())
     assert f"### {suite}" in (tmp_path / "out.md").read_text(encoding="utf-8")

@@ -10,6 +10,7 @@ import pytest
 import scipy.sparse as sp
 from test_screens import empty_cache, mirror, saved, small  # noqa: F401
 
+from cdt_lite.data import named_split
 from cdt_lite.errors import CDTError
 from cdt_lite.screens import blood_cells, check_screen, load_screen
 from cdt_lite.simulate import screen_hash, simulate_screen
@@ -156,7 +157,7 @@ def test_panel_is_chosen_on_training_cells_and_keeps_perturbed_genes(tmp_path):
     assert list(panel.uns["screen"]["unmeasured_targets"]) == ["elsewhere"]
     assert (panel.obs["target_gene"] == "elsewhere").sum() == n // 4  # a condition still
     np.testing.assert_array_equal(panel.obs["n_umi"], counts[:, [0, 1, *range(10, 20)]].sum(1))
-    leaky = load_screen(path, batch_key=None, n_top_genes=22)
+    leaky = load_screen(path, batch_key=None, n_top_genes=22, train_mask=np.ones(n, bool))
     assert {"g20", "g25"} <= set(leaky.var_names)
     assert load_screen(path, batch_key=None).n_vars == 300  # fewer than 2000: all
     with pytest.raises(CDTError, match="n_top_genes must be at least 2"):
@@ -164,6 +165,22 @@ def test_panel_is_chosen_on_training_cells_and_keeps_perturbed_genes(tmp_path):
     for mask in (np.ones(5, bool), np.zeros(n, bool), np.ones(n)):
         with pytest.raises(CDTError, match="train_mask must be 600 booleans"):
             load_screen(path, batch_key=None, n_top_genes=12, train_mask=mask)
+
+
+def test_without_a_mask_what_the_named_split_withholds_chooses_no_gene(tmp_path):
+    rng = np.random.default_rng(0)
+    n = 600
+    counts = rng.poisson(np.exp(rng.normal(0.7, 0.7, 300)), (n, 300)).astype(np.float32)
+    target = np.array(["non-targeting", *(f"g{i}" for i in range(6))])[np.arange(n) % 7]
+    adata = ad.AnnData(counts, obs=pd.DataFrame({"target_gene": target, "batch": np.where(np.arange(n) % 2, "a", "b")},
+                                                index=[f"c{i}" for i in range(n)]),
+                       var=pd.DataFrame(index=[f"g{i}" for i in range(300)]))
+    train = named_split(load_screen(saved(adata, tmp_path))) == "train"
+    adata.X[~train, 20:30] *= rng.choice([0, 4], ((~train).sum(), 10))  # varies in withheld cells only
+    adata.X[np.ix_(train, range(10, 20))] *= rng.choice([0, 2], (train.sum(), 10))
+    chosen = load_screen(saved(adata, tmp_path), n_top_genes=16)
+    assert list(chosen.var_names) == [f"g{i}" for i in [*range(6), *range(10, 20)]]
+    assert (named_split(chosen) == named_split(load_screen(saved(adata, tmp_path)))).all()
 
 
 def test_a_panel_that_cannot_be_chosen_says_what_to_do(small, tmp_path):
