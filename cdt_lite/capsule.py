@@ -97,12 +97,12 @@ def command_of(screen: ad.AnnData, preset: str, seed: int, curves: dict[str, Any
 
 
 def _held_out(checkpoint: Checkpoint, screen: ad.AnnData, side: np.ndarray, stage: str = "finetune") -> SetSampler:
-    """Draws from the held-out replicates and all controls: looked at, never trained or chosen on.
+    """Draws cells of held-out replicates, and controls to show with them: looked at, never trained or chosen on.
 
-    In pretraining no perturbation is told, since none was learned.
+    In pretraining no perturbation is told, since none was learned, and the other cells stand for controls.
     """
-    tested = screen[(side == "held_out") | (screen.obs["target_gene"] == "non-targeting").to_numpy()]
-    store = TokenStore.from_adata(tested, checkpoint.tokenizer, checkpoint.vocabulary)
+    shown = (screen.obs["target_gene"] == "non-targeting").to_numpy() & (stage == "finetune")
+    store = TokenStore.from_adata(screen[(side == "held_out") | shown], checkpoint.tokenizer, checkpoint.vocabulary)
     return SetSampler(store, replace(checkpoint.config.finetune, control_share=0.0, target_dropout=0.0,
                                      perturbation_dropout=0.0), stage)
 

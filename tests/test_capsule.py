@@ -7,6 +7,7 @@ from helpers import tiny
 from cdt_lite import capsule
 from cdt_lite.checkpoint import Checkpoint
 from cdt_lite.cli import parser
+from cdt_lite.conditioning import NO_TARGET
 from cdt_lite.data import named_split
 from cdt_lite.errors import CDTError
 from cdt_lite.results import simulation
@@ -43,6 +44,15 @@ def test_a_capsule_is_made_of_both_stages_and_carries_its_card(made):
         [("pretrain", i) for i in (1, 2, 3, 4)] + [("finetune", i) for i in (1, 2, 3)])  # up to twelve a stage
     assert not set(card["unseen_targets"]) & set(items[-1].trained_targets)
     assert all(t in items[-1].vocabulary for t in card["unseen_targets"])
+
+
+def test_pretraining_looks_at_held_out_cells_alone_and_tells_no_perturbation(made):
+    screen, items = made
+    side = named_split(screen)
+    pretraining, finetuning = (capsule._held_out(items[-1], screen, side, s) for s in ("pretrain", "finetune"))
+    assert len(pretraining.stores[0]) == (side == "held_out").sum() < len(finetuning.stores[0])
+    assert (pretraining.batch(0).perturbation.target == NO_TARGET).all()
+    assert (finetuning.batch(0).perturbation.target != NO_TARGET).all()
 
 
 def test_pretraining_reads_three_files_with_other_panels(made):
