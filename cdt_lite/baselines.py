@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import anndata as ad
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float, Int
 from scipy import sparse
 
@@ -279,3 +281,19 @@ def dispersed_cells(
         now = np.expm1(np.log1p(cells * scale[:, None]).mean(axis=0))
         rate = rate * np.clip(np.divide(goal, now, out=np.ones_like(goal), where=now > 0), 0.2, 5.0)
     return sparse.csr_matrix(cells, dtype=np.float32)
+
+
+def rival_cells(train: ad.AnnData, asked: list[tuple[str, int]], n_cells: int, seed: int) -> dict[str, ad.AnnData]:
+    """Hands in real training cells as predictions, for tools that score cells: what a sampler has to beat.
+
+    Controls, and cells of the same perturbation in training or, where it was never seen, of all others of its sign.
+    """
+    target, sign = train.obs["target_gene"].astype(str).to_numpy(), train.obs["sign"].to_numpy(int)
+    same, rng = [(target == t) & (sign == s) for t, s in asked], np.random.default_rng(seed)
+    pools = {"control cells": [sign == 0] * len(asked),
+             "training cells": [own if own.any() else sign == s for own, (_, s) in zip(same, asked, strict=True)]}
+    obs = pd.DataFrame([a for a in asked for _ in range(n_cells)], columns=["target_gene", "sign"]).rename(index=str)
+    rows = {kind: [rng.choice(np.flatnonzero(pool), n_cells, replace=pool.sum() < n_cells) for pool in many]
+            for kind, many in pools.items()}
+    return {kind: ad.AnnData(train.X[np.concatenate(chosen)], obs=obs.copy(), var=train.var[[]])
+            for kind, chosen in rows.items()}

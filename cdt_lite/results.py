@@ -123,11 +123,13 @@ def write_results(args: Namespace, say: Callable[[str], None]) -> Path:
     return add_entry(entry, args.results)
 
 
-def _suite_means(suite: str, real: AnnData, cells: AnnData) -> dict[str, list[Any]]:
-    """A tool's scores of the sampled cells, as it names them: mean over targets, and how many targets have one."""
-    scores = suite_scores(suite, real, {CELLS: cells}).drop(columns=["method", "target"])
-    scores = scores.apply(pd.to_numeric, errors="coerce").dropna(axis=1, how="all")
-    return {name: [float(column.mean()), int(column.count())] for name, column in scores.items()}
+def _suite_means(suite: str, real: AnnData, cells: dict[str, AnnData]) -> dict[str, dict[str, list[Any]]]:
+    """A tool's scores of each method's cells, as it names them: mean over targets, and how many targets have one."""
+    out = {}
+    for method, rows in suite_scores(suite, real, cells).groupby("method", sort=False):
+        scores = rows.drop(columns=["method", "target"]).apply(pd.to_numeric, errors="coerce").dropna(axis=1, how="all")
+        out[str(method)] = {name: [float(column.mean()), int(column.count())] for name, column in scores.items()}
+    return out
 
 
 def score_files(args: Namespace) -> pd.DataFrame:
@@ -223,13 +225,15 @@ def _table(corner: str, rows: dict[str, dict[str, list]], columns: Sequence[str]
 
 
 def _suite(name: str, suite: dict[str, Any]) -> list[str]:
-    lines = ["", f"### {name} {suite['version']} on the sampled cells of the first seed", "",
-             "Its own names and conventions; real controls on both sides, so their shared noise is in it.", "",
-             "| score, mean over targets (targets) | " + " | ".join(suite["tasks"]) + " |",
-             "|---" * (len(suite["tasks"]) + 1) + "|"]
-    for score in dict.fromkeys(name for scores in suite["tasks"].values() for name in scores):
-        cells = [f"{_number(s[score][0])} ({s[score][1]})" if score in s else "" for s in suite["tasks"].values()]
-        lines.append(f"| {score} | " + " | ".join(cells) + " |")
+    lines = ["", f"### {name} {suite['version']} on cells of the first seed", "",
+             "Its own names and conventions; real controls on both sides, so their shared noise is in it. Rivals are "
+             "real training cells: controls, and those of the same perturbation (unseen: of all others of its sign)."]
+    for title, methods in suite["tasks"].items():
+        lines += ["", "| " + " | ".join([f"{title}: mean over targets (targets)", *methods]) + " |",
+                  "|---" * (len(methods) + 1) + "|"]
+        for score in dict.fromkeys(name for scores in methods.values() for name in scores):
+            cells = [f"{_number(s[score][0])} ({s[score][1]})" if score in s else "" for s in methods.values()]
+            lines.append(f"| {score} | " + " | ".join(cells) + " |")
     return lines
 
 

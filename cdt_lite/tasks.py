@@ -22,6 +22,7 @@ import torch
 from anndata import AnnData
 
 from cdt_lite import __version__
+from cdt_lite.baselines import rival_cells
 from cdt_lite.checkpoint import Checkpoint, read_verified
 from cdt_lite.conditioning import Perturbation
 from cdt_lite.data import TokenStore, dense, named_split
@@ -47,13 +48,13 @@ class Report:
         tables: For every task one row per method, perturbation and seed, from `evaluate`, with columns seed, measured.
         quality: Task 4: bits per gene, the H curve, statistics.
         notes: For every task why numbers are missing from its table, as `evaluate` says it.
-        cells: For every task the real cells and the sampled ones of the first run.
+        cells: For every task the real cells, and the sampled ones of the first run beside those of simple rivals.
     """
 
     facts: dict[str, Any]
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=dict)
-    cells: dict[str, tuple[AnnData, AnnData]] = field(default_factory=dict)
+    cells: dict[str, tuple[AnnData, dict[str, AnnData]]] = field(default_factory=dict)
     quality: dict[str, Any] = field(default_factory=dict)
 
 
@@ -196,7 +197,8 @@ def report_tasks(screen: AnnData, checkpoints: Checkpoint | str | Path | Sequenc
                 told = with_clean_table(model, train, control_halves(real, seed=seed)[0])
                 predicted, cells = _predictions(told, real, wanted, n_cells, seed, others or {})
                 scored = _scored(real, predicted, train, told, seed, tested == "unseen")
-                report.cells.setdefault(task, (real, cells))
+                asked = list(dict.fromkeys((str(t), int(s)) for t, s, _ in wanted.index))
+                report.cells.setdefault(task, (real, {CELLS: cells} | rival_cells(train, asked, n_cells, seed)))
                 notes += [note for note in scored.attrs["notes"] if note not in notes]
                 rows.append(scored.assign(seed=i))
                 if tested == "held_out" and i == 0:

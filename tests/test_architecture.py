@@ -30,7 +30,7 @@ EDGES = {
     "evaluation": "baselines differential errors metrics reading scoring summary",
     "capsule": "__init__ checkpoint config data errors screens simulate training",
     "quality": "checkpoint conditioning data diffusion errors metrics prediction summary tokenizer training",
-    "tasks": "__init__ checkpoint conditioning data effects errors evaluation prediction quality",
+    "tasks": "__init__ baselines checkpoint conditioning data effects errors evaluation prediction quality",
     "results": "adapters capsule checkpoint data errors evaluation metrics screens summary tasks",
     "adapters": "errors metrics reading",
 }

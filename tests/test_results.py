@@ -197,9 +197,10 @@ def test_the_fields_own_tools_stand_in_the_report(model, screen, tmp_path, monke
                  "--results", "out.json"]) == 0
     entry = json.loads((tmp_path / "out.json").read_text())[NAME]
     assert list(entry["suites"]) == [suite] and f"--suite {suite}" in entry["command"]
-    for title, scores in entry["suites"][suite]["tasks"].items():
+    for title, methods in entry["suites"][suite]["tasks"].items():
         n = entry["tasks"][title]["groups"]["all"]["n"]
-        assert scores and all(0 < count <= n for _, count in scores.values())
+        assert list(methods) == ["capsule", "control cells", "training cells"]
+        assert all(scores and all(0 < count <= n for _, count in scores.values()) for scores in methods.values())
     assert f"### {suite}" in (tmp_path / "out.md").read_text(encoding="utf-8")
 
 
