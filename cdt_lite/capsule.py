@@ -29,7 +29,7 @@ SIMULATED = ("n_genes", "n_targets", "n_cells", "seed", "world")  # options of a
 LIMITS = ("Made for teaching: one panel, and {cells}. An unseen target is guessed from the co-expression of its gene, "
           "or, where the panel lacks it, predicted as the average perturbation. Genes of generated cells vary together "
           "less than those of real ones, and cells that escape their perturbation are rare among them. Scores beside "
-          "baselines: figures/results.md for the real screen, notebook 06 for any.")
+          "baselines: figures/results.md.")
 
 
 def capsule_folder(screen: ad.AnnData, preset: str = "lite") -> Path:
