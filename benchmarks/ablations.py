@@ -224,7 +224,7 @@ def main() -> None:
     parser.add_argument("--screen", action="append", default=[])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--one-out", action="store_true", help="take single switches out of the recipe")
+    parser.add_argument("--one-out", action="store_true", help="take single switches out of the whole")
     parser.add_argument("--table", action="store_true", help="train nothing, print what is there")
     args = parser.parse_args()
     if not args.table:

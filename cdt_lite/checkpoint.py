@@ -40,7 +40,7 @@ class Checkpoint:
         tokenizer: Bins and target depth.
         vocabulary: Gene symbol of every row in use.
         panel: Gene symbols of the screen it was made for, in order.
-        control_depths: Total counts of training control cells (a sample), to hold other controls against.
+        control_depths: Total counts of training control cells (a sample), for the record.
         trained_targets: Targets whose perturbation was seen in fine-tuning.
         seed: Seed of the initial weights.
         stage: "new", "pretrain" or "finetune".

@@ -197,8 +197,9 @@ def report_tasks(screen: AnnData, checkpoints: Checkpoint | str | Path | Sequenc
                 told = with_clean_table(model, train, control_halves(real, seed=seed)[0])
                 predicted, cells = _predictions(told, real, wanted, n_cells, seed, others or {})
                 scored = _scored(real, predicted, train, told, seed, tested == "unseen")
-                asked = list(dict.fromkeys((str(t), int(s)) for t, s, _ in wanted.index))
-                report.cells.setdefault(task, (real, {CELLS: cells} | rival_cells(train, asked, n_cells, seed)))
+                if i == 0:
+                    asked = list(dict.fromkeys((str(t), int(s)) for t, s, _ in wanted.index))
+                    report.cells[task] = real, {CELLS: cells} | rival_cells(train, asked, n_cells, seed)
                 notes += [note for note in scored.attrs["notes"] if note not in notes]
                 rows.append(scored.assign(seed=i))
                 if tested == "held_out" and i == 0:
