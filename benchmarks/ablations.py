@@ -28,16 +28,20 @@ import torch
 
 from benchmarks.switches import ladder, without
 from cdt_lite import __version__
-from cdt_lite.checkpoint import Checkpoint, write_atomically
-from cdt_lite.config import PRESETS, Config
-from cdt_lite.data import SetSampler, TokenStore, dense, named_split, split_screen
-from cdt_lite.evaluation import control_halves, evaluate
-from cdt_lite.metrics import log1p_counts
-from cdt_lite.prediction import predict
-from cdt_lite.reading import Changes
-from cdt_lite.screens import load_screen
-from cdt_lite.tasks import mean_changes, wanted_cells, with_clean_table
-from cdt_lite.training import start, train, validation_curve
+from cdt_lite.data.batches import SetSampler
+from cdt_lite.data.expression import dense, log1p_counts
+from cdt_lite.data.screens import load_screen
+from cdt_lite.data.splits import named_split, split_screen
+from cdt_lite.data.store import TokenStore
+from cdt_lite.evaluation.cells import Changes
+from cdt_lite.evaluation.evaluate import control_halves, evaluate
+from cdt_lite.files import write_atomically
+from cdt_lite.model.config import PRESETS, Config
+from cdt_lite.training.changes import mean_changes, wanted_cells, with_clean_table
+from cdt_lite.training.checkpoint import Checkpoint
+from cdt_lite.training.predict import predict
+from cdt_lite.training.start import start
+from cdt_lite.training.train import train, validation_curve
 
 FOLDER = Path(__file__).parent / "ablations"
 METRICS = ["pearson_delta", "mae", "systema_pearson", "energy_distance", "cell_sd_ratio"]

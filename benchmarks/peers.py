@@ -24,10 +24,10 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from cdt_lite.checkpoint import write_atomically
-from cdt_lite.data import named_split
-from cdt_lite.metrics import log1p_counts
-from cdt_lite.screens import load_screen
+from cdt_lite.data.expression import log1p_counts
+from cdt_lite.data.screens import load_screen
+from cdt_lite.data.splits import named_split
+from cdt_lite.files import write_atomically
 
 HERE = Path(__file__).resolve().parent
 OUT = HERE.parent / "output" / "peers"

@@ -22,15 +22,19 @@ import pandas as pd
 
 from benchmarks.ablations import FOLDER, N_GENES, effect_sizes, panel
 from cdt_lite import __version__
-from cdt_lite.capsule import pretraining_cells
-from cdt_lite.checkpoint import Checkpoint, write_atomically
-from cdt_lite.config import PRESETS
-from cdt_lite.data import SetSampler, TokenStore, named_split, split_screen
-from cdt_lite.evaluation import control_halves, evaluate
-from cdt_lite.reading import Changes
-from cdt_lite.screens import load_screen
-from cdt_lite.tasks import mean_changes, wanted_cells
-from cdt_lite.training import start, train
+from cdt_lite.data.batches import SetSampler
+from cdt_lite.data.screens import load_screen
+from cdt_lite.data.splits import named_split, split_screen
+from cdt_lite.data.store import TokenStore
+from cdt_lite.evaluation.cells import Changes
+from cdt_lite.evaluation.evaluate import control_halves, evaluate
+from cdt_lite.files import write_atomically
+from cdt_lite.model.config import PRESETS
+from cdt_lite.training.capsule import pretraining_cells
+from cdt_lite.training.changes import mean_changes, wanted_cells
+from cdt_lite.training.checkpoint import Checkpoint
+from cdt_lite.training.start import start
+from cdt_lite.training.train import train
 
 METRICS = ["pearson_delta", "systema_pearson", "mae"]
 N_UNSEEN = {"papalexi2021": 2, "simulated": 6}  # of seven measured targets on the training side, of twenty-odd

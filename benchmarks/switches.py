@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from cdt_lite.config import PRESETS, Config
+from cdt_lite.model.config import PRESETS, Config
 
 Changes = dict[str, dict[str, Any]]
 

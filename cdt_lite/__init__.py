@@ -6,13 +6,26 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "PRESETS": "config", "Config": "config", "get_preset": "config", "Vocabulary": "vocabulary",
-    "Tokenizer": "tokenizer",
-    "CDT": "model", "Perturbation": "conditioning", "Checkpoint": "checkpoint", "load_screen": "screens",
-    "simulate_screen": "simulate", "blood_cells": "screens", "split_screen": "data", "TokenStore": "data",
-    "SetSampler": "data",
-    "start": "training", "train": "training", "predict": "prediction", "predict_mean": "prediction",
-    "evaluate": "evaluation", "CDTError": "errors",
+    "PRESETS": "model.config",
+    "Config": "model.config",
+    "get_preset": "model.config",
+    "CDT": "model.cdt",
+    "Perturbation": "model.perturbation",
+    "Vocabulary": "data.vocabulary",
+    "Tokenizer": "data.tokenizer",
+    "load_screen": "data.screens",
+    "simulate_screen": "data.simulate",
+    "blood_cells": "data.public",
+    "split_screen": "data.splits",
+    "TokenStore": "data.store",
+    "SetSampler": "data.batches",
+    "Checkpoint": "training.checkpoint",
+    "start": "training.start",
+    "train": "training.train",
+    "predict": "training.predict",
+    "predict_mean": "training.predict",
+    "evaluate": "evaluation.evaluate",
+    "CDTError": "errors",
 }
 __all__ = list(_HOME)
 

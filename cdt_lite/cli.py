@@ -8,25 +8,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cdt_lite.config import Config, get_preset
 from cdt_lite.errors import CDTError
+from cdt_lite.model.config import Config, get_preset
 from cdt_lite.options import EVALUATE, OPTIONS
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from pandas import DataFrame
 
-    from cdt_lite.checkpoint import Checkpoint
-    from cdt_lite.training import Progress
+    from cdt_lite.training.checkpoint import Checkpoint
+    from cdt_lite.training.train import Progress
 
 # Heavy imports stay inside the commands, so that `cdt-lite --help` and a misspelt option answer at once.
 
 
 def figures(args: argparse.Namespace) -> int:
     """Draws every figure of the original document from the live model."""
-    from cdt_lite.capsule import load_capsule
-    from cdt_lite.figures import make_figures
-    from cdt_lite.screens import resolve_screen
+    from cdt_lite.data.screens import resolve_screen
+    from cdt_lite.figures.folder import make_figures
+    from cdt_lite.training.capsule import load_capsule
 
     config, capsule, screen = get_preset(args.preset), None, None
     try:
@@ -41,10 +41,12 @@ def figures(args: argparse.Namespace) -> int:
 
 def pretrain(args: argparse.Namespace) -> int:
     """Pretrains on one or several files, whose panels may differ."""
-    from cdt_lite.capsule import pretraining_cells
-    from cdt_lite.data import SetSampler, TokenStore, named_split
-    from cdt_lite.screens import load_screen
-    from cdt_lite.training import start
+    from cdt_lite.data.batches import SetSampler
+    from cdt_lite.data.screens import load_screen
+    from cdt_lite.data.splits import named_split
+    from cdt_lite.data.store import TokenStore
+    from cdt_lite.training.capsule import pretraining_cells
+    from cdt_lite.training.start import start
 
     screen = load_screen(args.screen)
     cells = screen[named_split(screen) == "train"].copy()
@@ -57,10 +59,12 @@ def pretrain(args: argparse.Namespace) -> int:
 
 def finetune(args: argparse.Namespace) -> int:
     """Fine-tunes on a screen's training side, from a pretrained checkpoint or from nothing."""
-    from cdt_lite.checkpoint import Checkpoint
-    from cdt_lite.data import SetSampler, TokenStore, named_split
-    from cdt_lite.screens import load_screen
-    from cdt_lite.training import start
+    from cdt_lite.data.batches import SetSampler
+    from cdt_lite.data.screens import load_screen
+    from cdt_lite.data.splits import named_split
+    from cdt_lite.data.store import TokenStore
+    from cdt_lite.training.checkpoint import Checkpoint
+    from cdt_lite.training.start import start
 
     if args.start and args.gene_vectors:
         raise CDTError("--start brings its own gene vectors: give --gene-vectors to the pretraining, or leave one out")
@@ -78,9 +82,9 @@ def finetune(args: argparse.Namespace) -> int:
 
 def predict(args: argparse.Namespace) -> int:
     """Generates cells for one perturbation and writes them as .h5ad."""
-    from cdt_lite import prediction
-    from cdt_lite.checkpoint import Checkpoint
-    from cdt_lite.screens import load_screen
+    from cdt_lite.data.screens import load_screen
+    from cdt_lite.training import predict as prediction
+    from cdt_lite.training.checkpoint import Checkpoint
 
     cells = prediction.predict(Checkpoint.load(args.checkpoint), load_screen(args.screen), args.target, args.sign,
                                args.magnitude, n_cells=args.cells, seed=args.seed, guidance=args.guidance,
@@ -95,8 +99,8 @@ def predict(args: argparse.Namespace) -> int:
 
 def evaluate(args: argparse.Namespace) -> int:
     """Scores predicted cells beside the baselines; with --tasks, a trained model on every task of the series."""
-    from cdt_lite import results
-    from cdt_lite.checkpoint import write_atomically
+    from cdt_lite.files import write_atomically
+    from cdt_lite.report import results
 
     if args.tasks:
         print(results.write_results(args, say=print).read_text(encoding="utf-8"))
@@ -110,7 +114,7 @@ def evaluate(args: argparse.Namespace) -> int:
 
 def account(args: argparse.Namespace) -> int:
     """Counts parameters, FLOPs, bytes and time of a preset."""
-    from cdt_lite.accounting import account as count
+    from cdt_lite.figures.accounting import account as count
 
     result = count(get_preset(args.preset))
     if args.json:
@@ -133,11 +137,11 @@ def bench(args: argparse.Namespace) -> int:
 
 def capsule(args: argparse.Namespace) -> int:
     """Makes the small trained model that the notebooks load, or checks one."""
-    from cdt_lite.capsule import capsule_folder, make_capsule, save_capsule
-    from cdt_lite.checkpoint import Checkpoint
-    from cdt_lite.results import simulation
-    from cdt_lite.screens import load_screen
-    from cdt_lite.teach import with_bar
+    from cdt_lite.data.screens import load_screen
+    from cdt_lite.report.results import simulation
+    from cdt_lite.terminal import with_bar
+    from cdt_lite.training.capsule import capsule_folder, make_capsule, save_capsule
+    from cdt_lite.training.checkpoint import Checkpoint
 
     if args.check:
         found = Checkpoint.load(args.check)
@@ -179,13 +183,13 @@ def _changed(config: Config, args: argparse.Namespace) -> Config:
 
 
 def _vectors(args: argparse.Namespace) -> "DataFrame | None":
-    from cdt_lite.gene_vectors import read_gene_vectors
+    from cdt_lite.training.gene_vectors import read_gene_vectors
 
     return read_gene_vectors(args.gene_vectors) if args.gene_vectors else None
 
 
 def _resumed(args: argparse.Namespace) -> "Checkpoint | None":
-    from cdt_lite.checkpoint import Checkpoint
+    from cdt_lite.training.checkpoint import Checkpoint
 
     if not args.resume:
         return None
@@ -195,9 +199,9 @@ def _resumed(args: argparse.Namespace) -> "Checkpoint | None":
 
 
 def _train(checkpoint: "Checkpoint", data: object, args: argparse.Namespace) -> int:
-    from cdt_lite.data import SetSampler
-    from cdt_lite.teach import with_bar
-    from cdt_lite.training import train
+    from cdt_lite.data.batches import SetSampler
+    from cdt_lite.terminal import with_bar
+    from cdt_lite.training.train import train
 
     assert isinstance(data, SetSampler)
     steps = train(checkpoint, data, steps=args.steps, out=args.out, device=args.device)

@@ -12,16 +12,19 @@ from typing import Any
 import torch
 
 from cdt_lite import __version__
-from cdt_lite.capsule import CAPSULES
-from cdt_lite.checkpoint import Checkpoint
-from cdt_lite.config import Config
-from cdt_lite.data import SetSampler, TokenStore
+from cdt_lite.data.batches import SetSampler
+from cdt_lite.data.screens import load_screen
+from cdt_lite.data.simulate import simulate_screen
+from cdt_lite.data.store import TokenStore
 from cdt_lite.errors import CDTError
-from cdt_lite.prediction import predict
-from cdt_lite.screens import load_screen
-from cdt_lite.simulate import simulate_screen
-from cdt_lite.teach import peak_memory, profile_name
-from cdt_lite.training import start, train
+from cdt_lite.model.config import Config
+from cdt_lite.teaching.lesson import profile_name
+from cdt_lite.terminal import peak_memory
+from cdt_lite.training.capsule import CAPSULES
+from cdt_lite.training.checkpoint import Checkpoint
+from cdt_lite.training.predict import predict
+from cdt_lite.training.start import start
+from cdt_lite.training.train import train
 
 PACKAGES = ("torch", "numpy", "anndata", "scanpy", "rdata", "safetensors", "jupyterlab", "ipywidgets", "matplotlib",
             "seaborn", "graphviz", "graphviz-pure", "cell-eval")

@@ -1,6 +1,6 @@
 """The options of the command line, as data: what argparse is told about each."""
 
-from cdt_lite.config import PRESETS
+from cdt_lite.model.config import PRESETS
 
 OPTIONS: dict[str, dict] = {
     "preset": {"default": "lite", "help": f"one of {', '.join(PRESETS)}"},
@@ -29,7 +29,6 @@ OPTIONS: dict[str, dict] = {
     "simulated": {"nargs": "+", "default": [], "metavar": "OPTION=VALUE", "help": "of the simulated screen"},
     "check": {"metavar": "FOLDER", "help": "verify a capsule and print its card"},
 }
-
 EVALUATE: dict[str, dict] = {
     "predicted": {"nargs": "+", "default": [], "help": ".h5ad files, one a method"},
     "suite": {"nargs": "+", "default": [], "choices": ["cell-eval", "cell-eval2"],

@@ -8,9 +8,10 @@ import pandas as pd
 import torch
 from scipy import sparse
 
-from cdt_lite.conditioning import GUESSED, EffectTable, Perturbation
-from cdt_lite.config import PRESETS, Config
-from cdt_lite.model import CDT
+from cdt_lite.model.cdt import CDT
+from cdt_lite.model.config import PRESETS, Config
+from cdt_lite.model.mean_effect import GUESSED, EffectTable
+from cdt_lite.model.perturbation import Perturbation
 
 
 def tiny(preset: str = "lite", n_genes: int = 12, **model) -> Config:

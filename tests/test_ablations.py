@@ -8,10 +8,10 @@ import pytest
 
 from benchmarks import ablations
 from benchmarks.switches import LOST, tried
-from cdt_lite.config import PRESETS
-from cdt_lite.data import named_split
-from cdt_lite.model import CDT
-from cdt_lite.simulate import simulate_screen
+from cdt_lite.data.simulate import simulate_screen
+from cdt_lite.data.splits import named_split
+from cdt_lite.model.cdt import CDT
+from cdt_lite.model.config import PRESETS
 
 SCREEN = simulate_screen(n_genes=120, n_targets=12, n_cells=1500, seed=3)
 

@@ -8,9 +8,9 @@ from helpers import tiny
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from cdt_lite import accounting as count
-from cdt_lite.config import PRESETS, ModelConfig
 from cdt_lite.errors import CDTError
+from cdt_lite.figures import accounting as count
+from cdt_lite.model.config import PRESETS, ModelConfig
 
 V1 = PRESETS["v1"]
 SIZES = [(None, 64, 1, 1), (37, 5, 3, 2), (64, 7, 1, 4), (50, 0, 2, 3)]  # genes, controls, cells a set, sets

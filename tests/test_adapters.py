@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 from test_evaluation import quiet, relabelled, world
 
-from cdt_lite.adapters import suite_scores
-from cdt_lite.differential import differential_expression
 from cdt_lite.errors import CDTError
-from cdt_lite.evaluation import Changes
-from cdt_lite.metrics import discrimination_score
+from cdt_lite.evaluation.differential import differential_expression
+from cdt_lite.evaluation.evaluate import Changes
+from cdt_lite.evaluation.metrics import discrimination_score
+from cdt_lite.evaluation.suites import suite_scores
 
 TARGETS = ("K0", "K1", "K2", "K3", "K4")  # none is measured: ours leave the own gene out, cell-eval does not
 

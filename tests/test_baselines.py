@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from cdt_lite.baselines import (
+from cdt_lite.data.expression import gene_means, gene_sds, log1p_counts
+from cdt_lite.data.simulate import simulate_screen
+from cdt_lite.evaluation.baselines import (
     BASELINES,
     Additive,
     ControlMean,
@@ -18,8 +20,6 @@ from cdt_lite.baselines import (
     gene_scores,
     rival_cells,
 )
-from cdt_lite.metrics import gene_means, gene_sds, log1p_counts
-from cdt_lite.simulate import simulate_screen
 
 RNG = np.random.default_rng
 

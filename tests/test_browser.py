@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 
-from cdt_lite.exercises.engine import find
+from cdt_lite.teaching.check import find
 from tools import browser
 from tools.copies import sources
 

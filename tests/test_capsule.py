@@ -4,16 +4,16 @@ from dataclasses import replace
 import pytest
 from helpers import tiny
 
-from cdt_lite import capsule
-from cdt_lite.checkpoint import Checkpoint
 from cdt_lite.cli import parser
-from cdt_lite.conditioning import NO_TARGET
-from cdt_lite.data import named_split
+from cdt_lite.data.screens import load_screen
+from cdt_lite.data.simulate import simulate_screen
+from cdt_lite.data.splits import named_split
 from cdt_lite.errors import CDTError
-from cdt_lite.results import simulation
-from cdt_lite.screens import load_screen
-from cdt_lite.simulate import simulate_screen
-from cdt_lite.training import Progress
+from cdt_lite.model.perturbation import NO_TARGET
+from cdt_lite.report.results import simulation
+from cdt_lite.training import capsule
+from cdt_lite.training.checkpoint import Checkpoint
+from cdt_lite.training.train import Progress
 
 SHIPPED = sorted(p.parent for p in capsule.CAPSULES.glob("*/checkpoint.json"))
 

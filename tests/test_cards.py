@@ -4,7 +4,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from cdt_lite.exercises.engine import all_exercises
+from cdt_lite.teaching.check import all_exercises
 from tools import cards
 from tools.copies import sources
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 from helpers import inputs, tiny, toy_screen
 
-from cdt_lite.checkpoint import Checkpoint, write_atomically
 from cdt_lite.errors import CDTError
-from cdt_lite.training import start
+from cdt_lite.files import write_atomically
+from cdt_lite.training.checkpoint import Checkpoint
+from cdt_lite.training.start import start
 
 
 def new(seed=0):
@@ -119,8 +120,8 @@ import os, sys, time
 sys.path[:0] = [{root!r}, {tests!r}]
 from pathlib import Path
 from helpers import tiny, toy_screen
-from cdt_lite.training import start
-from cdt_lite import checkpoint as c
+from cdt_lite.training.start import start
+from cdt_lite.training import checkpoint as c
 made = start(tiny(), toy_screen())
 made.save({folder!r})
 real = os.replace

@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cdt_lite.checkpoint import Checkpoint
 from cdt_lite.cli import main
+from cdt_lite.training.checkpoint import Checkpoint
 
 
 @pytest.fixture
 def small(tmp_path, monkeypatch):
     """A little simulated screen on disk, and an empty folder to work in."""
-    from cdt_lite.simulate import simulate_screen
+    from cdt_lite.data.simulate import simulate_screen
 
     monkeypatch.chdir(tmp_path)
     simulate_screen(n_genes=64, n_targets=8, n_cells=900, seed=3).write_h5ad("screen.h5ad")
@@ -61,7 +61,7 @@ def test_the_whole_pipeline(small, capsys):
     assert main(["pretrain", *common, "--more", "screen.h5ad", "--steps", "3", "--out", "a"]) == 0
     assert main(["finetune", *common, "--start", "a", "--steps", "3", "--out", "b"]) == 0
     screen = ad.read_h5ad("screen.h5ad")
-    from cdt_lite.data import named_split
+    from cdt_lite.data.splits import named_split
 
     target = str(screen.obs["target_gene"][named_split(screen) == "held_out"].iloc[0])
     assert main(["predict", "--checkpoint", "b", *common, "--target", target, "--cells", "40", "--out", "p.h5ad"]) == 0

@@ -4,8 +4,9 @@ import pytest
 import torch
 from helpers import opened, tiny
 
-from cdt_lite.conditioning import NO_TARGET, UNKNOWN_TARGET, Perturbation, TimeEmbedding, sinusoid
-from cdt_lite.model import CDT
+from cdt_lite.model.cdt import CDT
+from cdt_lite.model.perturbation import NO_TARGET, UNKNOWN_TARGET, Perturbation
+from cdt_lite.model.v1 import TimeEmbedding, sinusoid
 
 
 def embed(model, target, sign, magnitude):

@@ -4,8 +4,16 @@ from dataclasses import replace
 import pytest
 from jaxtyping import TypeCheckError
 
-from cdt_lite.config import PRESETS, Config, DiffusionConfig, ModelConfig, TokenizerConfig, TrainConfig, get_preset
 from cdt_lite.errors import CDTError
+from cdt_lite.model.config import (
+    PRESETS,
+    Config,
+    DiffusionConfig,
+    ModelConfig,
+    TokenizerConfig,
+    TrainConfig,
+    get_preset,
+)
 
 
 @pytest.mark.parametrize("name", PRESETS)

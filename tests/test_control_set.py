@@ -2,7 +2,7 @@ import pytest
 import torch
 from helpers import opened, tiny
 
-from cdt_lite.control_set import ControlSetEncoder
+from cdt_lite.model.control_set import ControlSetEncoder
 
 
 @pytest.mark.parametrize("preset", ["v1", "lite"])

@@ -8,7 +8,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 import run
-from cdt_lite.exercises.engine import Exercise, Property, all_exercises
+from cdt_lite.teaching.check import Exercise, Property, all_exercises
 from tools import copies, environment
 from tools.slides import deck
 

@@ -9,13 +9,16 @@ import pytest
 import torch
 from helpers import tiny, toy_screen
 
-from cdt_lite import data
-from cdt_lite.conditioning import NO_TARGET, UNKNOWN_TARGET
-from cdt_lite.data import SetSampler, TokenStore, fit_tokenizer, named_split, split_screen
+from cdt_lite.data import batches as data
+from cdt_lite.data.batches import SetSampler
+from cdt_lite.data.screens import load_screen
+from cdt_lite.data.simulate import simulate_screen
+from cdt_lite.data.splits import named_split, split_screen
+from cdt_lite.data.store import TokenStore
+from cdt_lite.data.tokenizer import fit_tokenizer
+from cdt_lite.data.vocabulary import Vocabulary
 from cdt_lite.errors import CDTError
-from cdt_lite.screens import load_screen
-from cdt_lite.simulate import simulate_screen
-from cdt_lite.vocabulary import Vocabulary
+from cdt_lite.model.perturbation import NO_TARGET, UNKNOWN_TARGET
 
 CONFIG = tiny()
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from helpers import inputs, opened, tiny
 
-from cdt_lite import diagrams
-from cdt_lite.accounting import meta_model
-from cdt_lite.config import PRESETS
-from cdt_lite.diffusion import mask_probabilities, reveal_counts
-from cdt_lite.model import CDT
-from cdt_lite.trace import amount, shape, trace
+from cdt_lite.figures import diagrams
+from cdt_lite.figures.accounting import meta_model
+from cdt_lite.figures.trace import amount, shape, trace
+from cdt_lite.model.cdt import CDT
+from cdt_lite.model.config import PRESETS
+from cdt_lite.model.diffusion import mask_probabilities, reveal_counts
 
 VARIANTS = {
     "v1": tiny("v1"), "lite": tiny("lite"), "deep": tiny("lite", n_layer=5), "four heads": tiny("v1", n_head=4),

@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 from scipy import sparse, stats
 
-from cdt_lite.differential import differential_expression, gene_means, rank_sum_pvalues
-from cdt_lite.metrics import overlap_at_n, significant_gene_ratio
+from cdt_lite.data.expression import gene_means
+from cdt_lite.evaluation.differential import differential_expression, rank_sum_pvalues
+from cdt_lite.evaluation.metrics import overlap_at_n, significant_gene_ratio
 
 RNG = np.random.default_rng
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from scipy import stats
 
-from cdt_lite.config import PRESETS, DiffusionConfig
-from cdt_lite.diffusion import (
+from cdt_lite.errors import CDTError
+from cdt_lite.model.config import PRESETS, DiffusionConfig
+from cdt_lite.model.diffusion import (
     curriculum_ratio,
     draw,
     draw_masks,
@@ -23,7 +24,6 @@ from cdt_lite.diffusion import (
     sample_steps,
     v1_reveals,
 )
-from cdt_lite.errors import CDTError
 
 V1, FIXED = PRESETS["v1"].diffusion, PRESETS["lite"].diffusion
 MASK = 3  # the enumerable case has three data bins
@@ -264,7 +264,7 @@ def test_guidance_of_one_is_plain_zero_unconditional_two_the_formula():
 
 
 def test_guidance_out_of_range_is_refused():
-    from cdt_lite.diffusion import check_guidance
+    from cdt_lite.model.diffusion import check_guidance
 
     for scale in (-1.0, 20.1, float("nan")):
         with pytest.raises(CDTError, match="guidance"):

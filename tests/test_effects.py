@@ -8,26 +8,20 @@ import torch
 from helpers import inputs, opened, tiny, toy_screen
 from scipy.optimize import minimize
 
-from cdt_lite.accounting import flops_by_part, parameters_by_part
-from cdt_lite.baselines import Linear, Responses
-from cdt_lite.checkpoint import Checkpoint
-from cdt_lite.conditioning import (
-    GUESSED,
-    LIMIT,
-    NO_TARGET,
-    UNKNOWN_TARGET,
-    EffectTable,
-    MeanEffect,
-    Perturbation,
-    tilts,
-)
-from cdt_lite.data import SetSampler, TokenStore
-from cdt_lite.effects import effect_table, worth_in_cells
-from cdt_lite.model import CDT
-from cdt_lite.prediction import predict_mean
-from cdt_lite.simulate import simulate_screen
-from cdt_lite.tasks import table_changes, wanted_cells
-from cdt_lite.training import start, train
+from cdt_lite.data.batches import SetSampler
+from cdt_lite.data.simulate import simulate_screen
+from cdt_lite.data.store import TokenStore
+from cdt_lite.evaluation.baselines import Linear, Responses
+from cdt_lite.figures.accounting import flops_by_part, parameters_by_part
+from cdt_lite.model.cdt import CDT
+from cdt_lite.model.mean_effect import GUESSED, LIMIT, EffectTable, MeanEffect, tilts
+from cdt_lite.model.perturbation import NO_TARGET, UNKNOWN_TARGET, Perturbation
+from cdt_lite.training.changes import table_changes, wanted_cells
+from cdt_lite.training.checkpoint import Checkpoint
+from cdt_lite.training.effects import effect_table, worth_in_cells
+from cdt_lite.training.predict import predict_mean
+from cdt_lite.training.start import start
+from cdt_lite.training.train import train
 
 CONFIG = tiny("lite", mean_effect=True)
 

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from cdt_lite.baselines import NearestNeighbours
-from cdt_lite.evaluation import Changes, control_halves, evaluate
-from cdt_lite.metrics import METRICS, log1p_counts
+from cdt_lite.data.expression import log1p_counts
+from cdt_lite.evaluation.baselines import NearestNeighbours
+from cdt_lite.evaluation.evaluate import Changes, control_halves, evaluate
+from cdt_lite.evaluation.metrics import METRICS
 
 MEANS = ["mae", "pearson_delta", "systema_pearson", "discrimination_score_l1", "discrimination_score_cosine"]
 
@@ -120,7 +121,7 @@ def test_a_vanished_own_gene_alone_is_no_changed_gene():
 def test_the_ceiling_is_corrected_to_full_size(monkeypatch):
     real, options = world(strength=0.3), {"metrics": ["pearson_delta"], "baselines": False}
     corrected = of(evaluate(real, **options), "ceiling")["pearson_delta"]
-    monkeypatch.setattr("cdt_lite.evaluation.spearman_brown", lambda r: r)
+    monkeypatch.setattr("cdt_lite.evaluation.evaluate.spearman_brown", lambda r: r)
     half = of(evaluate(real, **options), "ceiling")["pearson_delta"]
     assert half.gt(0).sum() >= 3
     np.testing.assert_allclose(corrected, (2 * half / (1 + half)).where(half > 0, 0))

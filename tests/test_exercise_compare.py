@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdt_lite.exercises.compare import WIDTH, changed, compare, short
+from cdt_lite.teaching.compare import WIDTH, changed, compare, short
 
 
 def test_nan_that_stays_is_no_change():

@@ -16,9 +16,10 @@ import scipy.sparse as sp
 import torch
 
 from cdt_lite.errors import CDTError
-from cdt_lite.exercises import engine, guard, progress
-from cdt_lite.exercises.compare import short
-from cdt_lite.exercises.engine import Exercise, Property
+from cdt_lite.teaching import check as engine
+from cdt_lite.teaching import guard, progress
+from cdt_lite.teaching.check import Exercise, Property
+from cdt_lite.teaching.compare import short
 
 
 def scale(x, n):
@@ -34,7 +35,7 @@ DEMO = Exercise("9.1", "Scale it", 1, 2, "scale a vector", "that n is always two
 @pytest.fixture(autouse=True)
 def demo(monkeypatch, tmp_path):
     """One small exercise, and a record of its own."""
-    module = types.ModuleType("cdt_lite.exercises.ex09")
+    module = types.ModuleType("cdt_lite.teaching.exercises.ex09")
     module.EXERCISES = (DEMO,)
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr(engine, "_modules", lambda: ["ex09"])

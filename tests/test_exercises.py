@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cdt_lite.exercises import engine
-from cdt_lite.exercises.compare import compare
-from cdt_lite.exercises.guard import own_chance
+from cdt_lite.teaching import check as engine
+from cdt_lite.teaching.compare import compare
+from cdt_lite.teaching.guard import own_chance
 
 FOLDER = Path(__file__).parent / "exercises"
 EXERCISES = {exercise.number: exercise for exercise in engine.all_exercises()}

@@ -12,12 +12,13 @@ import pytest
 from helpers import opened, tiny, toy_screen
 from PIL import Image
 
-from cdt_lite import figures, guide, sketch
-from cdt_lite.capsule import load_capsule
-from cdt_lite.config import PRESETS, ModelConfig
-from cdt_lite.diagrams import DIAGRAMS
 from cdt_lite.errors import CDTError
-from cdt_lite.training import start
+from cdt_lite.figures import folder as figures
+from cdt_lite.figures import guide, sketch
+from cdt_lite.figures.diagrams import DIAGRAMS
+from cdt_lite.model.config import PRESETS, ModelConfig
+from cdt_lite.training.capsule import load_capsule
+from cdt_lite.training.start import start
 
 COMMITTED = Path(__file__).parents[1] / "figures"
 FIGURES = [*DIAGRAMS, *figures.CHARTS]
@@ -169,8 +170,8 @@ def test_committed_charts_are_what_the_code_computes_now(name):
 
 @committed
 def test_committed_panels_show_the_capsule_that_ships(real_screen_dir):
-    from cdt_lite.measured import attention_panel, fingerprint
-    from cdt_lite.screens import load_screen
+    from cdt_lite.data.screens import load_screen
+    from cdt_lite.figures.measured import attention_panel, fingerprint
 
     screen = load_screen("papalexi2021")
     capsule, found = load_capsule(screen), read("attention_mechanism.json")["measured"]

@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cdt_lite.config import PRESETS
+from cdt_lite.data.simulate import simulate_screen
 from cdt_lite.errors import CDTError
-from cdt_lite.gene_vectors import coexpression_vectors, give_vectors, read_gene_vectors
-from cdt_lite.simulate import simulate_screen
-from cdt_lite.training import start
+from cdt_lite.model.config import PRESETS
+from cdt_lite.training.gene_vectors import coexpression_vectors, give_vectors, read_gene_vectors
+from cdt_lite.training.start import start
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def test_all_dimensions_reproduce_the_correlations_of_scipy_and_few_find_the_pla
 
 
 def test_of_a_large_screen_only_a_part_is_read(screen, monkeypatch):
-    monkeypatch.setattr("cdt_lite.gene_vectors.MOST_CELLS", 500)
+    monkeypatch.setattr("cdt_lite.training.gene_vectors.MOST_CELLS", 500)
     pd.testing.assert_frame_equal(coexpression_vectors(screen, 8), coexpression_vectors(screen[::3].copy(), 8))
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from cdt_lite.layers import MLP, MultiQueryAttention, PostNormEncoderLayer, Residual
+from cdt_lite.model.layers import MLP, MultiQueryAttention, PostNormEncoderLayer, Residual
 
 
 def attention_by_loops(layer: MultiQueryAttention, x, memory=None):

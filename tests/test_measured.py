@@ -10,10 +10,10 @@ import torch
 from helpers import opened, tiny, toy_screen
 from PIL import Image
 
-from cdt_lite import measured, plots
-from cdt_lite.diffusion import reveal_counts
 from cdt_lite.errors import CDTError
-from cdt_lite.training import start
+from cdt_lite.figures import measured, plots
+from cdt_lite.model.diffusion import reveal_counts
+from cdt_lite.training.start import start
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ import pytest
 import torch
 from helpers import inputs, opened, tiny
 
-from cdt_lite.conditioning import NO_TARGET, UNKNOWN_TARGET, Perturbation
-from cdt_lite.config import PRESETS
 from cdt_lite.errors import CDTError
-from cdt_lite.model import CDT
+from cdt_lite.model.cdt import CDT
+from cdt_lite.model.config import PRESETS
+from cdt_lite.model.perturbation import NO_TARGET, UNKNOWN_TARGET, Perturbation
 
 PRESET_NAMES = list(PRESETS)
 CASES = [*((name, {}) for name in PRESET_NAMES),  # and switches that no preset has on
@@ -70,7 +70,7 @@ def test_recomputing_activations_changes_no_gradient(preset):
 COMPILED = """
 import torch
 from helpers import inputs, opened, tiny
-from cdt_lite.model import CDT
+from cdt_lite.model.cdt import CDT
 for preset in ("v1", "default", "lite"):
     config, grads = tiny(preset), []
     for compiled in (False, True):

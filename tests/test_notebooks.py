@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from cdt_lite.exercises.engine import Exercise, Property, all_exercises
+from cdt_lite.teaching.check import Exercise, Property, all_exercises
 from tools import rules
 from tools.copies import sources
 

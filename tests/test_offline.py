@@ -77,7 +77,7 @@ def put(folder, *sources):
     return folder / "00_a.ipynb"
 
 
-STUB = "from cdt_lite.teach import check\ncheck('0.1', lambda adata, gene: ...)"
+STUB = "from cdt_lite.teaching.lesson import check\ncheck('0.1', lambda adata, gene: ...)"
 
 
 def test_a_stub_is_fine_for_a_student_and_a_fault_elsewhere(folders):

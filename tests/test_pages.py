@@ -7,7 +7,7 @@ import nbformat
 import pytest
 
 from cdt_lite.errors import CDTError
-from cdt_lite.exercises.engine import all_exercises
+from cdt_lite.teaching.check import all_exercises
 from tools import cards, pages
 from tools.copies import ROOT, set_aside, sources, tracked_copies
 

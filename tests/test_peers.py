@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import peers
-from cdt_lite.simulate import simulate_screen
+from cdt_lite.data.simulate import simulate_screen
 
 FOLDER = Path(peers.__file__).parent
 

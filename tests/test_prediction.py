@@ -7,14 +7,16 @@ import scanpy as sc
 import torch
 from helpers import opened, tiny, toy_screen
 
-from cdt_lite.conditioning import GUESSED, Perturbation
-from cdt_lite.data import TokenStore
-from cdt_lite.effects import effect_table
+from cdt_lite.data.simulate import simulate_screen
+from cdt_lite.data.store import TokenStore
 from cdt_lite.errors import CDTError
-from cdt_lite.evaluation import evaluate
-from cdt_lite.prediction import _guided, _Plan, as_log1p, check_request, predict, predict_mean
-from cdt_lite.simulate import simulate_screen
-from cdt_lite.training import denoiser, start
+from cdt_lite.evaluation.evaluate import evaluate
+from cdt_lite.model.mean_effect import GUESSED
+from cdt_lite.model.perturbation import Perturbation
+from cdt_lite.training.effects import effect_table
+from cdt_lite.training.predict import _guided, _Plan, as_log1p, check_request, predict, predict_mean
+from cdt_lite.training.start import start
+from cdt_lite.training.train import denoiser
 
 
 def model(preset="lite", **changes):

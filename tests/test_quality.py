@@ -7,10 +7,10 @@ import pytest
 from helpers import opened, tiny, toy_screen
 from scipy import stats
 
-from cdt_lite import quality as q
+from cdt_lite.data.tokenizer import Tokenizer
 from cdt_lite.errors import CDTError
-from cdt_lite.tokenizer import Tokenizer
-from cdt_lite.training import start
+from cdt_lite.report import quality as q
+from cdt_lite.training.start import start
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from test_evaluation import of, quiet, world
 
+from cdt_lite.data.expression import log1p_counts
 from cdt_lite.errors import CDTError
-from cdt_lite.evaluation import evaluate
-from cdt_lite.metrics import log1p_counts
+from cdt_lite.evaluation.evaluate import evaluate
 
 
 def test_predicted_log1p_has_to_say_so_and_to_have_the_same_depth():

@@ -11,15 +11,18 @@ import torch
 from helpers import opened, tiny
 from scipy.sparse import csr_matrix
 
-from cdt_lite import results as r
-from cdt_lite import tasks
 from cdt_lite.cli import main
-from cdt_lite.data import SetSampler, TokenStore, named_split
-from cdt_lite.effects import effect_table
+from cdt_lite.data.batches import SetSampler
+from cdt_lite.data.simulate import simulate_screen
+from cdt_lite.data.splits import named_split
+from cdt_lite.data.store import TokenStore
 from cdt_lite.errors import CDTError
-from cdt_lite.prediction import predict_mean
-from cdt_lite.simulate import simulate_screen
-from cdt_lite.training import start, train
+from cdt_lite.report import results as r
+from cdt_lite.report import tasks
+from cdt_lite.training.effects import effect_table
+from cdt_lite.training.predict import predict_mean
+from cdt_lite.training.start import start
+from cdt_lite.training.train import train
 
 NAME = "simulated regulatory 12 targets"
 

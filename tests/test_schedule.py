@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from cdt_lite.config import PRESETS, Config, DiffusionConfig
-from cdt_lite.diffusion import reveal_counts, sample
 from cdt_lite.errors import CDTError
-from cdt_lite.schedule import best_schedule, full_curve, schedule_error
+from cdt_lite.model.config import PRESETS, Config, DiffusionConfig
+from cdt_lite.model.diffusion import reveal_counts, sample
+from cdt_lite.model.schedule import best_schedule, full_curve, schedule_error
 
 G, MASK = 4, 2
 CELLS = np.array(list(product(range(2), repeat=G)))

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from test_evaluation import world
 
-from cdt_lite.differential import differential_expression
-from cdt_lite.evaluation import _disperse
-from cdt_lite.metrics import METRICS, log1p_counts
-from cdt_lite.reading import Names, read_cells
-from cdt_lite.scoring import Arena, BatchMeans, Guess
+from cdt_lite.data.expression import log1p_counts
+from cdt_lite.evaluation.cells import Names, read_cells
+from cdt_lite.evaluation.comparison import Arena, BatchMeans, Guess
+from cdt_lite.evaluation.differential import differential_expression
+from cdt_lite.evaluation.evaluate import _disperse
+from cdt_lite.evaluation.metrics import METRICS
 
 NAMES = Names("target_gene", "non-targeting", "batch", "sign")
 KEY = ("X", -1)

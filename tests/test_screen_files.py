@@ -10,10 +10,12 @@ import pytest
 import scipy.sparse as sp
 from test_screens import empty_cache, mirror, saved, small  # noqa: F401
 
-from cdt_lite.data import named_split
+from cdt_lite.data.layout import check_screen, screen_hash
+from cdt_lite.data.public import blood_cells
+from cdt_lite.data.screens import load_screen
+from cdt_lite.data.simulate import simulate_screen
+from cdt_lite.data.splits import named_split
 from cdt_lite.errors import CDTError
-from cdt_lite.screens import blood_cells, check_screen, load_screen
-from cdt_lite.simulate import screen_hash, simulate_screen
 
 # --- names and options -----------------------------------------------------------------------------------------------
 

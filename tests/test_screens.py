@@ -17,10 +17,12 @@ import pooch
 import pytest
 import scipy.sparse as sp
 
-from cdt_lite import screens
+from cdt_lite.data import public
+from cdt_lite.data.layout import check_screen, screen_hash
+from cdt_lite.data.public import PUBLIC
+from cdt_lite.data.screens import load_screen, resolve_screen
+from cdt_lite.data.simulate import simulate_screen
 from cdt_lite.errors import CDTError
-from cdt_lite.screens import PUBLIC, check_screen, load_screen, resolve_screen
-from cdt_lite.simulate import screen_hash, simulate_screen
 
 FILE = Path(PUBLIC["papalexi2021"]["path"]).name
 ROOT = Path(__file__).parents[1]
@@ -54,7 +56,7 @@ def server(monkeypatch, tmp_path):
     handler = functools.partial(Quiet, directory=str(tmp_path / "www"))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
-        monkeypatch.setattr(screens, "BASE_URL", f"http://127.0.0.1:{running.server_port}")
+        monkeypatch.setattr(public, "BASE_URL", f"http://127.0.0.1:{running.server_port}")
         yield served
         running.shutdown()
 
@@ -138,7 +140,7 @@ def test_the_manifest_says_what_the_code_says():
     manifest = json.loads((ROOT / "data" / "manifest.json").read_text())
     for name, facts in PUBLIC.items():
         entry = manifest[name]
-        assert entry["url"] == f"{screens.BASE_URL}/{facts['path']}" and entry["sha256"] == facts["file_sha256"]
+        assert entry["url"] == f"{public.BASE_URL}/{facts['path']}" and entry["sha256"] == facts["file_sha256"]
         assert entry["licence"] == facts["licence"]
 
 
@@ -214,7 +216,7 @@ def test_a_cache_that_cannot_be_written_does_not_stop_the_mirror(mirror, monkeyp
 def test_without_network_the_simulated_screen_comes_within_three_seconds(monkeypatch, network):
     probed = []
     if network == "refused":
-        monkeypatch.setattr(screens, "BASE_URL", "http://127.0.0.1:9")
+        monkeypatch.setattr(public, "BASE_URL", "http://127.0.0.1:9")
     elif network == "look-up hangs":
         monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: time.sleep(60))
     elif network == "connection hangs":
@@ -223,10 +225,10 @@ def test_without_network_the_simulated_screen_comes_within_three_seconds(monkeyp
         monkeypatch.setenv("CDT_LITE_OFFLINE", "1")
         monkeypatch.setattr(socket, "create_connection", lambda *a, **k: probed.append(a))
     start = time.perf_counter()
-    with pytest.raises(screens.Unreachable):
+    with pytest.raises(public.Unreachable):
         load_screen("papalexi2021")
     assert time.perf_counter() - start < 3.3 and not probed
-    monkeypatch.setattr(screens, "PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(public, "PROBE_SECONDS", 0.2)
     screen, note = resolve_screen()
     assert screen.uns["screen"]["name"] == "simulated" and "simulated" in note and "papalexi2021" in note
     assert "\n" not in note and note.endswith("12,000 simulated cells x 256 genes, 30 targets, 3 replicates")

@@ -7,17 +7,9 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from cdt_lite.data.layout import CONTROL, screen_hash
+from cdt_lite.data.simulate import KAPPA, SIMULATOR_VERSION, WORLDS, _checked, _plant, simulate_screen
 from cdt_lite.errors import CDTError
-from cdt_lite.simulate import (
-    CONTROL,
-    KAPPA,
-    SIMULATOR_VERSION,
-    WORLDS,
-    _checked,
-    _plant,
-    screen_hash,
-    simulate_screen,
-)
 
 OPTIONS = {
     "n_genes": 96, "n_targets": 20, "n_cells": 600, "seed": 0, "world": "regulatory", "n_batches": 3,

@@ -7,11 +7,11 @@ import xml.etree.ElementTree as ET
 import pytest
 from PIL import Image
 
-from cdt_lite import sketch
-from cdt_lite.config import PRESETS
-from cdt_lite.diagrams import DIAGRAMS
 from cdt_lite.errors import CDTError
-from cdt_lite.plots import DARK, PAPER
+from cdt_lite.figures import sketch
+from cdt_lite.figures.diagrams import DIAGRAMS
+from cdt_lite.figures.plots import DARK, PAPER
+from cdt_lite.model.config import PRESETS
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from cdt_lite.errors import CDTError
-from cdt_lite.summary import bootstrap_means, summarise
+from cdt_lite.evaluation.summary import bootstrap_means, summarise
 
 
 def scores(rng, n=40, gain=0.1, seeds=1):

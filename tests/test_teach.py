@@ -10,11 +10,11 @@ import pytest
 from matplotlib import pyplot as plt
 from PIL import Image
 
-from cdt_lite import teach
 from cdt_lite.errors import CDTError
-from cdt_lite.exercises import engine
-from cdt_lite.sketch import Diagram
-from cdt_lite.training import Progress
+from cdt_lite.figures.sketch import Diagram
+from cdt_lite.teaching import check as engine
+from cdt_lite.teaching import lesson as teach
+from cdt_lite.training.train import Progress
 
 
 def test_the_profile_comes_from_the_environment(monkeypatch):

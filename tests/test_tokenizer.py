@@ -4,9 +4,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdt_lite.config import TokenizerConfig
+from cdt_lite.data.tokenizer import Tokenizer, bin_edges
 from cdt_lite.errors import CDTError
-from cdt_lite.tokenizer import Tokenizer, bin_edges, token_rank
+from cdt_lite.model.config import TokenizerConfig
+from cdt_lite.model.layers import token_rank
 
 SPACES = ["normalised", "counts"]
 

@@ -6,11 +6,13 @@ import pytest
 import torch
 from helpers import tiny, toy_screen
 
-from cdt_lite import training
-from cdt_lite.checkpoint import Checkpoint
-from cdt_lite.data import SetSampler, TokenStore
+from cdt_lite.data.batches import SetSampler
+from cdt_lite.data.store import TokenStore
 from cdt_lite.errors import CDTError
-from cdt_lite.training import learning_rate, optimizer_for, start, train, validation_curve
+from cdt_lite.training import train as training
+from cdt_lite.training.checkpoint import Checkpoint
+from cdt_lite.training.start import start
+from cdt_lite.training.train import learning_rate, optimizer_for, train, validation_curve
 
 
 def ready(preset="lite", stage="finetune", **changes):

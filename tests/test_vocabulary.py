@@ -3,9 +3,9 @@ import gzip
 import numpy as np
 import pytest
 
-from cdt_lite.config import GENE_CAPACITY
+from cdt_lite.data.vocabulary import Vocabulary
 from cdt_lite.errors import CDTError
-from cdt_lite.vocabulary import Vocabulary
+from cdt_lite.model.config import GENE_CAPACITY
 
 
 def test_ids_are_places_and_survive_extension():

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from nbformat import NotebookNode
 
-from cdt_lite.exercises.engine import all_exercises
+from cdt_lite.teaching.check import all_exercises
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"<!-- budget -->.*?<!-- /budget -->", re.DOTALL)

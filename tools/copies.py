@@ -16,7 +16,7 @@ from nbformat import NotebookNode
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from cdt_lite.exercises.engine import Exercise, all_exercises  # noqa: E402
+from cdt_lite.teaching.check import Exercise, all_exercises  # noqa: E402
 from tools import pages  # noqa: E402
 from tools.execute import KERNEL, LANGUAGE  # noqa: E402
 from tools.slides import deck  # noqa: E402
@@ -130,7 +130,7 @@ def exercise_table(exercises: list[Exercise], names: dict[str, str]) -> str:
     total = sum(e.minutes for e in exercises)
     return "\n".join([
         "# The exercises", "", f"{len(exercises)} exercises, {total} minutes. This table is written by "
-        "`python3 run.py copies` from `cdt_lite/exercises/`; change it there.", "",
+        "`python3 run.py copies` from `cdt_lite/teaching/exercises/`; change it there.", "",
         "| exercise | notebook | difficulty | minutes | objective | misconception it cures | what `check` tests |",
         "|---|---|---:|---:|---|---|---|", *rows, ""])
 

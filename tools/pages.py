@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from nbformat import NotebookNode
 
-from cdt_lite.exercises.engine import all_exercises, find
+from cdt_lite.teaching.check import all_exercises, find
 from tools import cards
 
 QUIZ = 10  # minutes for a notebook's three quiz items and the room's questions

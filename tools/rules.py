@@ -14,7 +14,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from cdt_lite.errors import CDTError
-from cdt_lite.exercises.engine import all_exercises, find
+from cdt_lite.teaching.check import all_exercises, find
 from tools.cards import prose
 from tools.copies import NOT_YOURS, stub, tags
 
@@ -153,7 +153,7 @@ def exercises(notebook: NotebookNode) -> list[str]:
               for cell in notebook.cells if tags(cell) & set(ORDER)]
     own = [e.number for e in all_exercises() if e.number.split(".")[0].zfill(2) == number_of(notebook)]
     numbers = list(dict.fromkeys(number for number, _, _ in marked))
-    wrong = [] if numbers == own else [f"exercises in the notebook {numbers}, in cdt_lite.exercises {own}"]
+    wrong = [] if numbers == own else [f"exercises in the notebook {numbers}, in cdt_lite.teaching.exercises {own}"]
     for number in numbers:
         kinds = [kind for other, kind, _ in marked if other == number]
         if kinds != ORDER:

@@ -17,7 +17,7 @@ def accepted_loop(knockout, control, depth):
 
 
 def accepted_package(knockout, control, depth):
-    from cdt_lite.metrics import gene_means, log1p_counts
+    from cdt_lite.data.expression import gene_means, log1p_counts
 
     return gene_means(log1p_counts(knockout, depth)) - gene_means(log1p_counts(control, depth))
 

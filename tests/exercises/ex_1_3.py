@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cdt_lite.metrics import log1p_counts
+from cdt_lite.data.expression import log1p_counts
 
 
 def accepted_broadcast(counts, target_depth):

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from cdt_lite.schedule import best_schedule
+from cdt_lite.model.schedule import best_schedule
 
 
 def accepted_package(h, n_steps):

@@ -23,7 +23,7 @@ def accepted_loop(real, predicted, control, own):
 
 
 def accepted_package(real, predicted, control, own):
-    from cdt_lite.metrics import pearson_delta
+    from cdt_lite.evaluation.metrics import pearson_delta
 
     return pearson_delta(real - control, predicted - control, [] if own is None else [own])
 

@@ -1,0 +1,1 @@
+"""Cells: from files, public screens and the simulator, to batches of tokens."""

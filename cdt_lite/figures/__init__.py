@@ -1,0 +1,1 @@
+"""Every figure, drawn from the live model."""

@@ -1,0 +1,1 @@
+"""The model: its configuration, its layers, its process."""

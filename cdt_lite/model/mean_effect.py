@@ -1,0 +1,146 @@
+"""What training cells say about a perturbation, given to the model gene by gene."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from cdt_lite.model.config import ModelConfig
+from cdt_lite.model.layers import MLP
+from cdt_lite.model.perturbation import NO_TARGET, UNKNOWN_TARGET, Perturbation
+
+LIMIT = 8.0  # of a tilt: more than any gene needs whose values can be told apart
+GUESSED = -1  # the replicate of an effect that was never measured
+
+
+@dataclass(frozen=True)
+class EffectTable:
+    """Mean changes of log1p expression against the controls: K rows, one a perturbation and replicate.
+
+    Args:
+        target: Gene id, (K,).
+        sign: -1 or +1, (K,).
+        replicate: Number of the replicate, or GUESSED, (K,).
+        cells: Cells that the mean is over, (K,); of a guess, how many cells it is worth.
+        effect: (K, G).
+        shares: Share of the control cells in every bin, (G, bins).
+        gene_ids: Gene id of every column, (G,).
+        values: log1p expression that each bin stands for, (bins,).
+    """
+
+    target: Int[np.ndarray, " K"]
+    sign: Int[np.ndarray, " K"]
+    replicate: Int[np.ndarray, " K"]
+    cells: Float[np.ndarray, " K"]
+    effect: Float[np.ndarray, "K G"]
+    shares: Float[np.ndarray, "G bins"]
+    gene_ids: Int[np.ndarray, " G"]
+    values: Float[np.ndarray, " bins"]
+
+
+def tilts(shares: Float[Tensor, "G bins"], values: Float[Tensor, " bins"], change: Float[Tensor, "B G"]
+          ) -> Float[Tensor, "B G"]:
+    """Returns, for every gene, the tilt that moves the mean of its values by a change.
+
+    A tilt a turns shares p into p exp(a value), normalised: of all distributions with the new mean, the one nearest to
+    p (Csiszar 1975). Where no tilt within +-LIMIT moves the mean so far, the limit.
+
+    Args:
+        shares: Share of cells in every bin.
+        values: What the bins are worth.
+        change: Of the mean value.
+    """
+    p, grid = shares.double(), torch.linspace(-LIMIT, LIMIT, 401, dtype=torch.float64, device=shares.device)
+    factor = torch.exp(values.double()[:, None] * grid)
+    means = (p * values) @ factor / (p @ factor) - (p @ values.double())[:, None]  # (G, 401), rising
+    wanted = change.double().T.contiguous()
+    above = torch.searchsorted(means, wanted).clamp(1, len(grid) - 1)
+    low, high = means.gather(1, above - 1), means.gather(1, above)
+    part = ((wanted - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
+    return (grid[above - 1] + part * (grid[1] - grid[0])).T.to(change.dtype)
+
+
+class MeanEffect(nn.Module):
+    """What the training cells say about a perturbation: the mean effect on every gene, given at its own position.
+
+    A seen target: the mean over replicates and its guess, by cells; in training without the set's own replicate, so
+    that the network learns how far an effect seen elsewhere can be trusted. A target that is unknown, or not seen
+    elsewhere: the guess, if there is one, else the mean over the targets of its sign. No perturbation: zero.
+    """
+
+    target: Tensor
+    sign: Tensor
+    replicate: Tensor
+    gene_ids: Tensor
+    cells: Tensor
+    share: Tensor
+    effect: Tensor
+    shares: Tensor
+    values: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.mlp = MLP(1, config.dim, config.dim)
+        for name in ("target", "sign", "replicate", "gene_ids"):
+            self.register_buffer(name, torch.zeros(0, dtype=torch.long))
+        self.register_buffer("cells", torch.zeros(0))
+        self.register_buffer("share", torch.zeros(0))  # of its target's cells: every target counts once
+        self.register_buffer("effect", torch.zeros(0, 0))
+        self.register_buffer("shares", torch.zeros(0, config.n_bins))
+        self.register_buffer("values", torch.zeros(config.n_bins))
+
+    def fill(self, table: EffectTable) -> None:
+        """Takes a table over, on the module's device."""
+        device = self.effect.device
+        for name in ("target", "sign", "replicate", "gene_ids"):
+            setattr(self, name, torch.tensor(getattr(table, name), dtype=torch.long, device=device))
+        for name in ("cells", "effect", "shares", "values"):
+            setattr(self, name, torch.tensor(getattr(table, name), dtype=torch.float32, device=device))
+        _, which = np.unique(np.stack([table.target, table.sign, table.replicate == GUESSED]), axis=1,
+                             return_inverse=True)
+        share = table.cells / np.maximum(np.bincount(which.ravel(), table.cells), 1)[which.ravel()]
+        self.share = torch.tensor(share, dtype=torch.float32, device=device)
+
+    def make_room(self, shape: Sequence[int]) -> None:
+        """Empties the table to hold (K, G) effects, which a loaded state then fills."""
+        k, g = shape
+        zeros, bins = np.zeros(k, int), len(self.values)
+        self.fill(EffectTable(zeros, zeros, zeros, np.zeros(k), np.zeros((k, g)), np.zeros((g, bins)),
+                              np.zeros(g, int), np.zeros(bins)))
+
+    def weights(self, p: Perturbation) -> Float[Tensor, "B K"]:
+        """Returns what each row of the table counts for each set; rows sum to 1, or to 0 without a perturbation."""
+        asked = p.target if p.guess is None else torch.where(p.target == UNKNOWN_TARGET, p.guess, p.target)
+        of_sign, measured = self.sign == p.sign[:, None], self.replicate != GUESSED
+        same = of_sign & (self.target == asked[:, None])
+        seen = same & measured & (p.target >= 0)[:, None]
+        if self.training and p.replicate is not None:
+            seen = seen & (self.replicate != p.replicate[:, None])
+        average = of_sign & measured & ~same
+        if self.training and p.own is not None:
+            average = average & (self.target != p.own[:, None])
+        w = average * self.share
+        guessed = same & ~measured
+        w = torch.where(guessed.any(1, keepdim=True), guessed, w)  # what comes later is better
+        w = torch.where(seen.any(1, keepdim=True), (seen | guessed) * self.cells, w)
+        w = w * (p.target != NO_TARGET)[:, None]
+        return w / w.sum(1, keepdim=True).clamp(min=1e-9)
+
+    def look_up(self, perturbation: Perturbation, gene_ids: Int[Tensor, " g"]
+                ) -> tuple[Float[Tensor, "B g"], Float[Tensor, "B g"]]:
+        """Returns mean effects and the tilts that make them; 0 for a gene that the table does not have."""
+        if not len(self.target):
+            nothing = torch.zeros(len(perturbation.target), len(gene_ids), device=gene_ids.device)
+            return nothing, nothing
+        match, weights = gene_ids[:, None] == self.gene_ids, self.weights(perturbation)
+        here, known = match.int().argmax(1), match.any(1)
+        mixed = weights.double() @ self.effect.double()  # a tilt is steep where a gene is rare: not in half precision
+        effect = mixed.to(self.effect.dtype)[:, here] * known
+        return effect, tilts(self.shares[here], self.values, effect) * known
+
+    def forward(self, perturbation: Perturbation, gene_ids: Int[Tensor, " G"]) -> Float[Tensor, "B G D"]:
+        """Embeds the mean effect on every gene."""
+        return self.mlp(self.look_up(perturbation, gene_ids)[0][..., None])

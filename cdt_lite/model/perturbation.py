@@ -1,0 +1,95 @@
+"""What the model is told: how much is masked, which gene was perturbed, which way, how strongly, at what depth."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from cdt_lite.errors import CDTError
+from cdt_lite.model.config import ModelConfig
+from cdt_lite.model.layers import MLP
+
+NO_TARGET = -1  # no perturbation is named: controls, and the unconditional mode
+UNKNOWN_TARGET = -2  # something was perturbed, but the model has no vector for it
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """One perturbation a set.
+
+    Args:
+        target: Row of the target gene in the gene table, or NO_TARGET, or UNKNOWN_TARGET, (B,).
+        sign: -1 knockdown or knockout, 0 control, +1 activation, (B,).
+        magnitude: log2 fold change of the target's own expression, NaN where unknown, (B,). It is an outcome of the
+            experiment: for a perturbation that nobody has made it is unknown.
+        guess: Gene whose guessed mean effect stands in where the target is UNKNOWN_TARGET, or -1 for the average, (B,).
+        replicate: Of the training cells, (B,): in training a set is not told the mean effect of its own replicate.
+        own: Their target, also where its name is withheld, (B,): in training it is no part of an average.
+    """
+
+    target: Int[Tensor, " B"]
+    sign: Int[Tensor, " B"]
+    magnitude: Float[Tensor, " B"]
+    guess: Int[Tensor, " B"] | None = None
+    replicate: Int[Tensor, " B"] | None = None
+    own: Int[Tensor, " B"] | None = None
+
+    @classmethod
+    def of(cls, target: Sequence[int], sign: Sequence[int], magnitude: Sequence[float], guess: Sequence[int] = (),
+           replicate: Sequence[int] = (), own: Sequence[int] = ()) -> "Perturbation":
+        """Builds and checks. Raises CDTError for a sign outside -1, 0, +1 or a target below UNKNOWN_TARGET."""
+        if any(s not in (-1, 0, 1) for s in sign):
+            raise CDTError(f"sign must be -1 (knockdown), 0 (control) or +1 (activation), not {list(sign)}")
+        if any(i < UNKNOWN_TARGET for i in target):
+            raise CDTError(f"target must be a gene id (or NO_TARGET, UNKNOWN_TARGET), not {list(target)}")
+        more = (torch.tensor(ids, dtype=torch.long) if len(ids) else None for ids in (guess, replicate, own))
+        return cls(torch.tensor(target, dtype=torch.long), torch.tensor(sign, dtype=torch.long),
+                   torch.tensor(magnitude, dtype=torch.float32), *more)
+
+    @classmethod
+    def none(cls, n_sets: int, device: torch.device | str = "cpu") -> "Perturbation":
+        """Returns "no perturbation" for every set: what controls and the unconditional mode are told."""
+        zeros = torch.zeros(n_sets, device=device)
+        return cls(zeros.long() + NO_TARGET, zeros.long(), zeros)
+
+    def to(self, device: torch.device | str) -> "Perturbation":
+        """Returns a copy on a device."""
+        more = (None if ids is None else ids.to(device) for ids in (self.guess, self.replicate, self.own))
+        return Perturbation(self.target.to(device), self.sign.to(device), self.magnitude.to(device), *more)
+
+
+class PerturbationEmbedding(nn.Module):
+    """Target gene, sign and magnitude as one vector: three parts concatenated, Linear, GELU, Linear.
+
+    The gene table belongs to the model (default: the same table tells positions apart). A magnitude that is unknown
+    (NaN) contributes nothing; without `unknown_target` (v1) so does a missing target.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.clip = config.magnitude_clip
+        self.sign = nn.Embedding(3, config.perturb_sign_dim)
+        self.magnitude = MLP(1, config.perturb_magnitude_dim, config.perturb_magnitude_dim, config.dim)
+        self.project = MLP(config.gene_embed_dim + config.perturb_sign_dim + config.dim, config.dim, config.dim)
+        self.no_target = self.unknown_target = None
+        if config.unknown_target:
+            self.no_target = nn.Parameter(torch.zeros(config.gene_embed_dim))
+            self.unknown_target = nn.Parameter(torch.zeros(config.gene_embed_dim))
+
+    def target_vector(self, target: Int[Tensor, " B"], gene_table: nn.Embedding) -> Float[Tensor, "B E"]:
+        """Looks the target up: its row, the learned "no target" or "unknown target", or zeros in v1."""
+        vector = gene_table(target.clamp(min=0)) * (target >= 0)[:, None]
+        if self.no_target is None or self.unknown_target is None:
+            return vector
+        return (vector + (target == NO_TARGET)[:, None] * self.no_target
+                + (target == UNKNOWN_TARGET)[:, None] * self.unknown_target)
+
+    def forward(self, perturbation: Perturbation, gene_table: nn.Embedding) -> Float[Tensor, "B D"]:
+        """Embeds one perturbation a set."""
+        known = ~perturbation.magnitude.isnan()
+        scaled = perturbation.magnitude.nan_to_num().clamp(-self.clip, self.clip) / self.clip
+        parts = [self.target_vector(perturbation.target, gene_table), self.sign(perturbation.sign + 1),
+                 self.magnitude(scaled[:, None]) * known[:, None]]
+        return self.project(torch.cat(parts, dim=-1))

@@ -1,0 +1,1 @@
+"""From cells to a trained model, and from a trained model to cells."""
