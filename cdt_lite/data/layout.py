@@ -1,18 +1,237 @@
-"""What a screen looks like, and the checks at the door."""
+"""The one door for cells: what a screen looks like, and every check of labels, genes and counts, with one wording each.
+
+The layout: X holds raw counts (cells x genes); obs holds "target_gene", "batch", "sign" (-1 knockout or knockdown, +1
+activation, 0 exactly for controls) and "magnitude" (log2 fold change of the target's own mRNA, NaN where unknown).
+"""
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from typing import Any
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
+from jaxtyping import Bool, Float, Int, Shaped
 
 from cdt_lite.errors import CDTError, suggest
 
 CONTROL = "non-targeting"  # the label of cells that were not perturbed
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Where an AnnData keeps its labels: columns of obs.
+
+    A column with its default name may be missing: then all cells are one replicate, every perturbed cell is a
+    knockdown, magnitudes are unknown. A column that you name must be there.
+
+    Args:
+        target: Perturbed gene.
+        batch: Replicate or batch; None: do not look for one.
+        control: Label of unperturbed cells in the target column.
+        sign: -1, 0 or +1; None: do not look for one.
+        magnitude: log2 fold change of the target's own mRNA; None: do not look for one.
+    """
+
+    target: str = "target_gene"
+    batch: str | None = "batch"
+    control: str = CONTROL
+    sign: str | None = "sign"
+    magnitude: str | None = "magnitude"
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The checked labels of N cells.
+
+    Args:
+        target: Perturbed gene, CONTROL for controls.
+        is_control: Which cells were not perturbed.
+        batch: Replicate.
+        sign: -1, 0 (controls) or +1.
+        magnitude: log2 fold change, NaN where unknown, 0 for controls.
+    """
+
+    target: Shaped[np.ndarray, " N"]
+    is_control: Bool[np.ndarray, " N"]
+    batch: Shaped[np.ndarray, " N"]
+    sign: Int[np.ndarray, " N"]
+    magnitude: Float[np.ndarray, " N"]
+
+
+def read_labels(
+    adata: AnnData, columns: Columns = Columns(), *, default_sign: int = -1, what: str = "the screen"
+) -> Labels:
+    """Reads and checks the labels of cells.
+
+    Args:
+        adata: Cells.
+        columns: Where their labels are.
+        default_sign: Of perturbed cells, where no column says it.
+        what: What to call these cells in a message.
+
+    Raises:
+        CDTError: A missing column or value, a sign that is none, a magnitude that is no number.
+    """
+    target = _column(adata, columns, "target", what)
+    assert target is not None  # the target's column is never optional
+    is_control = target == columns.control
+    batch = _column(adata, columns, "batch", what)
+    if batch is None:
+        batch = np.full(adata.n_obs, "all")
+    sign = _column(adata, columns, "sign", what)
+    if sign is None:
+        checked = np.where(is_control, 0, default_sign)
+    else:
+        checked = _signs(sign, is_control, columns, what)
+    magnitude = _magnitudes(adata, columns, is_control, what)
+    return Labels(np.where(is_control, CONTROL, target), is_control, batch, checked, magnitude)
+
+
+def _column(adata: AnnData, columns: Columns, role: str, what: str) -> np.ndarray | None:
+    """One column of labels as text; None where it may be missing and is."""
+    key = getattr(columns, role)
+    if key is None:
+        return None
+    if key not in adata.obs:
+        default = next(f.default for f in fields(Columns) if f.name == role)
+        if key == default and role != "target":
+            return None
+        raise CDTError(
+            f"{what} has no column {key!r} in obs, only {list(adata.obs)}{suggest(key, adata.obs)} "
+            f"Name yours with Columns({role}=...)"
+        )
+    if n := int(adata.obs[key].isna().sum()):
+        raise CDTError(f"{what}: {n} cells have no value in obs[{key!r}]; label them, or remove them first")
+    return adata.obs[key].astype(str).to_numpy(str)
+
+
+def _signs(column: np.ndarray, is_control: np.ndarray, columns: Columns, what: str) -> np.ndarray:
+    sign = pd.to_numeric(pd.Series(column), errors="coerce").to_numpy()
+    known = np.isin(sign, (-1, 0, 1))
+    if not known.all() or ((sign == 0) != is_control).any():
+        raise CDTError(
+            f"{what}: obs[{columns.sign!r}] must be -1 or +1 for perturbed cells and 0 for controls only; it holds "
+            f"{sorted(set(column))[:8]}. Name another column with Columns(sign=...)"
+        )
+    return sign.astype(int)
+
+
+def _magnitudes(adata: AnnData, columns: Columns, is_control: np.ndarray, what: str) -> np.ndarray:
+    unknown = np.where(is_control, 0.0, np.nan)
+    key = columns.magnitude
+    if key is None or (key == "magnitude" and key not in adata.obs):
+        return unknown
+    if key not in adata.obs:
+        _column(adata, columns, "magnitude", what)
+    if adata.obs[key].dtype.kind not in "iuf":
+        raise CDTError(
+            f"{what}: obs[{key!r}] must be log2 fold changes, not {adata.obs[key].dtype}. "
+            "Name another column with Columns(magnitude=...)"
+        )
+    return np.where(is_control, 0.0, adata.obs[key].to_numpy(np.float64))
+
+
+def check_screen(
+    adata: AnnData, columns: Columns = Columns(), *, default_sign: int = -1, what: str = "the screen"
+) -> Labels:
+    """Refuses what is not a screen of raw counts; returns its labels.
+
+    Raises:
+        CDTError: Nothing left, genes named twice, labels that are none, no controls, no counts; the message says what
+            was expected, what came and what to do.
+    """
+    if 0 in adata.shape:
+        raise CDTError(f"{what} is empty: {adata.n_obs} cells x {adata.n_vars} genes; check the selection")
+    check_genes(adata.var_names, what)
+    labels = read_labels(adata, columns, default_sign=default_sign, what=what)
+    require_controls(labels, columns, what)
+    check_counts(adata, what)
+    if n := int((np.asarray(adata.X.sum(1)).ravel() == 0).sum()):
+        raise CDTError(
+            f"{what}: {n} cells have no count in these {adata.n_vars} genes: scanpy.pp.filter_cells(min_counts=1)"
+        )
+    return labels
+
+
+def require_controls(labels: Labels, columns: Columns, what: str = "the screen", least: int = 1) -> None:
+    """Raises CDTError where fewer than `least` control cells are there."""
+    n = int(labels.is_control.sum())
+    if n >= least:
+        return
+    known = sorted(set(labels.target))
+    raise CDTError(
+        f"{what} has {n or 'no'} control cells: in obs[{columns.target!r}] at least {least} must be "
+        f"{columns.control!r}{suggest(columns.control, known)} Labels there: {known[:8]}. "
+        "Name that of unperturbed cells with Columns(control=...)"
+    )
+
+
+def check_genes(genes: pd.Index, what: str, expected: Iterable[str] | None = None) -> None:
+    """Raises CDTError for a gene named twice, or for other genes than those expected (in any order)."""
+    if genes.has_duplicates:
+        twice = genes[genes.duplicated()].unique().tolist()
+        raise CDTError(f"{what} names genes more than once: {twice[:5]}; call var_names_make_unique() or sum them")
+    if expected is None:
+        return
+    missing = sorted(set(expected) - set(genes))
+    extra = sorted(set(genes) - set(expected))
+    if missing or extra:
+        close = suggest(extra[0], missing) if extra else ""
+        raise CDTError(
+            f"{what} does not measure the genes of the real screen: {len(missing)} missing {missing[:3]}, "
+            f"{len(extra)} more {extra[:3]}{close}; keep the common ones in both"
+        )
+
+
+def check_counts(adata: AnnData, what: str = "the screen") -> None:
+    """Raises CDTError where X is not raw counts, and says where counts are, if they are anywhere."""
+    problem = why_not_counts(adata.X)
+    if not problem:
+        return
+    places = []
+    for key, values in adata.layers.items():
+        if not why_not_counts(values):
+            places.append(f"; counts are in layer {key!r}: pass layer={key!r}")
+    if adata.raw is not None and not why_not_counts(adata.raw.X):
+        places.append("; counts are in adata.raw: save adata.raw.to_adata() and load that")
+    raise CDTError(f"{what}: X must hold raw counts, but it holds {problem}{''.join(places[:1])}")
+
+
+def why_not_counts(values: Any) -> str:
+    """Returns what keeps a matrix from being raw counts, or an empty text."""
+    if values is None:
+        return "nothing"
+    data = values.data if sp.issparse(values) else np.asarray(values)
+    if not np.isfinite(data).all():
+        return "NaN or infinite values"
+    if (data < 0).any():
+        return f"{data[data < 0][0]:.3g}, a negative number"
+    fractions = data[data % 1 != 0]
+    return f"{fractions[0]:.3g}, not a whole number" if fractions.size else ""
+
+
+def in_layout(counts: Any, obs: pd.DataFrame, genes: Iterable[str], facts: dict[str, Any]) -> AnnData:
+    """Puts counts (cells x genes) and their labels into the layout of every screen; `facts` go to uns["screen"]."""
+    counts = sp.csr_matrix(counts, dtype=np.float32)
+    obs = obs.assign(
+        target_gene=pd.Categorical(obs["target_gene"].astype(str)),
+        batch=pd.Categorical(obs["batch"].astype(str)),
+        sign=obs["sign"].astype(np.int8),
+        magnitude=obs["magnitude"].astype(np.float32),
+        n_umi=np.asarray(counts.sum(1), np.float32).ravel(),
+    )
+    adata = AnnData(counts, obs=obs, var=pd.DataFrame(index=pd.Index(genes).astype(str)))
+    unmeasured = set(obs["target_gene"].cat.categories) - {CONTROL} - set(adata.var_names)
+    adata.uns["screen"] = {
+        **facts,
+        "control": CONTROL,
+        "unmeasured_targets": np.array(sorted(unmeasured), object),
+        "sha256": screen_hash(adata),
+    }
+    return adata
 
 
 def screen_hash(adata: AnnData) -> str:
@@ -23,69 +242,7 @@ def screen_hash(adata: AnnData) -> str:
     digest = hashlib.sha256(np.int64(counts.shape).tobytes())
     for values, kind in ((counts.indptr, "<i8"), (counts.indices, "<i4"), (counts.data, "<f4")):
         digest.update(np.ascontiguousarray(values, dtype=kind).data)
-    for names in (adata.var_names, *(adata.obs[key] for key in ("target_gene", "batch", "sign", "magnitude"))):
+    columns = [adata.obs[key] for key in ("target_gene", "batch", "sign", "magnitude")]
+    for names in (adata.var_names, *columns):
         digest.update("\n".join(map(str, names)).encode())
     return digest.hexdigest()
-
-
-def in_layout(counts: Any, obs: pd.DataFrame, genes: Iterable[str], facts: dict[str, Any]) -> AnnData:
-    """Puts counts (cells x genes) and their labels into the layout of every screen; `facts` go to uns["screen"]."""
-    counts = sp.csr_matrix(counts, dtype=np.float32)
-    obs = obs.assign(
-        target_gene=pd.Categorical(obs["target_gene"].astype(str)), batch=pd.Categorical(obs["batch"].astype(str)),
-        sign=obs["sign"].astype(np.int8), magnitude=obs["magnitude"].astype(np.float32),
-        n_umi=np.asarray(counts.sum(1), np.float32).ravel())
-    adata = AnnData(counts, obs=obs, var=pd.DataFrame(index=pd.Index(genes).astype(str)))
-    unmeasured = set(obs["target_gene"].cat.categories) - {CONTROL} - set(adata.var_names)
-    adata.uns["screen"] = {**facts, "control": CONTROL, "unmeasured_targets": np.array(sorted(unmeasured), object),
-                           "sha256": screen_hash(adata)}
-    return adata
-
-
-def check_screen(
-    adata: ad.AnnData, *, target_key: str = "target_gene", control: str = CONTROL, batch_key: str | None = "batch",
-    sign_key: str | None = None, magnitude_key: str | None = None,
-) -> None:
-    """Refuses what is not a screen of raw counts; the message says what was expected, what came and what to do.
-
-    Raises:
-        CDTError: Nothing left, genes named twice, a missing column or value, no controls, a bad sign, no counts.
-    """
-    obs = adata.obs
-    if 0 in adata.shape:
-        raise CDTError(f"the screen is empty: {adata.n_obs} cells x {adata.n_vars} genes; check the selection")
-    if twice := adata.var_names[adata.var_names.duplicated()].unique().tolist():
-        raise CDTError(f"gene names stand more than once: {twice[:5]}; call adata.var_names_make_unique() or sum them")
-    keys = {"target_key": target_key, "batch_key": batch_key, "sign_key": sign_key, "magnitude_key": magnitude_key}
-    for argument, key in ((argument, key) for argument, key in keys.items() if key is not None):
-        if key not in obs:
-            raise CDTError(f"obs has no {key!r}, only {list(obs)}{suggest(key, obs)} Name it with {argument}=")
-        if argument != "magnitude_key" and (n := obs[key].isna().sum()):
-            raise CDTError(f"{n} cells have no value in obs[{key!r}]: label them, or remove them first")
-    target = obs[target_key].astype(str)
-    if not (is_control := (target == control).to_numpy()).any():
-        raise CDTError(f"no control cells: none has {control!r} in obs[{target_key!r}]{suggest(control, set(target))} "
-                       "Name the label of unperturbed cells with control=")
-    if sign_key is not None:
-        sign = pd.to_numeric(obs[sign_key].astype(str), errors="coerce").to_numpy()
-        if not np.isin(sign, (-1, 0, 1)).all() or ((sign == 0) != is_control).any():
-            raise CDTError(f"obs[{sign_key!r}] must be -1 or +1 for perturbed cells and 0 for controls only; "
-                           f"it holds {sorted(obs[sign_key].astype(str).unique())[:8]}")
-    if magnitude_key is not None and obs[magnitude_key].dtype.kind not in "iuf":
-        raise CDTError(f"obs[{magnitude_key!r}] must be log2 fold changes, not {obs[magnitude_key].dtype}")
-    if problem := _why_not_counts(adata.X):
-        places = [f"layer {k!r}: pass layer={k!r}" for k, values in adata.layers.items() if not _why_not_counts(values)]
-        if adata.raw is not None and not _why_not_counts(adata.raw.X):
-            places.append("adata.raw: save adata.raw.to_adata() and load that")
-        raise CDTError(f"X must hold raw counts, but it holds {problem}" + "; counts are in ".join(["", *places[:1]]))
-    if n := int((np.asarray(adata.X.sum(1)).ravel() == 0).sum()):
-        raise CDTError(f"{n} cells have no count in these {adata.n_vars} genes: scanpy.pp.filter_cells(min_counts=1)")
-
-
-def _why_not_counts(values: Any) -> str:
-    """What keeps a matrix from being raw counts, or ""."""
-    data = values.data if sp.issparse(values) else np.asarray(np.nan if values is None else values)
-    if not np.isfinite(data).all():
-        return "nothing" if values is None else "NaN or infinite values"
-    wrong = data[(data < 0) | (data % 1 != 0)]
-    return f"{wrong[0]:.3g}, {'a negative number' if wrong[0] < 0 else 'not a whole number'}" if wrong.size else ""

@@ -1,7 +1,8 @@
-"""What training cells say about a perturbation, given to the model gene by gene."""
+"""What training cells say about a perturbation, given to the model gene by gene: a table, and tilts made from it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,8 +13,8 @@ from cdt_lite.model.config import ModelConfig
 from cdt_lite.model.layers import MLP
 from cdt_lite.model.perturbation import NO_TARGET, UNKNOWN_TARGET, Perturbation
 
-LIMIT = 8.0  # of a tilt: more than any gene needs whose values can be told apart
 GUESSED = -1  # the replicate of an effect that was never measured
+LIMIT = 8.0  # of a tilt: more than any gene needs whose values can be told apart
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,16 @@ class EffectTable:
     values: Float[np.ndarray, " bins"]
 
 
-def tilts(shares: Float[Tensor, "G bins"], values: Float[Tensor, " bins"], change: Float[Tensor, "B G"]
-          ) -> Float[Tensor, "B G"]:
+class Known(NamedTuple):
+    """What is known of a perturbation at every gene: its mean effect, and the tilt that makes it, (B, G) each."""
+
+    effect: Float[Tensor, "B G"]
+    tilt: Float[Tensor, "B G"]
+
+
+def tilts(
+    shares: Float[Tensor, "G bins"], values: Float[Tensor, " bins"], change: Float[Tensor, "B G"]
+) -> Float[Tensor, "B G"]:
     """Returns, for every gene, the tilt that moves the mean of its values by a change.
 
     A tilt a turns shares p into p exp(a value), normalised: of all distributions with the new mean, the one nearest to
@@ -53,9 +62,10 @@ def tilts(shares: Float[Tensor, "G bins"], values: Float[Tensor, " bins"], chang
         values: What the bins are worth.
         change: Of the mean value.
     """
-    p, grid = shares.double(), torch.linspace(-LIMIT, LIMIT, 401, dtype=torch.float64, device=shares.device)
-    factor = torch.exp(values.double()[:, None] * grid)
-    means = (p * values) @ factor / (p @ factor) - (p @ values.double())[:, None]  # (G, 401), rising
+    p, worth = shares.double(), values.double()
+    grid = torch.linspace(-LIMIT, LIMIT, 401, dtype=torch.float64, device=shares.device)
+    factor = torch.exp(worth[:, None] * grid)
+    means = (p * values) @ factor / (p @ factor) - (p @ worth)[:, None]  # (G, 401), rising
     wanted = change.double().T.contiguous()
     above = torch.searchsorted(means, wanted).clamp(1, len(grid) - 1)
     low, high = means.gather(1, above - 1), means.gather(1, above)
@@ -68,9 +78,12 @@ class MeanEffect(nn.Module):
 
     A seen target: the mean over replicates and its guess, by cells; in training without the set's own replicate, so
     that the network learns how far an effect seen elsewhere can be trusted. A target that is unknown, or not seen
-    elsewhere: the guess, if there is one, else the mean over the targets of its sign. No perturbation: zero.
+    elsewhere: the guess, if there is one, else the mean over the targets of its sign. No perturbation: zero. A model
+    that knows no effects is one whose table is empty.
     """
 
+    ids = ("target", "sign", "replicate", "gene_ids")
+    numbers = ("cells", "effect", "shares", "values")
     target: Tensor
     sign: Tensor
     replicate: Tensor
@@ -84,7 +97,7 @@ class MeanEffect(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.mlp = MLP(1, config.dim, config.dim)
-        for name in ("target", "sign", "replicate", "gene_ids"):
+        for name in self.ids:
             self.register_buffer(name, torch.zeros(0, dtype=torch.long))
         self.register_buffer("cells", torch.zeros(0))
         self.register_buffer("share", torch.zeros(0))  # of its target's cells: every target counts once
@@ -92,55 +105,56 @@ class MeanEffect(nn.Module):
         self.register_buffer("shares", torch.zeros(0, config.n_bins))
         self.register_buffer("values", torch.zeros(config.n_bins))
 
+    def forward(self, effect: Float[Tensor, "B G"]) -> Float[Tensor, "B G D"]:
+        """Embeds the mean effect on every gene."""
+        return self.mlp(effect[..., None])
+
     def fill(self, table: EffectTable) -> None:
         """Takes a table over, on the module's device."""
         device = self.effect.device
-        for name in ("target", "sign", "replicate", "gene_ids"):
+        for name in self.ids:
             setattr(self, name, torch.tensor(getattr(table, name), dtype=torch.long, device=device))
-        for name in ("cells", "effect", "shares", "values"):
+        for name in self.numbers:
             setattr(self, name, torch.tensor(getattr(table, name), dtype=torch.float32, device=device))
-        _, which = np.unique(np.stack([table.target, table.sign, table.replicate == GUESSED]), axis=1,
-                             return_inverse=True)
-        share = table.cells / np.maximum(np.bincount(which.ravel(), table.cells), 1)[which.ravel()]
-        self.share = torch.tensor(share, dtype=torch.float32, device=device)
+        keys = np.stack([table.target, table.sign, table.replicate == GUESSED])
+        _, which = np.unique(keys, axis=1, return_inverse=True)
+        total = np.maximum(np.bincount(which.ravel(), table.cells), 1)
+        self.share = torch.tensor(table.cells / total[which.ravel()], dtype=torch.float32, device=device)
 
     def make_room(self, shape: Sequence[int]) -> None:
         """Empties the table to hold (K, G) effects, which a loaded state then fills."""
         k, g = shape
-        zeros, bins = np.zeros(k, int), len(self.values)
-        self.fill(EffectTable(zeros, zeros, zeros, np.zeros(k), np.zeros((k, g)), np.zeros((g, bins)),
-                              np.zeros(g, int), np.zeros(bins)))
+        none, bins = np.zeros(k, int), len(self.values)
+        room = np.zeros((g, bins)), np.zeros(g, int), np.zeros(bins)
+        self.fill(EffectTable(none, none, none, np.zeros(k), np.zeros((k, g)), *room))
 
     def weights(self, p: Perturbation) -> Float[Tensor, "B K"]:
         """Returns what each row of the table counts for each set; rows sum to 1, or to 0 without a perturbation."""
         asked = p.target if p.guess is None else torch.where(p.target == UNKNOWN_TARGET, p.guess, p.target)
-        of_sign, measured = self.sign == p.sign[:, None], self.replicate != GUESSED
+        of_sign = self.sign == p.sign[:, None]
         same = of_sign & (self.target == asked[:, None])
+        measured = self.replicate != GUESSED
         seen = same & measured & (p.target >= 0)[:, None]
+        average = of_sign & measured & ~same
         if self.training and p.replicate is not None:
             seen = seen & (self.replicate != p.replicate[:, None])
-        average = of_sign & measured & ~same
         if self.training and p.own is not None:
             average = average & (self.target != p.own[:, None])
-        w = average * self.share
         guessed = same & ~measured
+        w = average * self.share
         w = torch.where(guessed.any(1, keepdim=True), guessed, w)  # what comes later is better
         w = torch.where(seen.any(1, keepdim=True), (seen | guessed) * self.cells, w)
         w = w * (p.target != NO_TARGET)[:, None]
         return w / w.sum(1, keepdim=True).clamp(min=1e-9)
 
-    def look_up(self, perturbation: Perturbation, gene_ids: Int[Tensor, " g"]
-                ) -> tuple[Float[Tensor, "B g"], Float[Tensor, "B g"]]:
+    def look_up(self, perturbation: Perturbation, gene_ids: Int[Tensor, " g"]) -> Known:
         """Returns mean effects and the tilts that make them; 0 for a gene that the table does not have."""
         if not len(self.target):
             nothing = torch.zeros(len(perturbation.target), len(gene_ids), device=gene_ids.device)
-            return nothing, nothing
-        match, weights = gene_ids[:, None] == self.gene_ids, self.weights(perturbation)
-        here, known = match.int().argmax(1), match.any(1)
-        mixed = weights.double() @ self.effect.double()  # a tilt is steep where a gene is rare: not in half precision
-        effect = mixed.to(self.effect.dtype)[:, here] * known
-        return effect, tilts(self.shares[here], self.values, effect) * known
-
-    def forward(self, perturbation: Perturbation, gene_ids: Int[Tensor, " G"]) -> Float[Tensor, "B G D"]:
-        """Embeds the mean effect on every gene."""
-        return self.mlp(self.look_up(perturbation, gene_ids)[0][..., None])
+            return Known(nothing, nothing)
+        match = gene_ids[:, None] == self.gene_ids
+        here, found = match.int().argmax(1), match.any(1)
+        weights = self.weights(perturbation).double()  # a tilt is steep where a gene is rare: not in half precision
+        mixed = (weights @ self.effect.double()).to(self.effect.dtype)
+        effect = mixed[:, here] * found
+        return Known(effect, tilts(self.shares[here], self.values, effect) * found)

@@ -1,7 +1,7 @@
-"""What the model is told: how much is masked, which gene was perturbed, which way, how strongly, at what depth."""
+"""What the model is told of a perturbation: which gene, which way, how strongly."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Float, Int
@@ -37,16 +37,28 @@ class Perturbation:
     own: Int[Tensor, " B"] | None = None
 
     @classmethod
-    def of(cls, target: Sequence[int], sign: Sequence[int], magnitude: Sequence[float], guess: Sequence[int] = (),
-           replicate: Sequence[int] = (), own: Sequence[int] = ()) -> "Perturbation":
+    def of(
+        cls,
+        target: Sequence[int],
+        sign: Sequence[int],
+        magnitude: Sequence[float],
+        guess: Sequence[int] | None = None,
+        replicate: Sequence[int] | None = None,
+        own: Sequence[int] | None = None,
+    ) -> "Perturbation":
         """Builds and checks. Raises CDTError for a sign outside -1, 0, +1 or a target below UNKNOWN_TARGET."""
-        if any(s not in (-1, 0, 1) for s in sign):
+        if not set(sign) <= {-1, 0, 1}:
             raise CDTError(f"sign must be -1 (knockdown), 0 (control) or +1 (activation), not {list(sign)}")
-        if any(i < UNKNOWN_TARGET for i in target):
+        if min(target, default=0) < UNKNOWN_TARGET:
             raise CDTError(f"target must be a gene id (or NO_TARGET, UNKNOWN_TARGET), not {list(target)}")
-        more = (torch.tensor(ids, dtype=torch.long) if len(ids) else None for ids in (guess, replicate, own))
-        return cls(torch.tensor(target, dtype=torch.long), torch.tensor(sign, dtype=torch.long),
-                   torch.tensor(magnitude, dtype=torch.float32), *more)
+        return cls(
+            target=torch.tensor(target, dtype=torch.long),
+            sign=torch.tensor(sign, dtype=torch.long),
+            magnitude=torch.tensor(magnitude, dtype=torch.float32),
+            guess=_ids(guess),
+            replicate=_ids(replicate),
+            own=_ids(own),
+        )
 
     @classmethod
     def none(cls, n_sets: int, device: torch.device | str = "cpu") -> "Perturbation":
@@ -56,40 +68,56 @@ class Perturbation:
 
     def to(self, device: torch.device | str) -> "Perturbation":
         """Returns a copy on a device."""
-        more = (None if ids is None else ids.to(device) for ids in (self.guess, self.replicate, self.own))
-        return Perturbation(self.target.to(device), self.sign.to(device), self.magnitude.to(device), *more)
+        moved = {}
+        for part in fields(self):
+            value = getattr(self, part.name)
+            moved[part.name] = None if value is None else value.to(device)
+        return Perturbation(**moved)
+
+
+def _ids(values: Sequence[int] | None) -> Int[Tensor, " B"] | None:
+    return None if values is None else torch.tensor(values, dtype=torch.long)
 
 
 class PerturbationEmbedding(nn.Module):
     """Target gene, sign and magnitude as one vector: three parts concatenated, Linear, GELU, Linear.
 
-    The gene table belongs to the model (default: the same table tells positions apart). A magnitude that is unknown
-    (NaN) contributes nothing; without `unknown_target` (v1) so does a missing target.
+    The gene table belongs to the model. A target or a magnitude (NaN) that is unknown contributes nothing.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        width = config.gene_embed_dim + config.perturb_sign_dim + config.dim
         self.clip = config.magnitude_clip
         self.sign = nn.Embedding(3, config.perturb_sign_dim)
         self.magnitude = MLP(1, config.perturb_magnitude_dim, config.perturb_magnitude_dim, config.dim)
-        self.project = MLP(config.gene_embed_dim + config.perturb_sign_dim + config.dim, config.dim, config.dim)
-        self.no_target = self.unknown_target = None
-        if config.unknown_target:
-            self.no_target = nn.Parameter(torch.zeros(config.gene_embed_dim))
-            self.unknown_target = nn.Parameter(torch.zeros(config.gene_embed_dim))
+        self.project = MLP(width, config.dim, config.dim)
 
     def target_vector(self, target: Int[Tensor, " B"], gene_table: nn.Embedding) -> Float[Tensor, "B E"]:
-        """Looks the target up: its row, the learned "no target" or "unknown target", or zeros in v1."""
-        vector = gene_table(target.clamp(min=0)) * (target >= 0)[:, None]
-        if self.no_target is None or self.unknown_target is None:
-            return vector
-        return (vector + (target == NO_TARGET)[:, None] * self.no_target
-                + (target == UNKNOWN_TARGET)[:, None] * self.unknown_target)
+        """Looks the target up in the gene table: its row, or zeros."""
+        return gene_table(target.clamp(min=0)) * (target >= 0)[:, None]
 
     def forward(self, perturbation: Perturbation, gene_table: nn.Embedding) -> Float[Tensor, "B D"]:
         """Embeds one perturbation a set."""
         known = ~perturbation.magnitude.isnan()
         scaled = perturbation.magnitude.nan_to_num().clamp(-self.clip, self.clip) / self.clip
-        parts = [self.target_vector(perturbation.target, gene_table), self.sign(perturbation.sign + 1),
-                 self.magnitude(scaled[:, None]) * known[:, None]]
-        return self.project(torch.cat(parts, dim=-1))
+        target = self.target_vector(perturbation.target, gene_table)
+        sign = self.sign(perturbation.sign + 1)
+        magnitude = self.magnitude(scaled[:, None]) * known[:, None]
+        return self.project(torch.cat([target, sign, magnitude], dim=-1))
+
+
+class PartialPerturbationEmbedding(PerturbationEmbedding):
+    """The same, with learned vectors for a target that is not there and for one that is there but unknown."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.no_target = nn.Parameter(torch.zeros(config.gene_embed_dim))
+        self.unknown_target = nn.Parameter(torch.zeros(config.gene_embed_dim))
+
+    def target_vector(self, target: Int[Tensor, " B"], gene_table: nn.Embedding) -> Float[Tensor, "B E"]:
+        """Looks the target up: its row, the learned "no target", or "unknown target"."""
+        row = super().target_vector(target, gene_table)
+        absent = (target == NO_TARGET)[:, None] * self.no_target
+        unknown = (target == UNKNOWN_TARGET)[:, None] * self.unknown_target
+        return row + absent + unknown

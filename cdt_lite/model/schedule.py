@@ -78,4 +78,24 @@ def best_schedule(h: Float[np.ndarray, " G"], n_steps: int) -> Int[np.ndarray, "
 def learned_counts(curve: tuple[tuple[float, float], ...], n_genes: int, n_steps: int) -> tuple[int, ...]:
     """Returns `best_schedule` for a curve of (share hidden, nats per gene) points, as a checkpoint stores it."""
     shares, nats = zip(*curve, strict=True)
-    return tuple(int(n) for n in best_schedule(full_curve(shares, nats, n_genes), n_steps))
+    return tuple(best_schedule(full_curve(shares, nats, n_genes), n_steps).tolist())
+
+
+def uniform_counts(n_genes: int, n_steps: int) -> Int[np.ndarray, " n_steps"]:
+    """Returns equal counts: a share u of the genes is known after a share u of the steps."""
+    return _counts(np.linspace(0, 1, min(n_steps, n_genes) + 1), n_genes)
+
+
+def cosine_counts(n_genes: int, n_steps: int) -> Int[np.ndarray, " n_steps"]:
+    """Returns few at first: a share 1 - cos(pi / 2 u) of the genes is known after a share u of the steps."""
+    u = np.linspace(0, 1, min(n_steps, n_genes) + 1)
+    return _counts(1 - np.cos(u * np.pi / 2), n_genes)
+
+
+def _counts(known: Float[np.ndarray, " n"], n_genes: int) -> Int[np.ndarray, " n_steps"]:
+    """Turns known shares into whole counts: at least one gene a step, and enough left for the steps to come."""
+    total = np.rint(known * n_genes).astype(int)
+    n_steps = len(known) - 1
+    for i in range(1, n_steps + 1):
+        total[i] = np.clip(total[i], total[i - 1] + 1, n_genes - (n_steps - i))
+    return np.diff(total)
