@@ -51,12 +51,8 @@ class CDT(nn.Module):
         self.initialise(seed)
 
     def forward(
-        self,
-        xt: Int[Tensor, "B S G"],
-        perturbation: Perturbation,
-        controls: Int[Tensor, "B C G"] | None,
-        gene_ids: Int[Tensor, " G"],
-        log_depth: Float[Tensor, "B S"],
+        self, xt: Int[Tensor, "B S G"], perturbation: Perturbation, controls: Int[Tensor, "B C G"] | None,
+        gene_ids: Int[Tensor, " G"], log_depth: Float[Tensor, "B S"],
     ) -> Float[Tensor, "B S G K"]:
         """Predicts, for every gene of every cell, how likely each expression bin is.
 
@@ -95,10 +91,7 @@ class CDT(nn.Module):
         return self.modulation(F.silu(condition)).unflatten(-1, (9, -1))
 
     def given(
-        self,
-        perturbation: Perturbation,
-        controls: Int[Tensor, "B C G"] | None,
-        gene_ids: Int[Tensor, " G"],
+        self, perturbation: Perturbation, controls: Int[Tensor, "B C G"] | None, gene_ids: Int[Tensor, " G"],
         log_depth: Float[Tensor, "B S"],
     ) -> Callable[[Tensor], Tensor]:
         """Returns the model with its condition filled in: xt -> logits."""
@@ -131,9 +124,7 @@ class Block(nn.Module):
         self.mlp = ModulatedResidual(dim, MLP(dim, config.ffn_mult * dim, dim))
 
     def forward(
-        self,
-        h: Float[Tensor, "B S G D"],
-        modulation: Float[Tensor, "B S 9 D"],
+        self, h: Float[Tensor, "B S G D"], modulation: Float[Tensor, "B S 9 D"],
         memory: Float[Tensor, "B C M"] | None,
     ) -> Float[Tensor, "B S G D"]:
         """Updates the residual stream h."""
@@ -165,10 +156,7 @@ class Embedding(nn.Module):
         return self.token.weight + self.rank(rank) * is_bin
 
     def forward(
-        self,
-        xt: Int[Tensor, "B S G"],
-        genes: Float[Tensor, "G E"],
-        known: Known,
+        self, xt: Int[Tensor, "B S G"], genes: Float[Tensor, "G E"], known: Known,
         ranks: Float[Tensor, "B C G"] | None,
     ) -> Float[Tensor, "B S G D"]:
         """Adds the parts up. `ranks` are the controls' token ranks, None in the unconditional mode."""
@@ -211,10 +199,7 @@ class CellSummary(nn.Module):
         self.give = nn.Linear(config.gene_embed_dim, config.dim, bias=False)
 
     def forward(
-        self,
-        cells: Float[Tensor, "B S G"],
-        visible: Bool[Tensor, "B S G"],
-        genes: Float[Tensor, "G E"],
+        self, cells: Float[Tensor, "B S G"], visible: Bool[Tensor, "B S G"], genes: Float[Tensor, "G E"],
         controls: Float[Tensor, "B C G"] | None,
     ) -> Float[Tensor, "B S G D"]:
         """Reads and gives. `cells` and `controls` are token ranks."""

@@ -74,10 +74,7 @@ def _hidden_nats(logits: Tensor, tokens: Tensor, mask: Tensor) -> Float[Tensor, 
 
 @torch.no_grad()
 def loss_curve(
-    denoise: Denoiser,
-    tokens: Int[Tensor, "B S G"],
-    mask_id: int,
-    generator: torch.Generator,
+    denoise: Denoiser, tokens: Int[Tensor, "B S G"], mask_id: int, generator: torch.Generator,
     shares: Sequence[float] = SHARES,
 ) -> Float[Tensor, " shares"]:
     """Returns H at several shares of hidden genes, nats per gene: the area under this curve is the NELBO per gene."""
@@ -103,12 +100,8 @@ def draw(logits: Float[Tensor, "*cells classes"], generator: torch.Generator) ->
 
 
 def sample_steps(
-    denoise: Denoiser,
-    counts: Sequence[int],
-    shape: tuple[int, int, int],
-    mask_id: int,
-    generator: torch.Generator,
-    device: torch.device | str = "cpu",
+    denoise: Denoiser, counts: Sequence[int], shape: tuple[int, int, int], mask_id: int,
+    generator: torch.Generator, device: torch.device | str = "cpu",
 ) -> Iterator[Int[Tensor, "B S G"]]:
     """Makes cells from nothing but masks, yielding the state after every step (the first state is all masked).
 
@@ -139,41 +132,6 @@ def sample_steps(
         yield xt
 
 
-def sample(
-    denoise: Denoiser,
-    counts: Sequence[int],
-    shape: tuple[int, int, int],
-    mask_id: int,
-    generator: torch.Generator,
-    device: torch.device | str = "cpu",
-) -> Int[Tensor, "B S G"]:
-    """Makes cells and returns the last state: see `sample_steps`."""
-    with torch.no_grad():
-        return deque(sample_steps(denoise, counts, shape, mask_id, generator, device), maxlen=1)[0]
-
-
-@torch.no_grad()
-def one_step_mean(
-    denoise: Denoiser,
-    shape: tuple[int, int, int],
-    values: Float[Tensor, "*S K"],
-    mask_id: int,
-    device: torch.device | str = "cpu",
-) -> Float[Tensor, "B S G"]:
-    """Returns each gene's expected value from the fully masked state: a predicted mean in one forward pass, no noise.
-
-    Args:
-        denoise: xt -> logits.
-        shape: (B, S, G).
-        values: What each data bin is worth, e.g. log1p of its centre, (K,) or one row a cell (S, K).
-        mask_id: The id of [MASK].
-        device: Where the denoiser lives.
-    """
-    xt = torch.full(shape, mask_id, device=device)
-    probabilities = denoise(xt)[..., :mask_id].float().softmax(-1)
-    return (probabilities * values.to(device)[..., None, :]).sum(-1)
-
-
 @dataclass(frozen=True)
 class MaskedDiffusion:
     """The process as training and prediction use it: a loss, and cells. `model/v1.py` has the original's.
@@ -200,10 +158,7 @@ class MaskedDiffusion:
             CDTError: Steps outside 1 to n_genes: each reveals a gene at least.
         """
         if steps is not None and not 1 <= steps <= n_genes:
-            raise CDTError(
-                f"steps (sampling_steps) must lie in 1 to {n_genes}, the number of genes, since each step reveals one "
-                f"at least; not {steps}"
-            )
+            raise CDTError(f"steps (sampling_steps) must lie in 1 to {n_genes}: each reveals a gene; not {steps}")
         n_steps = min(steps or self.config.sampling_steps, n_genes)
         if self.config.sampling_schedule == "learned":
             return list(learned_counts(self.config.loss_curve, n_genes, n_steps))
@@ -211,13 +166,11 @@ class MaskedDiffusion:
             return uniform_counts(n_genes, n_steps).tolist()
         return cosine_counts(n_genes, n_steps).tolist()
 
+    @torch.no_grad()
     def sample(
-        self,
-        denoise: Denoiser,
-        shape: tuple[int, int, int],
-        generator: torch.Generator,
-        device: torch.device | str = "cpu",
-        steps: int | None = None,
+        self, denoise: Denoiser, shape: tuple[int, int, int], generator: torch.Generator,
+        device: torch.device | str = "cpu", steps: int | None = None,
     ) -> Int[Tensor, "B S G"]:
         """Makes cells, (B, S, G) tokens without a [MASK]."""
-        return sample(denoise, self.counts(shape[-1], steps), shape, self.mask_id, generator, device)
+        counts = self.counts(shape[-1], steps)
+        return deque(sample_steps(denoise, counts, shape, self.mask_id, generator, device), maxlen=1)[0]

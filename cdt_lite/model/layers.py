@@ -104,9 +104,7 @@ class ModulatedResidual(nn.Module):
         self.offset = nn.Parameter(torch.zeros(3, dim))
 
     def forward(
-        self,
-        h: Float[Tensor, "B S G D"],
-        modulation: Float[Tensor, "B S 3 D"],
+        self, h: Float[Tensor, "B S G D"], modulation: Float[Tensor, "B S 3 D"],
         memory: Float[Tensor, "B C E"] | None = None,
     ) -> Float[Tensor, "B S G D"]:
         """Applies the step."""

@@ -38,12 +38,8 @@ class Perturbation:
 
     @classmethod
     def of(
-        cls,
-        target: Sequence[int],
-        sign: Sequence[int],
-        magnitude: Sequence[float],
-        guess: Sequence[int] | None = None,
-        replicate: Sequence[int] | None = None,
+        cls, target: Sequence[int], sign: Sequence[int], magnitude: Sequence[float],
+        guess: Sequence[int] | None = None, replicate: Sequence[int] | None = None,
         own: Sequence[int] | None = None,
     ) -> "Perturbation":
         """Builds and checks. Raises CDTError for a sign outside -1, 0, +1 or a target below UNKNOWN_TARGET."""
