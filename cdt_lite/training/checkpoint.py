@@ -162,9 +162,9 @@ def _load_weights(model: CDT | V1, tensors: dict[str, Tensor], folder: str | Pat
         table = model.gene_table.weight.detach().clone()
         table[tensors["gene_rows"].long()] = tensors["gene_vectors"].float()
         weights[GENE_TABLE] = table
-    effects = weights.get("embed.effect.effect")
-    if model.effect is not None and effects is not None:
-        model.effect.make_room(effects.shape)
+    if model.effect is not None:
+        prefix = "embed.effect."
+        model.effect.make_room({name.removeprefix(prefix): w.shape for name, w in weights.items() if prefix in name})
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

@@ -1,6 +1,5 @@
 """AnnData in, AnnData out: control cells and a perturbation go in, generated perturbed cells come out as counts."""
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
