@@ -34,35 +34,20 @@ REMEDY = "Point to a folder written by cdt_lite, or make one: cdt-lite pretrain,
 
 @dataclass
 class Checkpoint:
-    """A model, its vocabulary, its bins, and how far it has come.
-
-    Args:
-        model: The network.
-        process: How it is trained and sampled from.
-        config: The preset it was made from.
-        tokenizer: Bins and target depth.
-        vocabulary: Gene symbol of every row in use.
-        panel: Gene symbols of the screen it was made for, in order.
-        trained_targets: Targets whose perturbation was seen in fine-tuning.
-        seed: Seed of the initial weights.
-        stage: "new", "pretrain" or "finetune".
-        step: Training steps done in that stage.
-        card: Free-form provenance: data, hashes, time, scores.
-        training: Optimizer state, while training goes on.
-    """
+    """A model, its vocabulary, its bins, and how far it has come."""
 
     model: CDT | V1
-    process: MaskedDiffusion | V1Diffusion
-    config: Config
-    tokenizer: Tokenizer
-    vocabulary: Vocabulary
-    panel: list[str]
-    trained_targets: list[str] = field(default_factory=list)
-    seed: int = 0
-    stage: str = "new"
-    step: int = 0
-    card: dict[str, Any] = field(default_factory=dict)
-    training: dict[str, Tensor] = field(default_factory=dict)
+    process: MaskedDiffusion | V1Diffusion  # how it is trained and sampled from
+    config: Config  # the preset it was made from
+    tokenizer: Tokenizer  # bins and target depth
+    vocabulary: Vocabulary  # gene symbol of every row in use
+    panel: list[str]  # gene symbols of the screen it was made for, in order
+    trained_targets: list[str] = field(default_factory=list)  # whose perturbation was seen in fine-tuning
+    seed: int = 0  # of the initial weights
+    stage: str = "new"  # or "pretrain", "finetune"
+    step: int = 0  # training steps done in that stage
+    card: dict[str, Any] = field(default_factory=dict)  # provenance: data, hashes, time, scores
+    training: dict[str, Tensor] = field(default_factory=dict)  # optimizer state, while training goes on
 
     def save(self, folder: str | Path, half: bool = False) -> Path:
         """Writes the checkpoint and returns its folder; `half` makes a capsule (no training state)."""

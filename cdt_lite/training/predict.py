@@ -26,24 +26,17 @@ from cdt_lite.training.train import denoiser
 class Generation:
     """How cells are generated.
 
-    Args:
-        guidance: 1 is plain; above 1 exaggerates what the perturbation changes; 0 to 20.
-        steps: Sampling steps; by default the checkpoint's.
-        unseen: For a target that training never perturbed: "vector", what its co-expression with other genes suggests
-            (only for genes on the panel; of others nothing is known), or "average", the average perturbation.
-        align: Predict only the shared genes when the panel differs.
-        columns: Where the screen keeps its labels.
-        device: Where to run.
-        cells_per_pass: Cells that share one control set and one forward pass.
+    A target that training never perturbed is predicted from its "vector", what its co-expression with other genes
+    suggests (only for genes on the panel; of others nothing is known), or as the "average" perturbation.
     """
 
-    guidance: float = 1.0
-    steps: int | None = None
-    unseen: str = "vector"
-    align: bool = False
-    columns: Columns = Columns()
+    guidance: float = 1.0  # 1 is plain, above exaggerates what the perturbation changes; 0 to 20
+    steps: int | None = None  # of sampling; None: the checkpoint's
+    unseen: str = "vector"  # or "average"
+    align: bool = False  # predict only the shared genes when the panel differs
+    columns: Columns = Columns()  # where the screen keeps its labels
     device: torch.device | str = "cpu"
-    cells_per_pass: int = 64
+    cells_per_pass: int = 64  # that share one control set and one forward pass
 
     def __post_init__(self) -> None:
         if not 0 <= self.guidance <= 20:

@@ -23,25 +23,15 @@ from cdt_lite.training.effects import effect_table
 
 @dataclass(frozen=True)
 class Progress:
-    """What one training step did.
+    """What one training step did."""
 
-    Args:
-        stage: "pretrain" or "finetune".
-        step: Steps done in this stage, after this one.
-        n_steps: Steps planned.
-        loss: Nats per hidden gene.
-        learning_rate: Of this step.
-        cells_per_second: Since this call began.
-        seconds_left: At that speed.
-    """
-
-    stage: str
-    step: int
-    n_steps: int
-    loss: float
+    stage: str  # "pretrain" or "finetune"
+    step: int  # steps done in this stage, after this one
+    n_steps: int  # planned
+    loss: float  # nats per hidden gene
     learning_rate: float
-    cells_per_second: float
-    seconds_left: float
+    cells_per_second: float  # since this call began
+    seconds_left: float  # at that speed
 
 
 def denoiser(model: CDT | V1, batch: Batch) -> Denoiser:
