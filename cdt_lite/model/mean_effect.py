@@ -39,9 +39,8 @@ class Known(NamedTuple):
     tilt: Float[Tensor, "B G"]
 
 
-def tilts(
-    shares: Float[Tensor, "G bins"], values: Float[Tensor, " bins"], change: Float[Tensor, "B G"]
-) -> Float[Tensor, "B G"]:
+def tilts(shares: Float[Tensor, "G bins"], values: Float[Tensor, " bins"], change: Float[Tensor, "B G"]
+         ) -> Float[Tensor, "B G"]:
     """Returns, for every gene, the tilt that moves the mean of its values by a change.
 
     A tilt a turns shares p into p exp(a value), normalised: of all distributions with the new mean, the one nearest to

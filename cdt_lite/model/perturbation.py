@@ -31,11 +31,9 @@ class Perturbation:
     own: Int[Tensor, " B"] | None = None  # their target, also where its name is withheld
 
     @classmethod
-    def of(
-        cls, target: Sequence[int], sign: Sequence[int], magnitude: Sequence[float],
-        guess: Sequence[int] | None = None, replicate: Sequence[int] | None = None,
-        own: Sequence[int] | None = None,
-    ) -> "Perturbation":
+    def of(cls, target: Sequence[int], sign: Sequence[int], magnitude: Sequence[float],
+           guess: Sequence[int] | None = None, replicate: Sequence[int] | None = None,
+           own: Sequence[int] | None = None) -> "Perturbation":
         """Builds and checks. Raises CDTError for a sign outside -1, 0, +1 or a target below UNKNOWN_TARGET."""
         if not set(sign) <= {-1, 0, 1}:
             raise CDTError(f"sign must be -1 (knockdown), 0 (control) or +1 (activation), not {list(sign)}")

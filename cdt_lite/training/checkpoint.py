@@ -124,10 +124,8 @@ def read_verified(folder: Path) -> tuple[dict[str, Any], bytes]:
         raise CDTError(f"{path} is not a checkpoint of cdt_lite ({error!r}). {REMEDY}") from error
     if schema != SCHEMA_VERSION:
         made_by = header.get("card", {}).get("cdt_lite", "unknown")
-        raise CDTError(
-            f"{path} has schema {schema}, this version reads {SCHEMA_VERSION}: remake it with this version or install "
-            f"the one that made it ({made_by})."
-        )
+        raise CDTError(f"{path} has schema {schema}, this version reads {SCHEMA_VERSION}: remake it with this version "
+                       f"or install the one that made it ({made_by}).")
     blob = weights.read_bytes() if weights.is_file() else b""
     if hashlib.sha256(blob).hexdigest() != digest:
         raise CDTError(f"{weights} is missing, truncated or altered: its hash is not that in checkpoint.json. {REMEDY}")
@@ -154,10 +152,10 @@ def _load_weights(model: CDT | V1, tensors: dict[str, Tensor], folder: str | Pat
         model.load_state_dict(weights)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
-        raise CDTError(
-            f"the weights in {folder} do not fit the model that this version builds: they were made by cdt_lite "
-            f"{card.get('cdt_lite', 'unknown')}, this is {__version__}. Remake them, or install that version. ({reason})"
-        ) from error
+        made_by = card.get("cdt_lite", "unknown")
+        raise CDTError(f"the weights in {folder} do not fit the model that this version builds: they were made by "
+                       f"cdt_lite {made_by}, this is {__version__}. Remake them, or install that version. ({reason})"
+                       ) from error
     model.eval()
 
 

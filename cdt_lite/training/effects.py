@@ -133,9 +133,8 @@ def _control_shares(store: TokenStore, n_bins: int) -> Float[np.ndarray, "G bins
     return found / found.sum(1, keepdims=True)
 
 
-def _guesses(
-    measured: list[Row], gene_ids: Int[np.ndarray, " G"], known: Float[np.ndarray, "G K"]
-) -> dict[Pair, Float[np.ndarray, " G"]]:
+def _guesses(measured: list[Row], gene_ids: Int[np.ndarray, " G"], known: Float[np.ndarray, "G K"]
+            ) -> dict[Pair, Float[np.ndarray, " G"]]:
     """Guesses for every gene of the panel that might be asked for, from a ridge on the targets' vectors."""
     by_pair: dict[Pair, list[Row]] = {}
     for row in measured:

@@ -43,10 +43,9 @@ class Generation:
             raise CDTError(f"guidance must lie in [0, 20] (1 is plain, above 1 exaggerates), not {self.guidance}")
 
 
-def predict(
-    checkpoint: Checkpoint, screen: ad.AnnData, target: str, sign: int = -1, magnitude: float | None = None, *,
-    n_cells: int = 256, seed: int = 0, options: Generation = Generation(),
-) -> ad.AnnData:
+def predict(checkpoint: Checkpoint, screen: ad.AnnData, target: str, sign: int = -1,
+            magnitude: float | None = None, *, n_cells: int = 256, seed: int = 0,
+            options: Generation = Generation()) -> ad.AnnData:
     """Generates cells after a perturbation, given control cells.
 
     Args:
@@ -86,10 +85,9 @@ def predict(
 
 
 @torch.no_grad()
-def predict_mean(
-    checkpoint: Checkpoint, screen: ad.AnnData, target: str, sign: int = -1, magnitude: float | None = None, *,
-    n_cells: int = 256, seed: int = 0, options: Generation = Generation(),
-) -> Float[np.ndarray, " G"]:
+def predict_mean(checkpoint: Checkpoint, screen: ad.AnnData, target: str, sign: int = -1,
+                 magnitude: float | None = None, *, n_cells: int = 256, seed: int = 0,
+                 options: Generation = Generation()) -> Float[np.ndarray, " G"]:
     """Returns the predicted mean log1p expression of every gene, (G,), in one pass a set, without sampling noise.
 
     It is the expectation from the fully masked state. log1p is the natural log of 1 + counts scaled to the checkpoint's
@@ -196,9 +194,8 @@ def _guided(checkpoint: Checkpoint, batch: Batch, guidance: float) -> Denoiser:
 class _Plan:
     """Replicates, controls and depths of the cells to generate, all from one seed."""
 
-    def __init__(
-        self, checkpoint: Checkpoint, screen: ad.AnnData, request: Request, seed: int, options: Generation
-    ) -> None:
+    def __init__(self, checkpoint: Checkpoint, screen: ad.AnnData, request: Request, seed: int,
+                 options: Generation) -> None:
         labels = read_labels(screen, options.columns)
         require_controls(labels, options.columns)
         controls = align_panel(checkpoint, screen[labels.is_control], options.align)

@@ -24,9 +24,8 @@ class Request:
         return Perturbation.of([self.gene_id], [self.sign], [self.magnitude], [self.guess])
 
 
-def check_request(
-    checkpoint: Checkpoint, target: str, sign: int, magnitude: float | None, control: str, unseen: str = "vector"
-) -> Request:
+def check_request(checkpoint: Checkpoint, target: str, sign: int, magnitude: float | None, control: str,
+                  unseen: str = "vector") -> Request:
     """Checks a perturbation at the door.
 
     Raises:
