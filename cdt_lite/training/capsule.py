@@ -62,7 +62,7 @@ def load_capsule(screen: ad.AnnData, preset: str = "lite") -> Checkpoint:
     capsule = Checkpoint.load(folder)
     if capsule.panel != list(screen.var_names):
         made_by = f"by cdt_lite {capsule.card.get('cdt_lite', 'unknown')}"
-        raise CDTError(f"the capsule in {folder.name} was made for another panel than this {name!r} ({made_by}). {remedy}")
+        raise CDTError(f"the capsule {folder.name} was made for another panel than this {name!r} ({made_by}). {remedy}")
     return capsule
 
 

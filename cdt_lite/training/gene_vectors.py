@@ -89,7 +89,7 @@ def _checked(table: pd.DataFrame, name: str) -> pd.DataFrame:
         raise CDTError(f"{name} names {list(twice[:3])} more than once: one vector a gene.")
     others = table.select_dtypes(exclude="number").columns
     if len(others):
-        raise CDTError(f"{name} must hold one row of numbers a gene; these columns hold other things: {list(others)[:3]}")
+        raise CDTError(f"{name} must hold one row of numbers a gene; other things are in {list(others)[:3]}")
     if not np.isfinite(table.to_numpy(float)).all():
         raise CDTError(f"{name} holds values that are missing or not finite: fill or drop those genes first.")
     return table
