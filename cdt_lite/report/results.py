@@ -1,9 +1,10 @@
-"""What is kept of reports: averages with intervals as JSON, several screens in one file, and a page to read."""
+"""Reports: averages with intervals as JSON, several screens in one file, and a page to read beside it."""
 
 import json
 import platform
 import re
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -17,9 +18,12 @@ from cdt_lite.data.layout import CONTROL
 from cdt_lite.data.splits import named_split
 from cdt_lite.errors import CDTError
 from cdt_lite.evaluation.evaluate import evaluate
+from cdt_lite.evaluation.metrics import METRICS
 from cdt_lite.evaluation.suites import suite_scores
+from cdt_lite.evaluation.summary import compare, summarise
 from cdt_lite.files import write_atomically
-from cdt_lite.report.tasks import CELLS, CHANGE, ReportOptions, check_split, report_tasks
+from cdt_lite.report.quality import quality
+from cdt_lite.report.tasks import CELLS, CHANGE, ReportOptions, check_split, score_task, suite_means, tasks_of
 from cdt_lite.training.checkpoint import Checkpoint, read_verified
 
 SHORT = {
@@ -37,7 +41,6 @@ SHORT = {
     "library_size_sd_ratio": "library-size sd ratio",
 }
 OF_MEANS, OF_CELLS = list(SHORT)[:6], list(SHORT)[6:]
-COMPARED = {CHANGE: [OF_MEANS[0], *OF_MEANS[2:5]], CELLS: OF_CELLS[:3]}
 PER_TARGET = {
     "pearson_delta": [CHANGE, CELLS, "perturbed mean", "replicate mean", "linear", "ceiling"],
     "mae": [CHANGE, "control", "perturbed mean"],
@@ -59,11 +62,11 @@ def write_report(
     screen: AnnData, checkpoints: Sequence[str | Path], options: ReportOptions, *,
     path: str | Path, command: str, say: Callable[[str], None],
 ) -> Path:
-    """Reports on a screen with trained models, and adds that to a file of results; see `add_entry`.
+    """Reports on tasks 1 to 4 of a screen's named split, and adds that to a file of results; see `add_entry`.
 
     Args:
         screen: Raw counts, in the layout of `load_screen`.
-        checkpoints: Folders of trained models; several: training seeds of one recipe.
+        checkpoints: Folders of models trained on its training side; several: training seeds of one recipe.
         options: Seeds, cells, and who else is in the table.
         path: The JSON file.
         command: What was typed to make the report.
@@ -72,38 +75,81 @@ def write_report(
     Raises:
         CDTError: A test perturbation was in training, or the screen does not fit the model.
     """
-    began, side = time.perf_counter(), named_split(screen)
-    models, about = [], []
-    for folder in map(Path, checkpoints):
-        models.append(Checkpoint.load(folder))
-        verified = check_split(models[-1], screen, side)
-        digest = read_verified(folder)[0]["sha256"]
-        about.append({"name": folder.name, "sha256": digest, "split_verified": verified})
-    found = report_tasks(screen, side, models, options, say)
+    began = time.perf_counter()
+    models = [Checkpoint.load(folder) for folder in checkpoints]
+    runs = [(models[0], seed) for seed in range(options.seeds)]
+    seeds_are = "sampling seeds of one trained model, each with its own split of the controls"
+    if len(models) > 1:
+        runs = [(model, seed) for seed, model in enumerate(models)]
+        seeds_are = "training seeds"
+    entry = {"command": command, **_facts(screen), "checkpoints": [], "seeds_are": seeds_are}
+    for model, folder in zip(models, map(Path, checkpoints), strict=True):
+        about = {"name": folder.name, "sha256": read_verified(folder)[0]["sha256"]}
+        entry["checkpoints"].append(about | {"split_verified": check_split(model, screen)})
+    entry |= {"seeds": list(range(len(runs))), "cells_per_perturbation": options.n_cells}
+    entry |= {"tasks": {}, "quality": {}, "suites": {}}
+    for task in tasks_of(screen):
+        say(f"{task.title}: {len(runs)} runs")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # the notes are kept
+            table, notes, cells = score_task(task, runs, options)
+        entry["tasks"][task.title] = averaged(table, apart=not task.seen) | {"notes": notes}
+        if task.seen:
+            entry["quality"] = quality(*runs[0], task.train, task.asked, cells)
+        for suite in options.suites:
+            scores = entry["suites"].setdefault(suite, {"version": version(suite), "tasks": {}})
+            scores["tasks"][task.title] = suite_means(task, suite, cells, options.n_cells)
+    return add_entry(entry | {"seconds": round(time.perf_counter() - began)}, path)
+
+
+def _facts(screen: AnnData) -> dict[str, Any]:
     known = dict(screen.uns.get("screen", {}))
-    one = "sampling seeds of one trained model, each with its own split of the controls"
-    entry = {
-        "command": command,
-        "screen": {key: known[key] for key in ("name", "version", "sha256", "options") if key in known},
-        "split": {"name": f"named_split({known.get('name', 'screen')})"},
-        "checkpoints": about,
-        "seeds": list(range(len(models) if len(models) > 1 else options.seeds)),
-        "seeds_are": "training seeds" if len(models) > 1 else one,
-        "cells_per_perturbation": options.n_cells,
-        "versions": {"cdt_lite": __version__, "python": platform.python_version()},
-    }
+    packages = {"cdt_lite": __version__, "python": platform.python_version()}
     for package in ("torch", "numpy", "scipy", "anndata"):
-        entry["versions"][package] = version(package)
-    return add_entry({**entry, **found, "seconds": round(time.perf_counter() - began)}, path)
+        packages[package] = version(package)
+    kept = ("name", "version", "sha256", "options")
+    return {
+        "screen": {key: known[key] for key in kept if key in known},
+        "split": {"name": f"named_split({known.get('name', 'screen')})"},
+        "versions": packages,
+    }
+
+
+def averaged(table: pd.DataFrame, apart: bool) -> dict[str, Any]:
+    """Returns averages and differences with intervals, and a row per perturbation; `apart` groups measured targets."""
+    groups = {"all": table}
+    for measured, name in ((True, "measured in the panel"), (False, "not measured")):
+        rows = table[table["measured"] == measured]
+        if apart and len(rows):
+            groups[name] = rows
+    metrics = [*METRICS, "pearson_delta_shared"]
+    averages = {}
+    for name, rows in groups.items():
+        rivals = [m for m in rows["method"].unique() if m != "ceiling" and not m.startswith(CELLS)]
+        summary = summarise(rows, against=None, metrics=metrics)
+        n = rows.groupby(["target", "sign"]).ngroups
+        averages[name] = {"n": n, "summary": _nested(summary, "mean")}
+        for ours in (CHANGE, CELLS):
+            gaps = compare(rows, ours, rivals, metrics)
+            averages[name][f"{ours}, minus"] = _nested(gaps, "difference")
+    columns = ["n_real", "n_changed", "measured", "null", *metrics]
+    rows = table.groupby(["target", "sign", "method"], sort=False)[columns].mean().reset_index()
+    rows = rows.astype({"measured": bool, "null": bool})
+    return {"groups": averages, "perturbations": rows.to_dict("records")}
+
+
+def _nested(rows: pd.DataFrame, value: str) -> dict[str, dict[str, list[Any]]]:
+    """Rows as {method: {metric: [value, low, high, n]}}."""
+    nested: dict[str, dict[str, list[Any]]] = {}
+    for row in rows.to_dict("records"):
+        scores = nested.setdefault(row["method"], {})
+        scores[row["metric"]] = [row[value], row["low"], row["high"], row["n"]]
+    return nested
 
 
 def score(
-    screen: AnnData,
-    predicted: Mapping[str, AnnData],
-    *,
-    side: str = "held_out",
-    suites: Sequence[str] = (),
-    seed: int = 0,
+    screen: AnnData, predicted: Mapping[str, AnnData], *,
+    side: str = "held_out", suites: Sequence[str] = (), seed: int = 0,
 ) -> pd.DataFrame:
     """Scores predicted cells on one side of a screen's named split, by `evaluate` or by the field's own tools.
 
@@ -115,15 +161,15 @@ def score(
         seed: Same seed, same table.
     """
     sides = named_split(screen)
-    is_control = (screen.obs["target_gene"] == CONTROL).to_numpy()
-    test = screen[(sides == side) | is_control].copy()
+    test = screen[(sides == side) | (screen.obs["target_gene"] == CONTROL)].copy()
     if suites:
-        return pd.concat([suite_scores(suite, test, predicted) for suite in suites], ignore_index=True)
+        tables = [suite_scores(suite, test, predicted) for suite in suites]
+        return pd.concat(tables, ignore_index=True)
     return evaluate(test, predicted, train=screen[sides == "train"].copy(), seed=seed)
 
 
 def add_entry(entry: dict[str, Any], path: str | Path) -> Path:
-    """Puts an entry into a results file, beside those of other screens, and writes the page to read next to it.
+    """Puts an entry into a results file, beside those of other screens; returns the page that it writes next to it.
 
     Raises:
         CDTError: The file is there but is no results file.
@@ -133,33 +179,27 @@ def add_entry(entry: dict[str, Any], path: str | Path) -> Path:
         try:
             results = dict(json.loads(path.read_text(encoding="utf-8")))
         except ValueError as error:
-            raise CDTError(f"{path} is not a results file ({error}); name another with --results") from error
-    results[_title(entry["screen"])] = _plain(entry)
+            what = f"{path} is not a results file ({error}); name another with --results"
+            raise CDTError(what) from error
+    options = entry["screen"].get("options", {})
+    title = [entry["screen"].get("name", "screen"), options.get("world", "")]
+    if "n_targets" in options:
+        title.append(f"{options['n_targets']} targets")
+    results[" ".join(filter(None, title))] = json.loads(
+        json.dumps(entry, default=str),
+        parse_float=lambda number: float(f"{float(number):.4g}"),
+        parse_constant=lambda nan: None,
+    )
+    text = re.sub(
+        r"[\[{][^\[\]{}]*[\]}]",  # an innermost list or dictionary takes one line
+        lambda innermost: re.sub(r"\s*\n\s*", " ", innermost[0]),
+        json.dumps(results, indent=1),
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(results, indent=1)
-    text = re.sub(r"[\[{][^\[\]{}]*[\]}]", lambda inner: re.sub(r"\s*\n\s*", " ", inner[0]), text)
     write_atomically(path, f"{text}\n".encode())
     page = path.with_suffix(".md")
     write_atomically(page, markdown(results).encode())
     return page
-
-
-def _plain(entry: dict[str, Any]) -> dict[str, Any]:
-    """Numbers of four digits, and null where there is none."""
-    return json.loads(
-        json.dumps(entry),
-        parse_float=lambda text: float(f"{float(text):.4g}"),
-        parse_constant=lambda text: None,
-    )
-
-
-def _title(screen: dict[str, Any]) -> str:
-    """A screen's name; of a simulated one, its world and number of targets, too."""
-    options = screen.get("options", {})
-    words = [screen.get("name", "screen"), options.get("world", "")]
-    if "n_targets" in options:
-        words.append(f"{options['n_targets']} targets")
-    return " ".join(filter(None, words))
 
 
 def markdown(results: dict[str, Any]) -> str:
@@ -167,29 +207,30 @@ def markdown(results: dict[str, Any]) -> str:
     blocks = [HEAD]
     for name, entry in results.items():
         models = "; ".join(MODEL.format(**about) for about in entry["checkpoints"])
-        packages = ", ".join(f"{package} {version}" for package, version in entry["versions"].items())
+        packages = ", ".join(map(" ".join, entry["versions"].items()))
         facts = FACTS.format(models=models, packages=packages, **entry)
         blocks += [f"## {name}", f"    {entry['command']}", facts]
         if "note" in entry:
             blocks.append(entry["note"])
         for title, task in entry["tasks"].items():
             blocks += _task(title, task)
-        for suite, scores in entry["suites"].items():
+        for suite, scores in entry.get("suites", {}).items():
             blocks += _suite(suite, scores)
         if entry["quality"]:
             blocks += _quality(**entry["quality"])
     return "\n\n".join(blocks) + "\n"
 
 
-def _grid(table: pd.DataFrame, corner: str) -> str:
-    return table.rename_axis(corner).reset_index().to_markdown(index=False, disable_numparse=True)
+def _grid(corner: str, table: pd.DataFrame) -> str:
+    table = table.rename(columns=SHORT).rename_axis(corner).reset_index()
+    return table.to_markdown(index=False, disable_numparse=True)
 
 
 def _number(value: float | None) -> str:
     return "" if pd.isna(value) else f"{value:.3f}"
 
 
-def _interval(numbers: list) -> str:
+def _interval(numbers: list[float | None]) -> str:
     value, low, high = map(_number, numbers[:3])
     return f"{value} [{low}, {high}]" if value else ""
 
@@ -197,54 +238,55 @@ def _interval(numbers: list) -> str:
 def _task(title: str, task: dict[str, Any]) -> list[str]:
     blocks = []
     for group, averages in task["groups"].items():
-        blocks.append(f"### T{title[1:]}: {group} (n = {averages['n']})")
-        summary = pd.DataFrame(averages["summary"]).T.map(_interval).rename(columns=SHORT)
-        for scores in (OF_MEANS, OF_CELLS):
-            blocks.append(_grid(summary[[SHORT[name] for name in scores]], "method"))
-        for ours, scores in COMPARED.items():
-            gaps = pd.DataFrame(averages[f"{ours}, minus"]).T[scores].map(_interval)
-            blocks.append(_grid(gaps.rename(columns=SHORT), f"{ours}, minus"))
+        blocks.append(f"### {title.capitalize()}: {group} (n = {averages['n']})")
+        for corner, rows, scores in (
+            ("method", "summary", OF_MEANS),
+            ("method", "summary", OF_CELLS),
+            (f"{CHANGE}, minus", f"{CHANGE}, minus", [OF_MEANS[0], *OF_MEANS[2:5]]),
+            (f"{CELLS}, minus", f"{CELLS}, minus", OF_CELLS[:3]),
+        ):
+            blocks.append(_grid(corner, pd.DataFrame(averages[rows]).T[scores].map(_interval)))
     blocks += [f"Note: {note}." for note in task["notes"]]
-    return [*blocks, _targets(pd.DataFrame(task["perturbations"]))]
+    return [*blocks, _per_target(pd.DataFrame(task["perturbations"]))]
 
 
-def _targets(rows: pd.DataFrame) -> str:
+def _per_target(rows: pd.DataFrame) -> str:
     keys = ["target", "sign"]
     ours = rows[rows["method"] == CHANGE].set_index(keys)
-    null = ours["null"].map({True: " (null)", False: ""})
     table = pd.DataFrame({"cells": ours["n_real"].map("{:.0f}".format)})
+    null = ours["null"].map({True: " (null)", False: ""})
     table["changed genes"] = ours["n_changed"].map(_number) + null
     for metric, methods in PER_TARGET.items():
-        by_method = rows.pivot(index=keys, columns="method", values=metric)
-        for method in methods:
-            if method in by_method:
-                table[f"{SHORT[metric]}: {method}"] = by_method[method].map(_number)
+        shown = rows.pivot(index=keys, columns="method", values=metric).reindex(columns=methods)
+        for method, values in shown.dropna(axis=1, how="all").items():
+            table[f"{SHORT[metric]}: {method}"] = values.map(_number)
     names = []
     for (target, sign), measured in ours["measured"].items():
-        names.append(f"{target} {sign:+d}{'' if measured else ', not measured'}")
-    return _grid(table.set_axis(names), "perturbation")
+        names.append(f"{target} {sign:+d}" if measured else f"{target} {sign:+d}, not measured")
+    return _grid("perturbation", table.set_axis(names))
 
 
 def _suite(name: str, suite: dict[str, Any]) -> list[str]:
     blocks = [f"### {name} {suite['version']} on cells of the first seed", SUITE]
     for title, methods in suite["tasks"].items():
-        table = pd.DataFrame(methods).map(lambda found: f"{_number(found[0])} ({found[1]})", na_action="ignore")
-        blocks.append(_grid(table.fillna(""), f"{title}: mean over targets (targets)"))
+        table = pd.DataFrame(methods).map(lambda x: f"{x[0]:.3f} ({x[1]:.0f})", na_action="ignore")
+        blocks.append(_grid(f"{title}: mean over targets (targets)", table.fillna("")))
     return blocks
 
 
 def _quality(bits: dict[str, list], curve: dict[str, list], likeness: dict[str, Any]) -> list[str]:
-    rows = {}
+    rows = []
     for name, (cost, gap, low, high) in bits.items():
         against = "" if name == "model" else f"{gap:+.4f} [{low:+.4f}, {high:+.4f}]"
-        rows[name] = [f"{cost:.4f}", against]
-    heads = ["bits per gene, mean over cells", "model minus it, mean over perturbations"]
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=heads)
-    points = zip(curve["share_hidden"], curve["bits_per_hidden_gene"], strict=True)
-    text = ", ".join(f"{share:.2f}: {cost:.3f}" for share, cost in points)
+        rows.append([name, f"{cost:.4f}", against])
+    heads = ["density given depth", "bits per gene, mean over cells"]
+    heads.append("model minus it, mean over perturbations")
+    points = []
+    for share, cost in zip(curve["share_hidden"], curve["bits_per_hidden_gene"], strict=True):
+        points.append(f"{share:.2f}: {cost:.3f}")
     return [
         "### Task 4: do the cells look real? Held-out replicates",
-        _grid(table, "density given depth"),
-        f"H curve, bits per hidden gene at a share of hidden genes: {text}.",
-        _grid(pd.DataFrame(likeness).T.map(_interval), "statistic"),
+        _grid(heads[0], pd.DataFrame(rows, columns=heads).set_index(heads[0])),
+        f"H curve, bits per hidden gene at a share of hidden genes: {', '.join(points)}.",
+        _grid("statistic", pd.DataFrame(likeness).T.map(_interval)),
     ]
