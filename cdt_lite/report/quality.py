@@ -27,17 +27,10 @@ SHARES = [0.05, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95]  # of hidd
 N_SPLITS = 20  # of the real cells in halves
 
 
-def quality(
-    checkpoint: Checkpoint, seed: int, train: AnnData, held_out: AnnData, sampled: AnnData
-) -> dict[str, Any]:
+def quality(checkpoint: Checkpoint, seed: int, train: AnnData, held_out: AnnData, sampled: AnnData) -> dict[str, Any]:
     """Answers task 4: bits per gene, the H curve (bits per hidden gene by share of them), and likeness.
 
-    Args:
-        checkpoint: The model.
-        seed: Same seed, same numbers.
-        train: Training cells, with controls.
-        held_out: Cells of trained perturbations in other replicates.
-        sampled: The model's cells of these perturbations and replicates.
+    `held_out` are cells of trained perturbations in other replicates, `sampled` the model's in their place.
     """
     tokenizer = checkpoint.tokenizer
     old, new = prepared(train, tokenizer), prepared(held_out, tokenizer)
@@ -58,20 +51,12 @@ def quality(
     }
 
 
-@torch.no_grad()
-def hidden_nats(
-    checkpoint: Checkpoint, controls: AnnData, cells: AnnData, seed: int
-) -> Float[np.ndarray, "N shares"]:
+def hidden_nats(checkpoint: Checkpoint, controls: AnnData, cells: AnnData, seed: int) -> Float[np.ndarray, "N shares"]:
     """Returns what a hidden gene costs the model at each of SHARES: for every cell, the mean of the cells beside it.
 
-    These are at most 64 cells of one perturbation and replicate. The model is shown controls of the same replicate, and
-    told the target and not its magnitude. The mean over SHARES is the area under the H curve, the negative ELBO.
-
-    Args:
-        checkpoint: The model.
-        controls: Control cells of every replicate, `prepared`.
-        cells: Cells of trained perturbations, `prepared`.
-        seed: Same seed, same hidden genes.
+    These are at most 64 cells of one (trained) perturbation and replicate. The model is shown controls of the same
+    replicate, and told the target and not its magnitude. The mean over SHARES is the area under the H curve, the
+    negative ELBO. Cells and controls are `prepared`.
     """
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     tokenizer, vocabulary = checkpoint.tokenizer, checkpoint.vocabulary
@@ -117,9 +102,7 @@ def bits_per_gene(
     return bits
 
 
-def likeness(
-    real: AnnData, generated: dict[str, AnnData], depth: float, seed: int
-) -> dict[str, dict[str, list[float]]]:
+def likeness(real: AnnData, generated: dict[str, AnnData], depth: float, seed: int) -> dict[str, dict[str, list]]:
     """Compares one half of the real cells with the other half (the floor), and with generated cells in its place.
 
     Of every perturbation and replicate as many generated cells are drawn as the other half has. All are `prepared`.
@@ -148,15 +131,13 @@ def likeness(
             rows.append({"method": method, **found})
     groups = pd.DataFrame(rows).groupby("method", sort=False)
     numbers = np.stack([groups.mean(), groups.quantile(0.025), groups.quantile(0.975)], axis=-1)
-    found = {}
+    bands = {}
     for i, statistic in enumerate(groups.mean()):
-        found[statistic] = dict(zip(pools, numbers[:, i].tolist(), strict=True))
-    return found
+        bands[statistic] = dict(zip(pools, numbers[:, i].tolist(), strict=True))
+    return bands
 
 
-def _statistics(
-    real: np.ndarray, cells: np.ndarray, depth: float, genes: np.ndarray
-) -> dict[str, float]:
+def _statistics(real: np.ndarray, cells: np.ndarray, depth: float, genes: np.ndarray) -> dict[str, float]:
     x, y = log1p_counts(real, depth), log1p_counts(cells, depth)
     pairs = np.triu_indices(len(genes), 1)
     with np.errstate(invalid="ignore", divide="ignore"):  # a constant gene correlates with none

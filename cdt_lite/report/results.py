@@ -47,10 +47,10 @@ PER_TARGET = {
 }
 HEAD = """# Results
 
-Mean over perturbations [95 % interval: bootstrap over perturbations and seeds; of fewer than six perturbations it holds \
-less than 95 %]. The ceiling is a second half of the real cells; correlations and MAE are corrected to full size. A \
-prediction without noise may pass it. Methods that predict means are given control cells moved to them. Own gene left out \
-everywhere, controls split in halves."""
+Mean over perturbations [95 % interval: bootstrap over perturbations and seeds; of fewer than six perturbations it \
+holds less than 95 %]. The ceiling is a second half of the real cells; correlations and MAE are corrected to full \
+size. A prediction without noise may pass it. Methods that predict means are given control cells moved to them. Own \
+gene left out everywhere, controls split in halves."""
 MODEL = "{name} (weights {sha256:.12}, split: {split_verified})"
 FACTS = """Split {split[name]}. Model: {models}. Seeds {seeds}: {seeds_are}. {cells_per_perturbation} sampled cells a \
 perturbation and seed. {seconds} s. {packages}."""
@@ -92,8 +92,8 @@ def write_report(
         say(f"{task.title}: {len(runs)} runs")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # the notes are kept
-            table, notes, cells = score_task(task, runs, options)
-        entry["tasks"][task.title] = averaged(table, apart=not task.seen) | {"notes": notes}
+            table, cells = score_task(task, runs, options)
+        entry["tasks"][task.title] = averaged(table, apart=not task.seen)
         if task.seen:
             entry["quality"] = quality(*runs[0], task.train, task.asked, cells)
         for suite in options.suites:
@@ -135,7 +135,7 @@ def averaged(table: pd.DataFrame, apart: bool) -> dict[str, Any]:
     columns = ["n_real", "n_changed", "measured", "null", *metrics]
     rows = table.groupby(["target", "sign", "method"], sort=False)[columns].mean().reset_index()
     rows = rows.astype({"measured": bool, "null": bool})
-    return {"groups": averages, "perturbations": rows.to_dict("records")}
+    return {"groups": averages, "notes": table.attrs["notes"], "perturbations": rows.to_dict("records")}
 
 
 def _nested(rows: pd.DataFrame, value: str) -> dict[str, dict[str, list[Any]]]:

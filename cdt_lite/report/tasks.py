@@ -1,8 +1,6 @@
 """The tasks of a report, each on one side of a screen's named split, with every method in one table.
 
-Task 1: seen perturbations in a replicate that was held out. Task 2, or 3 on a simulated screen: perturbations that were
-never seen. The rivals of a discrimination score are all perturbations of the test side, of whose cells no training has
-seen any.
+The rivals of a discrimination score are all perturbations of the test side, of whose cells no training has seen any.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,13 +18,7 @@ from cdt_lite.errors import CDTError
 from cdt_lite.evaluation.cells import Changes
 from cdt_lite.evaluation.evaluate import control_halves, evaluate
 from cdt_lite.evaluation.suites import suite_scores
-from cdt_lite.training.changes import (
-    mean_changes,
-    sampled_cells,
-    table_changes,
-    wanted_cells,
-    with_clean_table,
-)
+from cdt_lite.training.changes import mean_changes, sampled_cells, table_changes, wanted_cells, with_clean_table
 from cdt_lite.training.checkpoint import Checkpoint
 
 CONDITION = ["target_gene", "sign"]
@@ -34,6 +26,7 @@ CELLS = "capsule"
 CHANGE = "capsule, change"
 TOLD = "capsule, change, magnitude told"
 AVERAGE = "capsule, change, as the average"  # of a target never perturbed
+Runs = list[tuple[Checkpoint, int]]  # a model and a sampling seed
 
 
 @dataclass(frozen=True)
@@ -73,17 +66,16 @@ def tasks_of(screen: AnnData) -> Iterator[Task]:
             yield Task(title, tested == "held_out", train, asked, screen[here & is_real].copy())
 
 
-def score_task(
-    task: Task, runs: list[tuple[Checkpoint, int]], options: ReportOptions
-) -> tuple[pd.DataFrame, list[str], AnnData]:
-    """Scores every method in every run, which is a model and a sampling seed.
+def score_task(task: Task, runs: Runs, options: ReportOptions) -> tuple[pd.DataFrame, AnnData]:
+    """Scores every method in every run.
 
     Returns:
-        The table of `evaluate` with columns seed (the run), measured and null; its notes; the first run's cells.
+        The table of `evaluate` with columns seed (the run), measured and null; and the first run's sampled cells.
     """
     wanted = wanted_cells(task.asked)
     asked = _names(task.asked)
-    tables, notes, sampled = [], {}, []
+    tables, sampled = [], []
+    notes: dict[str, None] = {}
     for i, (model, seed) in enumerate(runs):
         truth, controls = control_halves(task.real, seed=seed)
         told = with_clean_table(model, task.train, truth)
@@ -99,13 +91,13 @@ def score_task(
         notes |= dict.fromkeys(scored.attrs["notes"])
         tables.append(scored.assign(seed=i))
     table = pd.concat(tables, ignore_index=True)
-    measured = table["target"].isin(task.real.var_names)
-    return table.assign(measured=measured, null=_null(task.real, table)), list(notes), sampled[0]
+    table["measured"] = table["target"].isin(task.real.var_names)
+    table["null"] = _null(task.real, table)
+    table.attrs = {"notes": list(notes)}
+    return table, sampled[0]
 
 
-def _changes(
-    model: Checkpoint, task: Task, controls: AnnData, n_cells: int, seed: int
-) -> dict[str, Changes]:
+def _changes(model: Checkpoint, task: Task, controls: AnnData, n_cells: int, seed: int) -> dict[str, Changes]:
     """Mean changes without sampling noise: the model's, told more or less, and those it was told itself."""
     groups = task.asked.obs.groupby([*CONDITION, "batch"], observed=True)
     wanted = groups.size()
@@ -135,9 +127,7 @@ def _null(real: AnnData, table: pd.DataFrame) -> np.ndarray:
     return groups["mae"].transform(lambda rows: planted[rows.name]).to_numpy(bool)
 
 
-def suite_means(
-    task: Task, suite: str, cells: AnnData, n_cells: int
-) -> dict[str, dict[str, list[float]]]:
+def suite_means(task: Task, suite: str, cells: AnnData, n_cells: int) -> dict[str, dict[str, list[float]]]:
     """Scores sampled cells, and rivals, with one of the field's tools: mean over targets, and how many have a score."""
     handed_in = {CELLS: cells, **rival_cells(task, n_cells)}
     table = suite_scores(suite, task.real, handed_in).drop(columns="target").set_index("method")
@@ -191,7 +181,5 @@ def check_split(checkpoint: Checkpoint, screen: AnnData) -> str:
     obs = screen.obs[side == "held_out"].astype(str)
     tested = set(obs["target_gene"] + " in " + obs["batch"])
     if leaked := sorted(tested.difference(checkpoint.card["held_out"])):
-        raise CDTError(
-            f"the checkpoint did not withhold {leaked}, which this split tests as held-out replicates"
-        )
+        raise CDTError(f"the checkpoint did not withhold {leaked}, which this split tests as held-out replicates")
     return "by the names on its card only"
