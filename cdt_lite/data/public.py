@@ -52,7 +52,8 @@ def blood_cells() -> AnnData:
     if not worst <= 0.1:
         raise CDTError(f"scanpy's cells should be scaled counts; one value lies {worst:.2f} from a whole number")
     kind = source.obs["bulk_labels"].astype("category")
-    obs = pd.DataFrame({"cell_type": kind}).assign(target_gene=CONTROL, batch="pbmc68k", sign=0, magnitude=0.0)
+    obs = pd.DataFrame(index=source.obs_names)
+    obs = obs.assign(target_gene=CONTROL, batch="pbmc68k", sign=0, magnitude=0.0, cell_type=kind)
     return in_layout(counts.rint(), obs, source.raw.var_names, {
         "name": "pbmc68k", "version": "1", "source": "scanpy.datasets.pbmc68k_reduced", "licence": "BSD-3-Clause",
         "attribution": "Zheng et al. 2017, Nature Communications, doi:10.1038/ncomms14049; 10x Genomics; scanpy"})

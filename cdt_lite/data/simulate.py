@@ -119,18 +119,15 @@ def simulate_screen(n_genes: int = 256, n_targets: int = 30, n_cells: int = 12_0
         design: What else can be chosen.
 
     Returns:
-        The layout of `load_screen`, more obs columns, and what was planted in uns["truth"] (data/README.md).
-
-    Raises:
-        CDTError: An option outside its range.
+        The layout of `load_screen`, more obs columns, and what was planted in uns["truth"] (data/README.md). Raises
+        CDTError for an option outside its range.
     """
     size = {"n_genes": n_genes, "n_targets": n_targets, "n_cells": n_cells, "seed": seed, "world": world}
     options = _checked(size | asdict(design))
     planting, drawing, counting = map(np.random.default_rng, np.random.SeedSequence(seed).spawn(3))
     planted = _plant(planting, options)
     cells = _draw_cells(drawing, options, len(planted.table))
-    counts = _draw_counts(counting, planted, cells)
-    return _assemble(planted, cells, counts, options)
+    return _assemble(planted, cells, _draw_counts(counting, planted, cells), options)
 
 
 def _checked(options: Options) -> Options:
@@ -138,7 +135,6 @@ def _checked(options: Options) -> Options:
     n_genes, n_targets, world = options["n_genes"], options["n_targets"], options["world"]
     if world not in WORLDS:
         raise CDTError(f"world must be one of {WORLDS}, not {world!r}{suggest(world, WORLDS)}")
-    options = dict(options)
     if options["n_programs"] is None:
         options["n_programs"] = min(max(n_genes // 32, 4), 64)
     if options["depth"] is None:
@@ -147,10 +143,8 @@ def _checked(options: Options) -> Options:
     ranges = {
         "n_genes": (16, 36_601), "n_targets": (1, n_genes // 2), "n_cells": (20 * n_labels, 10**8),
         "n_programs": (1, n_genes // 4), "n_batches": (1, 10), "seed": (0, 2**63), "depth": (1, 1e6),
-        "null_fraction": share, "unmeasured_fraction": share, "activation_fraction": share,
-        "both_fraction": (0, options["activation_fraction"]),
-        "escape_fraction": (0, 0.99), "control_fraction": (0.01, 0.9),
-    }
+        "null_fraction": share, "unmeasured_fraction": share, "activation_fraction": share, "escape_fraction": (0, 0.99),
+        "both_fraction": (0, options["activation_fraction"]), "control_fraction": (0.01, 0.9)}
     for name, (low, high) in ranges.items():
         value = options[name]
         whole = name.startswith("n_") or name == "seed"
@@ -169,7 +163,7 @@ def _plant(rng: Rng, options: Options) -> World:
     loading[rng.permutation(n)[: round(BACKGROUND * n)]] = 0.0
     base = rng.normal(0.0, 1.5, n)
     table = _plant_targets(rng, options, program, loading, base)
-    hidden = rng.permutation(table["gene"].unique())[:n_unmeasured]
+    measured = ~np.isin(np.arange(n), rng.permutation(table["gene"].unique())[:n_unmeasured])
     batch_effect = BATCH_SD * (rng.normal(size=(n_batches, n)) + rng.normal(size=(n_batches, 1)))
     network, order = np.zeros((m, m)), rng.permutation(m)
     # a program answers to one or two of those before it: no cycle, so activity settles
@@ -178,7 +172,6 @@ def _plant(rng: Rng, options: Options) -> World:
         weights = rng.choice([-1, 1], len(parents)) * rng.uniform(0.3, 0.6, len(parents))
         network[order[place], parents] = weights
     names = np.array([f"SIM{i + 1:05d}" for i in range(n)])
-    measured = ~np.isin(np.arange(n), hidden)
     dispersion = DISPERSION * np.exp(rng.normal(0, 0.5, n))
     cell_types = rng.normal(0, TYPE_SD, (N_CELL_TYPES, m))
     world = World(options["world"], names, measured, program, loading, base, dispersion, network, cell_types,
@@ -243,8 +236,7 @@ def _draw_counts(rng: Rng, world: World, cells: Cells) -> sp.csr_matrix:
         # single precision drops the last bits, where processors differ, before anything random is drawn
         mean = np.float32(rate * block["size_factor"][:, None]).astype(np.float64)
         gamma = rng.standard_gamma(np.broadcast_to(shape, mean.shape)) / shape
-        counts = rng.poisson(mean * gamma).astype(np.float32)
-        blocks.append(sp.csr_matrix(counts))
+        blocks.append(sp.csr_matrix(rng.poisson(mean * gamma).astype(np.float32)))
     return sp.vstack(blocks, format="csr")
 
 
@@ -267,8 +259,7 @@ def _log_rates(world: World, cells: Cells) -> np.ndarray:
 
 def _assemble(world: World, cells: Cells, counts: sp.csr_matrix, options: Options) -> AnnData:
     """Puts counts, labels and truth together."""
-    table, label = world.table, cells["label"]
-    targets = world.names[table["gene"]]
+    table, label, targets = world.table, cells["label"], world.names[world.table["gene"]]
     names = np.char.add(targets, np.where(table["sign"] > 0, "+", "-"))
     magnitude = np.where(world.measured[table["gene"]], table["magnitude"], np.nan)  # as a real panel would
     obs = pd.DataFrame(index=[f"cell_{i + 1:06d}" for i in range(len(label))])
@@ -304,7 +295,6 @@ def _truth(world: World, names: np.ndarray, escape: float) -> dict[str, Any]:
         "effect": effect[:, panel], "effect_observed": observed[:, panel],
         "control_mean": control[0, panel], "dispersion": world.dispersion[panel],
         "drive": world.drive, "cell_type_drive": world.cell_types, "batch_effect": world.batch_effect[:, panel],
-        "loadings": loadings[panel], "network": world.network,
-    }
-    truth: dict[str, Any] = {key: np.asarray(value, np.float32) for key, value in arrays.items()}
-    return {"perturbations": perturbations, "genes": world.names[panel], "programs": programs, **truth}
+        "loadings": loadings[panel], "network": world.network}
+    truth = {"perturbations": perturbations, "genes": world.names[panel], "programs": programs}
+    return truth | {key: np.asarray(value, np.float32) for key, value in arrays.items()}
