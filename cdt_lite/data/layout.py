@@ -75,7 +75,7 @@ def read_labels(adata: AnnData, columns: Columns = Columns(), *, default_sign: i
     is_control = names == columns.control
     sign = _column(adata, "sign", columns, what)
     magnitude = _column(adata, "magnitude", columns, what)
-    return Labels(
+    labels = Labels(
         target=np.where(is_control, CONTROL, names),
         is_control=is_control,
         batch=batch.astype(str).to_numpy(str),
@@ -83,6 +83,12 @@ def read_labels(adata: AnnData, columns: Columns = Columns(), *, default_sign: i
         sign=_signs(sign, is_control, default_sign, what),
         magnitude=_magnitudes(magnitude, is_control, what),
     )
+    if (labels.sign == 0).any():  # so there are controls: are they called so?
+        require_controls(labels, columns, what)
+    if ((labels.sign == 0) != is_control).any():
+        raise CDTError(f"{what}: obs[{columns.sign!r}] must be 0 exactly for control cells, those that are "
+                       f"{columns.control!r} in obs[{columns.target!r}]. Name another with Columns(sign=...)")
+    return labels
 
 
 def _column(adata: AnnData, role: str, columns: Columns, what: str, needed: bool = False) -> pd.Series | None:
@@ -105,9 +111,9 @@ def _signs(column: pd.Series | None, is_control: np.ndarray, default_sign: int, 
         return np.where(is_control, 0, default_sign)
     text = column.astype(str)
     sign = pd.to_numeric(text, errors="coerce").to_numpy()
-    if not np.isin(sign, (-1, 0, 1)).all() or ((sign == 0) != is_control).any():
-        raise CDTError(f"{what}: obs[{column.name!r}] must be -1 or +1 for perturbed cells and 0 for controls "
-                       f"only; it holds {sorted(set(text))[:8]}. Name another with Columns(sign=...)")
+    if not np.isin(sign, (-1, 0, 1)).all():
+        raise CDTError(f"{what}: obs[{column.name!r}] must be -1 or +1 for perturbed cells and 0 for controls; "
+                       f"it holds {sorted(set(text))[:8]}. Name another with Columns(sign=...)")
     return sign.astype(np.int64)
 
 

@@ -16,8 +16,7 @@ never perturbed can be predicted. Saturation makes effects depend on the cell's 
 activation. magnitude_p is the log2 fold change of the target's own mRNA in a responding cell, dose_p = magnitude_p / 2.
 Some perturbed cells escape: they behave like controls. Program 0 carries the shift that all effects share. In the world
 "unidentifiable" the same effects are dealt out at random: "no better than the mean" is the honest answer. True effects
-are integrals over cell types and noise, not averages of drawn cells. World, cells and counts have their own random
-streams: more cells, same network and effects.
+are integrals over cell types and noise. World, cells and counts have their own random streams: more cells, same world.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -139,12 +138,13 @@ def _checked(options: Options) -> Options:
         options["n_programs"] = min(max(n_genes // 32, 4), 64)
     if options["depth"] is None:
         options["depth"] = min(0.8 * n_genes, 10_000.0)
-    share, n_labels = (0, 1), n_targets + round(n_targets * options["both_fraction"])
+    n_labels = n_targets + round(n_targets * options["both_fraction"])
     ranges = {
         "n_genes": (16, 36_601), "n_targets": (1, n_genes // 2), "n_cells": (20 * n_labels, 10**8),
         "n_programs": (1, n_genes // 4), "n_batches": (1, 10), "seed": (0, 2**63), "depth": (1, 1e6),
-        "null_fraction": share, "unmeasured_fraction": share, "activation_fraction": share, "escape_fraction": (0, 0.99),
-        "both_fraction": (0, options["activation_fraction"]), "control_fraction": (0.01, 0.9)}
+        "null_fraction": (0, 1), "unmeasured_fraction": (0, 1), "activation_fraction": (0, 1),
+        "both_fraction": (0, options["activation_fraction"]), "escape_fraction": (0, 0.99),
+        "control_fraction": (0.01, 0.9)}
     for name, (low, high) in ranges.items():
         value = options[name]
         whole = name.startswith("n_") or name == "seed"
