@@ -100,7 +100,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DiffusionConfig:
-    """How cells are sampled: the schedule and its steps. (v1's process has no choice in it: see `model/v1.py`.)"""
+    """How cells are sampled: the schedule and its steps. In v1 there is no choice: see `model/v1.py`."""
 
     sampling_schedule: Literal["cosine", "uniform", "learned"] = "cosine"
     sampling_steps: int = 16

@@ -35,10 +35,8 @@ def sampled_cells(checkpoint: Checkpoint, controls: AnnData, wanted: pd.Series, 
     return ad.concat(made, index_unique="-")
 
 
-def mean_changes(
-    checkpoint: Checkpoint, controls: AnnData, wanted: pd.Series, n_cells: int, seed: int,
-    magnitudes: pd.Series | None = None, unseen: str = "vector",
-) -> pd.DataFrame:
+def mean_changes(checkpoint: Checkpoint, controls: AnnData, wanted: pd.Series, n_cells: int, seed: int,
+                 magnitudes: pd.Series | None = None, unseen: str = "vector") -> pd.DataFrame:
     """Returns one-step means minus those of generated controls, in the same draws, (perturbations, genes).
 
     With `magnitudes` the model is told the target's own log2 fold change; perturbations without one are left out.

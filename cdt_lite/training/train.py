@@ -23,25 +23,15 @@ from cdt_lite.training.effects import effect_table
 
 @dataclass(frozen=True)
 class Progress:
-    """What one training step did.
+    """What one training step did."""
 
-    Args:
-        stage: "pretrain" or "finetune".
-        step: Steps done in this stage, after this one.
-        n_steps: Steps planned.
-        loss: Nats per hidden gene.
-        learning_rate: Of this step.
-        cells_per_second: Since this call began.
-        seconds_left: At that speed.
-    """
-
-    stage: str
-    step: int
-    n_steps: int
-    loss: float
+    stage: str  # "pretrain" or "finetune"
+    step: int  # steps done in this stage, after this one
+    n_steps: int  # planned
+    loss: float  # nats per hidden gene
     learning_rate: float
-    cells_per_second: float
-    seconds_left: float
+    cells_per_second: float  # since this call began
+    seconds_left: float  # at that speed
 
 
 def denoiser(model: CDT | V1, batch: Batch) -> Denoiser:
@@ -66,10 +56,8 @@ def learning_rate(config: TrainConfig, step: int, n_steps: int) -> float:
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, n_steps - warmup)))
 
 
-def train(
-    checkpoint: Checkpoint, data: SetSampler, *, steps: int | None = None, out: str | Path | None = None,
-    device: torch.device | str = "cpu",
-) -> Generator[Progress, None, None]:
+def train(checkpoint: Checkpoint, data: SetSampler, *, steps: int | None = None, out: str | Path | None = None,
+          device: torch.device | str = "cpu") -> Generator[Progress, None, None]:
     """Trains a checkpoint's model in place, yielding after every step.
 
     A checkpoint that was loaded from `out` with resume=True goes on from there, exactly: batch, masks and dropout of a
@@ -114,10 +102,8 @@ def _begin(checkpoint: Checkpoint, data: SetSampler) -> None:
     if checkpoint.stage != data.stage or not checkpoint.training:
         checkpoint.stage, checkpoint.step, checkpoint.training = data.stage, 0, {}
     elif checkpoint.card.get("data") != [store.digest() for store in data.stores]:
-        raise CDTError(
-            f"this {data.stage} was begun on other cells than it is to go on with: pass the same data, or begin anew "
-            "from Checkpoint.load(folder) without resume"
-        )
+        raise CDTError(f"this {data.stage} was begun on other cells than it is to go on with: pass the same data, or "
+                       "begin anew from Checkpoint.load(folder) without resume")
     if data.stage != "finetune":
         return
     names = set(checkpoint.trained_targets)
@@ -196,9 +182,8 @@ class _Loop:
 
 
 @torch.no_grad()
-def validation_curve(
-    checkpoint: Checkpoint, data: SetSampler, n_batches: int = 8, seed: int = 12345, shares: Sequence[float] = SHARES
-) -> Float[np.ndarray, " shares"]:
+def validation_curve(checkpoint: Checkpoint, data: SetSampler, n_batches: int = 8, seed: int = 12345,
+                     shares: Sequence[float] = SHARES) -> Float[np.ndarray, " shares"]:
     """Returns the mean loss at several shares of hidden genes, nats per gene, over batches that training never draws.
 
     Args:
