@@ -131,6 +131,7 @@ class TrainConfig:
     magnitude_dropout: float = 0.0  # share of sets whose magnitude is withheld: it is an outcome, rarely known
     control_share: float = 0.0  # share of sets made of control cells only
     controls_dropout: float = 0.0  # share of batches trained without any controls (the unconditional mode)
+    mean_effects: bool = True  # whether fine-tuning begins with a table of what its cells say of mean effects
     checkpoint_interval: int = 500
     seed: int = 0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"

@@ -111,7 +111,7 @@ def _begin(checkpoint: Checkpoint, data: SetSampler) -> None:
         for gene in np.unique(store.target[store.target >= 0]):
             names.add(checkpoint.vocabulary.symbols[gene])
     checkpoint.trained_targets = sorted(names)
-    if checkpoint.model.effect is not None:
+    if checkpoint.model.effect is not None and data.config.mean_effects:
         checkpoint.model.effect.fill(effect_table(data.stores[0], checkpoint.tokenizer))
 
 
