@@ -57,6 +57,7 @@ def some_effects(n_genes: int, n_bins: int, seed: int) -> EffectTable:
         sign=np.array([-1, 1, *(guesses - 1)]),
         replicate=np.array([0, 0, *(guesses + GUESSED)]),
         cells=np.ones(n_genes + 2),
+        share=np.ones(n_genes + 2),
         effect=np.random.default_rng(seed).normal(size=(n_genes + 2, n_genes)),
         shares=np.full((n_genes, n_bins), 1 / n_bins),
         gene_ids=ids,

@@ -46,22 +46,22 @@ def test_a_sign_outside_the_three_is_refused():
 
 # --- who may read which row of the table of mean effects --------------------------------------------------------------
 
-def table_of(target, replicate, cells, effect, shares, genes):
-    signs = np.full(len(target), -1)
-    effect = np.array(effect, float)
-    return EffectTable(
-        np.array(target, int), signs, np.array(replicate, int), np.array(cells, float), effect, shares, genes, VALUES
-    )
-
-
 @pytest.fixture
 def module():
     """Targets 3 (replicates 0 and 1) and 5 (replicate 0), and a guess for each and for 7; three genes: 10, 11, 12."""
-    effect = [[1, 0, 0], [4, 0, 0], [0, 6, 0], [0, 0, 3], [0, 0, 5], [0, 0, 7]]
-    replicate = [0, 1, 0, GUESSED, GUESSED, GUESSED]
-    even = np.full((3, BINS), 1 / BINS)
+    table = EffectTable(
+        target=np.array([3, 3, 5, 3, 5, 7]),
+        sign=np.full(6, -1),
+        replicate=np.array([0, 1, 0, GUESSED, GUESSED, GUESSED]),
+        cells=np.array([10.0, 20, 8, 1, 1, 1]),
+        share=np.array([1 / 3, 2 / 3, 1, 1, 1, 1]),
+        effect=np.array([[1.0, 0, 0], [4, 0, 0], [0, 6, 0], [0, 0, 3], [0, 0, 5], [0, 0, 7]]),
+        shares=np.full((3, BINS), 1 / BINS),
+        gene_ids=GENES.numpy(),
+        values=VALUES,
+    )
     module = MeanEffect(CONFIG.model)
-    module.fill(table_of([3, 3, 5, 3, 5, 7], replicate, [10, 20, 8, 1, 1, 1], effect, even, GENES.numpy()))
+    module.fill(table)
     return module.eval()
 
 
@@ -144,7 +144,10 @@ def test_a_mean_of_effects_is_made_by_its_own_tilt_not_by_the_mean_of_tilts(modu
     """A replicate that holds none of a rare gene needs the tilt -LIMIT; a mean of tilts would silence the gene."""
     rare = np.zeros((1, BINS))
     rare[0, :2] = 0.98, 0.02
-    module.fill(table_of([3, 3], [0, 1], [1, 1], [[-0.02 * np.log(2)], [0]], rare, np.array([10])))
+    effect = np.array([[-0.02 * np.log(2)], [0.0]])
+    ids, even = np.array([3, 3]), np.ones(2)
+    table = EffectTable(ids, -np.ones(2, int), np.array([0, 1]), even, even / 2, effect, rare, np.array([10]), VALUES)
+    module.fill(table)
     known = module.look_up(Perturbation.of([3], [-1], [0.0]), torch.tensor([10]))
     half = tilted(rare[0], known.tilt.item(), VALUES)
     assert half @ VALUES == pytest.approx(0.01 * np.log(2), rel=1e-3)
