@@ -32,8 +32,6 @@ def change_header(folder, change):
     path.write_text(json.dumps(header))
 
 
-# --- there and back ---------------------------------------------------------------------------------------------------
-
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
 def test_a_preset_survives_json(config):
     assert read_config(json.loads(json.dumps(asdict(config)))) == config
@@ -82,8 +80,6 @@ def test_saving_again_leaves_one_weights_file(tmp_path):
     assert len(list(tmp_path.glob("weights-*"))) == 1 and len(list(tmp_path.iterdir())) == 2
 
 
-# --- what is no checkpoint of ours ------------------------------------------------------------------------------------
-
 def test_a_truncated_or_altered_file_is_refused(tmp_path):
     folder = new().save(tmp_path)
     weights = next(folder.glob("weights-*"))
@@ -121,8 +117,6 @@ def test_weights_of_an_older_model_are_refused_with_its_version(tmp_path):
     with pytest.raises(CDTError, match=r"made by cdt_lite 0\.0\.1.*Remake"):
         Checkpoint.load(folder)
 
-
-# --- crashes ----------------------------------------------------------------------------------------------------------
 
 def test_a_full_disk_keeps_the_old_checkpoint(tmp_path, monkeypatch):
     made = new()

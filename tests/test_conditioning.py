@@ -44,8 +44,6 @@ def test_a_sign_outside_the_three_is_refused():
         Perturbation.of([-7], [1], [0.0])
 
 
-# --- who may read which row of the table of mean effects --------------------------------------------------------------
-
 @pytest.fixture
 def module():
     """Targets 3 (replicates 0 and 1) and 5 (replicate 0), and a guess for each and for 7; three genes: 10, 11, 12."""
@@ -108,8 +106,6 @@ def test_no_perturbation_has_no_effect_and_other_genes_are_zero(module):
     empty = MeanEffect(CONFIG.model).look_up(Perturbation.none(2), GENES)
     assert not empty.effect.any() and not empty.tilt.any()
 
-
-# --- tilts ------------------------------------------------------------------------------------------------------------
 
 def tilted(share, tilt, values):
     p = share * np.exp(tilt * values)

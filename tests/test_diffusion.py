@@ -34,8 +34,6 @@ def knows_nothing(xt):
     return torch.zeros(*xt.shape, 63)
 
 
-# --- schedules --------------------------------------------------------------------------------------------------------
-
 @pytest.mark.parametrize("schedule", ["cosine", "uniform"])
 @pytest.mark.parametrize(("n_genes", "steps"), [(299, 16), (2000, 32), (5, 16), (1, 1), (17, 16)])
 def test_every_step_reveals_something_and_all_genes_are_revealed(schedule, n_genes, steps):
@@ -57,8 +55,6 @@ def test_a_schedule_that_does_not_reveal_every_gene_once_is_refused():
             next(sample_steps(knows_nothing, counts, (1, 1, 40), 63, rng()))
 
 
-# --- masks and losses -------------------------------------------------------------------------------------------------
-
 def test_masks_have_uniform_counts():
     mask = draw_masks((40, 25, 60), rng())
     k = mask.sum(-1).flatten().numpy()
@@ -68,13 +64,12 @@ def test_masks_have_uniform_counts():
 
 
 @pytest.mark.parametrize("cost", [masked_loss, nelbo])
-@pytest.mark.parametrize("classes", [63, 64])
-def test_a_model_that_knows_nothing_costs_log_classes(cost, classes):
+def test_a_model_that_knows_nothing_costs_log_classes(cost):
     tokens = torch.randint(63, (4, 5, 30), generator=rng())
     for seed in range(5):
         mask = draw_masks((4, 5, 30), rng(seed))
-        loss = cost(torch.zeros(4, 5, 30, classes), tokens, mask)
-        assert loss.item() == pytest.approx(math.log(classes), rel=1e-5)
+        loss = cost(torch.zeros(4, 5, 30, 63), tokens, mask)
+        assert loss.item() == pytest.approx(math.log(63), rel=1e-5)
 
 
 @pytest.mark.parametrize("cost", [masked_loss, nelbo])
@@ -95,13 +90,6 @@ def test_training_weighs_every_hidden_gene_alike_and_judging_every_cell():
     logits, tokens = torch.stack([p, 1 - p], -1).log(), torch.zeros(1, 2, 3, dtype=torch.long)
     assert masked_loss(logits, tokens, mask).item() == pytest.approx((1 + 2 + 2 + 2) / 4)
     assert nelbo(logits, tokens, mask).item() == pytest.approx((1 + 2) / 2)
-
-
-def test_training_costs_what_its_masks_hide():
-    tokens = torch.randint(63, (2, 3, 20), generator=rng())
-    logits = torch.randn(2, 3, 20, 63, generator=rng(1))
-    expected = masked_loss(logits, tokens, draw_masks((2, 3, 20), rng(2)))
-    assert torch.equal(process().loss(lambda xt: logits, tokens, rng(2), "finetune", 0), expected)
 
 
 # --- an enumerable world: 3 genes, 3 bins, a joint law known exactly --------------------------------------------------

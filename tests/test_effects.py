@@ -13,7 +13,7 @@ from cdt_lite.data.store import TokenStore
 from cdt_lite.evaluation.baselines import Linear, Responses
 from cdt_lite.model.mean_effect import GUESSED
 from cdt_lite.model.perturbation import UNKNOWN_TARGET
-from cdt_lite.training.changes import mean_changes, table_changes, wanted_cells, with_clean_table
+from cdt_lite.training.changes import table_changes, wanted_cells, with_clean_table
 from cdt_lite.training.checkpoint import Checkpoint
 from cdt_lite.training.effects import Row, effect_table, worth_in_cells
 from cdt_lite.training.predict import predict_mean
@@ -44,8 +44,6 @@ def log1p_of(screen, checkpoint):
     counts = screen.X.toarray()
     return np.log1p(counts / counts.sum(1, keepdims=True) * checkpoint.tokenizer.target_depth)
 
-
-# --- what stands in the table -----------------------------------------------------------------------------------------
 
 def test_the_table_is_mean_log1p_minus_that_of_the_same_replicates_controls(trained):
     screen, checkpoint, store = trained
@@ -121,8 +119,6 @@ def test_a_guess_is_worth_the_variance_of_a_cell_over_the_variance_of_what_it_mi
     assert worth_in_cells(rows[::3], guesses) == 0  # measured once: nothing to judge by
 
 
-# --- who is told what, and what is saved ------------------------------------------------------------------------------
-
 def test_the_sampler_lets_half_of_the_unknown_be_guessed(trained):
     _, _, store = trained
     data = SetSampler(store, replace(CONFIG.finetune, target_dropout=0.5, control_share=0.0))
@@ -155,8 +151,6 @@ def test_a_model_may_be_trained_without_the_table(tmp_path):
     assert np.isfinite(predict_mean(checkpoint, screen, "G3", n_cells=8)).all()
 
 
-# --- mean changes -----------------------------------------------------------------------------------------------------
-
 def test_the_table_alone_says_what_was_measured_or_guesses(trained):
     screen, checkpoint, store = trained
     table = effect_table(store, checkpoint.tokenizer)
@@ -172,30 +166,3 @@ def test_the_table_alone_says_what_was_measured_or_guesses(trained):
     np.testing.assert_allclose(said.loc["G7", -1], others, atol=1e-5)
     v1 = start(tiny("v1"), screen)
     assert table_changes(v1, wanted).empty and with_clean_table(v1, screen, screen[:0]).model.effect is None
-
-
-def test_a_clean_table_has_not_seen_the_truths_controls(trained):
-    screen, checkpoint, _ = trained
-    controls = np.flatnonzero(screen.obs["target_gene"] == CONTROL)
-    truth, rest = screen[controls[::2]], np.delete(np.arange(screen.n_obs), controls[::2])
-    clean = with_clean_table(checkpoint, screen, truth)
-    kept = TokenStore.from_adata(screen[rest].copy(), checkpoint.tokenizer, checkpoint.vocabulary)
-    expected = torch.tensor(effect_table(kept, checkpoint.tokenizer).effect, dtype=torch.float32)
-    assert torch.equal(clean.model.effect.effect, expected)
-    assert not torch.allclose(checkpoint.model.effect.effect, expected, atol=1e-3)  # the original is left alone
-
-
-def test_mean_changes_are_weighted_by_replicate_and_leave_out_what_cannot_be_told(trained):
-    screen, checkpoint, _ = trained
-    controls = screen[(screen.obs["target_gene"] == CONTROL).to_numpy()]
-    wanted = wanted_cells(screen[(screen.obs["target_gene"] == "G3").to_numpy()])
-    found = mean_changes(checkpoint, controls, wanted, n_cells=8, seed=2)
-    expected = 0.0
-    for (_, _, batch), n in wanted.items():
-        here = controls[(controls.obs["batch"] == batch).to_numpy()]
-        told, plain = (predict_mean(checkpoint, here, *p, n_cells=8, seed=2) for p in (("G3", -1), (CONTROL, 0)))
-        expected += n / wanted.sum() * (told - plain)
-    np.testing.assert_allclose(found.loc["G3", -1], expected, atol=1e-6)
-    unknown = wanted.astype(float) * np.nan
-    assert mean_changes(checkpoint, controls, wanted, n_cells=8, seed=2, magnitudes=unknown).empty
-    assert mean_changes(checkpoint, controls, wanted, n_cells=8, seed=2, unseen="average").empty  # it was seen

@@ -32,8 +32,6 @@ def cosines(vectors):
     return unit @ unit.T
 
 
-# --- co-expression ----------------------------------------------------------------------------------------------------
-
 def test_inner_products_are_the_correlations_of_numpy_however_the_cells_come(logged):
     correlations = np.corrcoef(logged.T)
     for blocks in ([logged], np.array_split(logged, 7)):
@@ -61,14 +59,6 @@ def test_of_independent_genes_hardly_a_direction_is_above_noise(logged):
     assert 2 < kept.shape[1] < 40
     np.testing.assert_array_equal(kept, coexpression([logged])[:, : kept.shape[1]])
 
-
-def test_a_gene_that_never_varies_is_like_no_other(logged):
-    constant = np.column_stack([logged, np.ones(len(logged))])
-    vectors = coexpression([constant])
-    assert np.isfinite(vectors).all() and np.abs(vectors[-1] @ vectors[:-1].T).max() < 1e-6
-
-
-# --- into the gene table ----------------------------------------------------------------------------------------------
 
 def test_a_new_model_starts_from_the_co_expression_of_its_screen(screen, logged):
     checkpoint = start(PRESETS["lite"], screen, seed=1)
@@ -106,8 +96,6 @@ def test_strangers_are_refused(screen):
     with pytest.raises(CDTError, match="none of the 1 genes"):
         give_vectors(start(PRESETS["lite"], screen), strangers)
 
-
-# --- files ------------------------------------------------------------------------------------------------------------
 
 def test_a_file_is_read_as_it_was_written(tmp_path):
     table = pd.DataFrame({"a": [0.5, 1.0], "b": [2.0, -1.0]}, index=["STAT1", "JAK2"])

@@ -31,8 +31,6 @@ def fresh_python(code: str) -> str:
     return found.stdout
 
 
-# --- one door ---------------------------------------------------------------------------------------------------------
-
 def test_a_preset_names_its_network_and_its_process():
     for preset in OURS:
         model, process = build(tiny(preset))
@@ -96,8 +94,6 @@ def test_a_network_given_its_condition_is_a_denoiser(preset):
     share = (xt == config.tokenizer.mask_id).float().mean(-1)
     assert torch.equal(denoise(xt), denoise(xt, share))
 
-
-# --- weights ----------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_parameter_gets_a_gradient(preset):
@@ -166,8 +162,6 @@ def test_values_do_not_drown_in_identities_at_the_start(preset):
     assert 0.1 < ratio.item() < 10
 
 
-# --- what permutes, what does not touch -------------------------------------------------------------------------------
-
 @pytest.mark.parametrize("preset", PRESETS)
 def test_permuting_controls_changes_nothing(preset):
     config = tiny(preset)
@@ -225,8 +219,6 @@ def test_the_controls_encoder_reads_any_panel_and_ignores_silent_genes():
     more = torch.cat([genes, torch.randn(8, config.gene_embed_dim)])
     torch.testing.assert_close(encoder(ranks, genes), encoder(silent, more), atol=1e-3, rtol=1e-3)
 
-
-# --- answers ----------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize(("preset", "n_answers"), [("v1", 64), ("default", 63), ("lite", 63)])
 def test_only_v1_can_predict_the_mask_and_all_run_without_a_condition(preset, n_answers):

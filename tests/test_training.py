@@ -29,8 +29,6 @@ def losses_of(steps):
     return [progress.loss for progress in steps]
 
 
-# --- a step -----------------------------------------------------------------------------------------------------------
-
 @pytest.mark.parametrize("preset", ["lite", "v1"])
 @pytest.mark.parametrize("stage", ["finetune", "pretrain"])
 def test_one_batch_can_be_learnt_by_heart(preset, stage):
@@ -93,8 +91,6 @@ def test_stages_and_seeds_draw_their_own_batches():
         drawn.append(SetSampler(store, replace(config, seed=seed), stage).batch(0).tokens)
     assert not torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
 
-
-# --- interrupted, and gone on with ------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("preset", ["lite", "v1"])
 def test_resuming_continues_exactly(tmp_path, preset):

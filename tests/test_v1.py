@@ -36,8 +36,6 @@ def count(part):
     return sum(p.numel() for p in parameters)
 
 
-# --- the document's numbers -------------------------------------------------------------------------------------------
-
 def test_the_preset_holds_the_documents_values():
     v1 = PRESETS["v1"]
     assert (v1.model.dim, v1.model.n_head, v1.model.n_layer, v1.model.head_dim) == (512, 8, 6, 64)
@@ -50,24 +48,14 @@ def test_it_has_27_374_473_parameters_term_by_term():
     with torch.device("meta"):
         model = V1(PRESETS["v1"].model)
     block, told = model.blocks[0], model.perturbation
-    terms = [
-        (model.embed.token, 32_768),
-        (model.embed.position, 1_024_000),
-        (model.time, 525_312),
-        (model.control_set, 735_232),
-        (model.gene_table, 4_684_928),
-        (told.sign, 9),
-        (told.magnitude, 37_568),
-        (told.project, 592_384),
-        (block, 3_284_736),
-        (block.self_attention.inner, 590_976),
-        (block.cross_attention.inner, 590_976),
-        (block.mlp.inner, 2_099_712),
-        (model.norm, 1_024),
-        (model.head, 32_832),
-    ]
-    for part, document in terms:
-        assert count(part) == document, part
+    assert [count(part) for part in (model.embed.token, model.embed.position)] == [32_768, 1_024_000]
+    assert [count(part) for part in (model.time, model.control_set)] == [525_312, 735_232]
+    assert [count(part) for part in (model.gene_table, told.sign, told.magnitude)] == [4_684_928, 9, 37_568]
+    assert count(told.project) == 592_384
+    assert count(block) == 3_284_736
+    assert count(block.self_attention.inner) == count(block.cross_attention.inner) == 590_976
+    assert count(block.mlp.inner) == 2_099_712
+    assert [count(part) for part in (model.norm, model.head)] == [1_024, 32_832]
     assert count(model) == 27_374_473
 
 
@@ -97,8 +85,6 @@ def test_a_timestep_is_sines_and_cosines_by_hand():
     expected = [math.sin(3), math.sin(3 / 100), math.cos(3), math.cos(3 / 100)]
     assert third.tolist() == pytest.approx(expected, rel=1e-5)
 
-
-# --- its habits, defects included -------------------------------------------------------------------------------------
 
 def test_no_target_is_the_zero_vector():
     model = opened(network(tiny("v1")))
