@@ -19,35 +19,19 @@ BLOCK = 4096  # rows converted at a time, so that a file on disk is never read w
 
 @dataclass
 class TokenStore:
-    """Tokenised cells with their labels: everything that training needs, an eighth of the size of float64 counts.
+    """Tokenised cells with their labels: everything that training needs, an eighth of the size of float64 counts."""
 
-    Args:
-        tokens: In memory, or memory-mapped.
-        gene_ids: Row of each gene in the gene table.
-        target: Gene id of each cell's target, or NO_TARGET.
-        sign: -1, 0, +1.
-        magnitude: log2 fold change, NaN where unknown.
-        group: Number of each cell's replicate or cell type: controls are drawn from the same.
-        log_depth: log(counts / target depth).
-    """
-
-    tokens: UInt8[np.ndarray, "cells G"]
-    gene_ids: Int[np.ndarray, " G"]
-    target: Int[np.ndarray, " cells"]
-    sign: Int[np.ndarray, " cells"]
-    magnitude: Float[np.ndarray, " cells"]
-    group: Int[np.ndarray, " cells"]
-    log_depth: Float[np.ndarray, " cells"]
+    tokens: UInt8[np.ndarray, "cells G"]  # in memory, or memory-mapped
+    gene_ids: Int[np.ndarray, " G"]  # row of each gene in the gene table
+    target: Int[np.ndarray, " cells"]  # gene id of each cell's target, or NO_TARGET
+    sign: Int[np.ndarray, " cells"]  # -1, 0, +1
+    magnitude: Float[np.ndarray, " cells"]  # log2 fold change, NaN where unknown
+    group: Int[np.ndarray, " cells"]  # number of the replicate or cell type: controls are drawn from the same
+    log_depth: Float[np.ndarray, " cells"]  # log(counts / target depth)
 
     @classmethod
-    def from_adata(
-        cls,
-        adata: AnnData,
-        tokenizer: Tokenizer,
-        vocabulary: Vocabulary,
-        columns: Columns = Columns(),
-        path: str | Path | None = None,
-    ) -> "TokenStore":
+    def from_adata(cls, adata: AnnData, tokenizer: Tokenizer, vocabulary: Vocabulary, columns: Columns = Columns(),
+                   path: str | Path | None = None) -> "TokenStore":
         """Tokenises raw counts block by block.
 
         Args:
