@@ -8,7 +8,7 @@ import torch
 from helpers import CONTROL, tiny, toy_screen
 
 from cdt_lite.data.batches import SetSampler
-from cdt_lite.data.simulate import simulate_screen
+from cdt_lite.data.simulate import ScreenDesign, simulate_screen
 from cdt_lite.data.store import TokenStore
 from cdt_lite.evaluation.baselines import Linear, Responses
 from cdt_lite.model.mean_effect import GUESSED
@@ -83,7 +83,7 @@ def test_shares_are_those_of_the_controls_and_nothing_is_impossible(trained):
 
 
 def test_a_guess_is_a_ridge_on_coexpression_that_has_not_seen_the_target():
-    screen = simulate_screen(n_genes=32, n_targets=10, n_cells=6000, seed=3, n_batches=1)
+    screen = simulate_screen(n_genes=32, n_targets=10, n_cells=6000, seed=3, design=ScreenDesign(n_batches=1))
     checkpoint, store = stored(screen, tiny(n_genes=32, n_total_genes=120))
     table = effect_table(store, checkpoint.tokenizer)
     measured = np.flatnonzero(table.replicate != GUESSED)

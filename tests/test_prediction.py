@@ -8,7 +8,7 @@ import torch
 from helpers import CONTROL, opened, tiny, toy_screen
 
 from cdt_lite.data.layout import Columns
-from cdt_lite.data.simulate import simulate_screen
+from cdt_lite.data.simulate import ScreenDesign, simulate_screen
 from cdt_lite.data.store import TokenStore
 from cdt_lite.errors import CDTError
 from cdt_lite.evaluation.evaluate import evaluate
@@ -20,38 +20,39 @@ from cdt_lite.training.request import check_request
 from cdt_lite.training.start import start
 from cdt_lite.training.train import denoiser
 
+SCREEN = toy_screen()
+IS_CONTROL = (SCREEN.obs["target_gene"] == CONTROL).to_numpy()
 AVERAGE = Generation(unseen="average")
 ALIGNED = Generation(align=True)
 
 
 def model(preset="lite"):
-    checkpoint = start(tiny(preset), toy_screen())
+    checkpoint = start(tiny(preset), SCREEN)
     opened(checkpoint.model)
     checkpoint.trained_targets = ["G3"]
     return checkpoint
 
 
-def is_control(screen):
-    return (screen.obs["target_gene"] == CONTROL).to_numpy()
+def counts_of(checkpoint, screen=SCREEN, options=Generation(), seed=0):
+    return predict(checkpoint, screen, "G3", n_cells=20, seed=seed, options=options).X.toarray()
 
 
-def counts_of(*args, **options):
-    return predict(*args, **options).X.toarray()
+def notes_of(checkpoint, target, screen=SCREEN, options=Generation()):
+    return predict(checkpoint, screen, target, n_cells=3, options=options).uns["cdt_lite"]["notes"]
 
 
-def notes_of(*args, **options):
-    return predict(*args, **options).uns["cdt_lite"]["notes"]
+def mean_of(checkpoint, target, sign=-1, options=Generation()):
+    return predict_mean(checkpoint, SCREEN, target, sign, n_cells=64, options=options)
 
 
 @pytest.mark.parametrize("preset", ["lite", "v1"])
 def test_out_come_counts_in_the_screens_layout(preset, tmp_path):
-    screen = toy_screen()
-    out = predict(model(preset), screen, "G3", n_cells=50)
+    out = predict(model(preset), SCREEN, "G3", n_cells=50)
     x = out.X.toarray()
-    assert out.shape == (50, 12) and list(out.var_names) == list(screen.var_names)
+    assert out.shape == (50, 12) and list(out.var_names) == list(SCREEN.var_names)
     assert (x == np.rint(x)).all() and (x >= 0).all()
     assert set(out.obs["target_gene"]) == {"G3"} and set(out.obs["sign"]) == {-1}
-    share = (screen.obs.loc[is_control(screen), "batch"] == "a").mean()
+    share = (SCREEN.obs.loc[IS_CONTROL, "batch"] == "a").mean()
     assert (out.obs["batch"] == "a").mean() == pytest.approx(share, abs=0.02)
     facts = out.uns["cdt_lite"]
     assert (facts["seed"], facts["space"]) == (0, "counts")
@@ -60,37 +61,30 @@ def test_out_come_counts_in_the_screens_layout(preset, tmp_path):
 
 
 def test_labels_may_have_other_names():
-    screen, renamed = toy_screen(), toy_screen()
+    renamed = toy_screen()
     renamed.obs["target_gene"] = renamed.obs["target_gene"].cat.rename_categories({CONTROL: "NT"})
     renamed.obs.columns = ["gene", "lane", "way", "size"]
     columns = Columns(target="gene", batch="lane", control="NT", sign="way", magnitude="size")
     out = predict(model(), renamed, "G3", n_cells=20, options=Generation(columns=columns))
-    assert np.array_equal(out.X.toarray(), counts_of(model(), screen, "G3", n_cells=20))
+    assert np.array_equal(out.X.toarray(), counts_of(model()))
     assert list(out.obs.columns) == ["gene", "way", "lane", "n_umi"] and set(out.obs["gene"]) == {"G3"}
 
 
-def test_the_same_seed_gives_the_same_cells_and_another_does_not():
-    a, b, c = (counts_of(model(), toy_screen(), "G3", n_cells=20, seed=seed) for seed in (1, 1, 2))
-    assert np.array_equal(a, b) and not np.array_equal(a, c)
-
-
-def test_no_ground_truth_is_read():
-    screen = toy_screen()
-    controls = screen[is_control(screen)].copy()
-    assert np.array_equal(counts_of(model(), screen, "G3", n_cells=20), counts_of(model(), controls, "G3", n_cells=20))
+def test_the_same_seed_gives_the_same_cells_and_no_ground_truth_is_read():
+    cells = counts_of(model(), seed=1)
+    assert np.array_equal(cells, counts_of(model(), SCREEN[IS_CONTROL].copy(), seed=1))
+    assert not np.array_equal(cells, counts_of(model(), seed=2))
 
 
 def test_the_perturbation_reaches_the_cells():
-    known = predict_mean(model(), toy_screen(), "G3", n_cells=64)
+    known = mean_of(model(), "G3")
     for target, sign in (("G3", 1), (CONTROL, 0)):
-        other = predict_mean(model(), toy_screen(), target, sign, n_cells=64)
-        assert not np.allclose(known, other, atol=1e-3)
+        assert not np.allclose(known, mean_of(model(), target, sign), atol=1e-3)
 
 
 def test_the_expected_mean_agrees_with_the_mean_of_one_step_samples():
-    checkpoint, screen = model(), toy_screen()
-    expected = predict_mean(checkpoint, screen, "G3", n_cells=3000)
-    cells = predict(checkpoint, screen, "G3", n_cells=3000, options=Generation(steps=1))
+    expected = predict_mean(model(), SCREEN, "G3", n_cells=3000)
+    cells = predict(model(), SCREEN, "G3", n_cells=3000, options=Generation(steps=1))
     assert np.corrcoef(np.log1p(cells.X.toarray()).mean(0), expected)[0, 1] > 0.98
 
 
@@ -98,20 +92,19 @@ def test_the_expected_mean_agrees_with_the_mean_of_one_step_samples():
 def test_guidance_asks_with_and_without_the_perturbation_over_data_bins_alone(preset):
     checkpoint = model(preset)
     request = check_request(checkpoint, "G3", -1, None, CONTROL)
-    batch = _Plan(checkpoint, toy_screen(), request, 0, Generation()).batch("a", 4)
+    batch = _Plan(checkpoint, SCREEN, request, 0, Generation()).batch("a", 4)
     n = checkpoint.config.model.n_bins  # v1 has a [MASK] logit beyond them: cut off
     xt = torch.full_like(batch.tokens, checkpoint.tokenizer.mask_id)
     plain = replace(batch, perturbation=Perturbation.none(1))
     told, untold = (denoiser(checkpoint.model, b)(xt)[..., :n].log_softmax(-1) for b in (batch, plain))
     torch.testing.assert_close(_guided(checkpoint, batch, 3.0)(xt), 3 * told - 2 * untold)
     assert not torch.allclose(told, untold)
-    guided = counts_of(checkpoint, toy_screen(), "G3", n_cells=20, options=Generation(guidance=3.0))
-    assert not np.array_equal(guided, counts_of(checkpoint, toy_screen(), "G3", n_cells=20))
+    assert not np.array_equal(counts_of(checkpoint), counts_of(checkpoint, options=Generation(guidance=3.0)))
 
 
 def test_cells_can_be_written_as_counts_or_as_log1p_and_score_alike():
-    real = simulate_screen(n_genes=16, n_targets=2, n_cells=300, n_batches=1, seed=0)
-    control = is_control(real)
+    real = simulate_screen(n_genes=16, n_targets=2, n_cells=300, design=ScreenDesign(n_batches=1))
+    control = (real.obs["target_gene"] == CONTROL).to_numpy()
     target = real.obs.loc[~control, "target_gene"].iloc[0]
     counts = real[(real.obs["target_gene"] == target).to_numpy()].copy()  # stands in for predicted cells
     depth = float(np.median(real.obs.loc[control, "n_umi"]))
@@ -134,109 +127,110 @@ def test_cells_can_be_written_as_counts_or_as_log1p_and_score_alike():
 
 
 def test_an_unseen_target_is_guessed_unless_the_average_is_asked_for():
-    checkpoint, screen = model(), toy_screen()
-    average = predict_mean(checkpoint, screen, "G5", n_cells=64, options=AVERAGE)
-    assert np.allclose(average, predict_mean(checkpoint, screen, "G6", n_cells=64, options=AVERAGE))  # one for all
-    one, other = (predict_mean(checkpoint, screen, gene, n_cells=64) for gene in ("G5", "G6"))
+    checkpoint = model()
+    average = mean_of(checkpoint, "G5", options=AVERAGE)
+    assert np.allclose(average, mean_of(checkpoint, "G6", options=AVERAGE))  # one answer for all
+    one, other = mean_of(checkpoint, "G5"), mean_of(checkpoint, "G6")
     assert not np.allclose(average, one, atol=1e-4) and not np.allclose(one, other, atol=1e-4)
-    assert "from its co-expression" in notes_of(checkpoint, screen, "G5", n_cells=4)[0]
+    assert "from its co-expression" in notes_of(checkpoint, "G5")[0]
     said = "G5 was never perturbed in training: predicted as the average perturbation"
-    assert notes_of(checkpoint, screen, "G5", n_cells=4, options=AVERAGE) == [said]
+    assert notes_of(checkpoint, "G5", options=AVERAGE) == [said]
 
 
 def test_what_the_model_is_told_of_a_target():
     checkpoint = model()
-    named = {gene: checkpoint.vocabulary.id(gene) for gene in ("G3", "G5")}
+    three, five = checkpoint.vocabulary.ids(["G3", "G5"]).tolist()
 
     def told(target, sign=-1, unseen="vector"):
         p = check_request(checkpoint, target, sign, None, CONTROL, unseen).perturbation()
         return p.target.item(), p.sign.item(), p.guess.item()
 
-    assert told("G3") == (named["G3"], -1, NO_TARGET)
-    assert told("G5") == (UNKNOWN_TARGET, -1, named["G5"])
+    assert told("G3") == (three, -1, NO_TARGET)
+    assert told("G5") == (UNKNOWN_TARGET, -1, five)
     assert told("G5", unseen="average") == (UNKNOWN_TARGET, -1, NO_TARGET)
     assert told(CONTROL) == told("G3", 0) == (NO_TARGET, 0, NO_TARGET)
     checkpoint.panel = checkpoint.panel[:5]  # of a gene off the panel no co-expression is known
     assert told("G5") == (UNKNOWN_TARGET, -1, NO_TARGET)
-    assert check_request(model("v1"), "G5", -1, None, CONTROL).gene_id == named["G5"]  # v1 has a row for every gene
+    assert check_request(model("v1"), "G5", -1, None, CONTROL).gene_id == five  # v1 has a row for every gene
 
 
 def test_a_guess_that_is_the_average_says_so():
-    checkpoint, screen = model(), toy_screen()
-    assert "no more than the average" not in notes_of(checkpoint, screen, "G5", n_cells=4)[0]
+    checkpoint = model()
+    assert "no more than the average" not in notes_of(checkpoint, "G5")[0]
     table = checkpoint.model.effect
     table.effect[table.replicate == GUESSED] = table.effect[0].clone()  # the only measured knockdown
-    note = notes_of(checkpoint, screen, "G5", n_cells=4)[0]
-    assert note.endswith("from its co-expression, which says no more than the average perturbation")
+    said = "from its co-expression, which says no more than the average perturbation"
+    assert notes_of(checkpoint, "G5")[0].endswith(said)
 
 
-def test_bad_requests_are_refused():
-    checkpoint, screen = model(), toy_screen()
-    with pytest.raises(CDTError, match="sign must be"):
-        predict(checkpoint, screen, "G3", sign=2)
-    with pytest.raises(CDTError, match="'g33' is not in the vocabulary.*'G3'"):
-        predict(checkpoint, screen, "g33")
-    with pytest.raises(CDTError, match="n_cells"):
-        predict(checkpoint, screen, "G3", n_cells=0)
-    with pytest.raises(CDTError, match="no control cells"):
-        predict(checkpoint, screen[~is_control(screen)], "G3")
-    with pytest.raises(CDTError, match="target_genes.*target_gene"):
-        predict(checkpoint, screen, "G3", options=Generation(columns=Columns(target="target_genes")))
-    with pytest.raises(CDTError, match="did you mean 'vector'"):
-        predict_mean(checkpoint, screen, "G5", options=Generation(unseen="vectors"))
+BAD_REQUESTS = {
+    "sign must be": {"target": "G3", "sign": 2},
+    "'g33' is not in the vocabulary.*'G3'": {"target": "g33"},
+    "n_cells": {"target": "G3", "n_cells": 0},
+    "target_genes.*target_gene": {"target": "G3", "options": Generation(columns=Columns(target="target_genes"))},
+    "did you mean 'vector'": {"target": "G5", "options": Generation(unseen="vectors")},
+}
 
 
-def test_options_out_of_range_are_refused():
+@pytest.mark.parametrize("message", BAD_REQUESTS)
+def test_bad_requests_are_refused(message):
+    with pytest.raises(CDTError, match=message):
+        predict(model(), SCREEN, **BAD_REQUESTS[message])
+
+
+def test_options_out_of_range_and_screens_without_controls_are_refused():
     for guidance in (-1.0, 20.1, float("nan")):
         with pytest.raises(CDTError, match="guidance"):
             Generation(guidance=guidance)
     for steps in (0, 13, 1_000_000):  # there are 12 genes, and each step reveals one at least
         with pytest.raises(CDTError, match=rf"sampling_steps\) must lie in 1 to 12.*not {steps}"):
-            predict(model(), toy_screen(), "G3", options=Generation(steps=steps))
+            counts_of(model(), options=Generation(steps=steps))
+    with pytest.raises(CDTError, match="no control cells"):
+        counts_of(model(), SCREEN[~IS_CONTROL])
 
 
 def test_a_magnitude_against_the_sign_warns_and_one_beyond_the_clip_is_clipped():
-    checkpoint, screen = model(), toy_screen()
+    checkpoint = model()
     with pytest.warns(UserWarning, match="against sign"):
-        predict(checkpoint, screen, "G3", magnitude=0.4, n_cells=2)
+        predict(checkpoint, SCREEN, "G3", magnitude=0.4, n_cells=2)
     with pytest.warns(UserWarning, match="clipped"):
-        far = predict(checkpoint, screen, "G3", magnitude=-50.0, n_cells=8)
+        far = predict(checkpoint, SCREEN, "G3", magnitude=-50.0, n_cells=8)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        edge = predict(checkpoint, screen, "G3", magnitude=-5.0, n_cells=8)
+        edge = predict(checkpoint, SCREEN, "G3", magnitude=-5.0, n_cells=8)
     assert np.array_equal(far.X.toarray(), edge.X.toarray()) and "clipped" in far.uns["cdt_lite"]["notes"][0]
 
 
 def test_another_panel_is_refused_and_can_be_aligned():
-    checkpoint, screen = model(), toy_screen()
-    part = screen[:, ["G4", "G1", "G0", "G2"]].copy()
+    checkpoint = model()
+    part = SCREEN[:, ["G4", "G1", "G0", "G2"]].copy()
     with pytest.raises(CDTError, match=r"8 missing \['G3'.*align=True"):
-        predict(checkpoint, part, "G3")
-    assert list(predict(checkpoint, part, "G3", n_cells=3, options=ALIGNED).var_names) == ["G0", "G1", "G2", "G4"]
-    shuffled = screen[:, screen.var_names[::-1]].copy()
+        counts_of(checkpoint, part)
+    aligned = predict(checkpoint, part, "G3", n_cells=3, options=ALIGNED)
+    assert list(aligned.var_names) == ["G0", "G1", "G2", "G4"]
+    shuffled = SCREEN[:, SCREEN.var_names[::-1]].copy()
     with pytest.raises(CDTError, match="order differs"):
-        predict(checkpoint, shuffled, "G3")
-    aligned = counts_of(checkpoint, shuffled, "G3", n_cells=6, options=ALIGNED)
-    assert np.array_equal(aligned, counts_of(checkpoint, screen, "G3", n_cells=6))
+        counts_of(checkpoint, shuffled)
+    assert np.array_equal(counts_of(checkpoint, shuffled, ALIGNED), counts_of(checkpoint))
     with pytest.raises(CDTError, match="whole panel"):
-        predict(model("v1"), part, "G3", options=ALIGNED)
+        counts_of(model("v1"), part, ALIGNED)
 
 
 def test_cells_on_a_part_of_the_panel_are_as_deep_as_on_all_of_it():
     """Depth is that of the whole panel in training: shared genes alone would pass for a shallow cell."""
-    checkpoint, screen = model(), toy_screen()
-    store = TokenStore.from_adata(screen, checkpoint.tokenizer, checkpoint.vocabulary)
+    checkpoint = model()
+    store = TokenStore.from_adata(SCREEN, checkpoint.tokenizer, checkpoint.vocabulary)
     checkpoint.model.effect.fill(effect_table(store, checkpoint.tokenizer))
-    controls = screen[is_control(screen)]
+    controls = SCREEN[IS_CONTROL]
     rarest = np.asarray(controls.X.mean(0)).ravel().argsort()[:6]
-    part = screen[:, np.sort(rarest)].copy()
+    part = SCREEN[:, np.sort(rarest)].copy()
     kept = controls[:, part.var_names].X.sum() / controls.X.sum()
     assert kept < 0.45
     request = check_request(checkpoint, "G3", -1, None, CONTROL)
-    whole, aligned = (_Plan(checkpoint, cells, request, 0, ALIGNED) for cells in (screen, part))
+    whole, aligned = (_Plan(checkpoint, cells, request, 0, ALIGNED) for cells in (SCREEN, part))
     assert np.mean(aligned.depth) == pytest.approx(np.mean(whole.depth), rel=0.02)
     missing = "6 of the panel's 12 genes are missing"
     share = f"the others hold {kept:.0%} of a training control's counts, and depths are scaled up by that"
-    assert notes_of(checkpoint, part, "G3", n_cells=3, options=ALIGNED) == [f"{missing}: {share}"]
+    assert notes_of(checkpoint, "G3", part, ALIGNED) == [f"{missing}: {share}"]
     checkpoint.model.effect.make_room({"target": (0,), "gene_ids": (0,)})  # a model that knows no effects
-    assert "less deep than they are" in notes_of(checkpoint, part, "G3", n_cells=3, options=ALIGNED)[0]
+    assert "less deep than they are" in notes_of(checkpoint, "G3", part, ALIGNED)[0]
