@@ -1,13 +1,6 @@
 """How a prediction is judged, beside its baselines."""
 
-from cdt_lite.evaluation.baselines import (
-    BASELINES,
-    Linear,
-    NearestNeighbours,
-    PerturbedMean,
-    Responses,
-    rival_cells,
-)
+from cdt_lite.evaluation.baselines import BASELINES, Linear, Responses, rival_cells
 from cdt_lite.evaluation.cells import Changes
 from cdt_lite.evaluation.comparison import Comparison
 from cdt_lite.evaluation.differential import differential_expression
@@ -27,8 +20,7 @@ from cdt_lite.evaluation.suites import suite_scores
 from cdt_lite.evaluation.summary import bootstrap_means, compare, summarise
 
 __all__ = [
-    "BASELINES", "METRICS", "Changes", "Comparison", "Linear", "Metric", "NearestNeighbours", "PerturbedMean",
-    "Responses", "bootstrap_means", "cell_sd_ratio", "check_unseen", "compare", "control_halves",
+    "BASELINES", "METRICS", "Changes", "Comparison", "Linear", "Metric", "Responses", "bootstrap_means", "cell_sd_ratio", "check_unseen", "compare", "control_halves",
     "differential_expression", "discrimination_score", "energy_distance", "evaluate", "library_size_sd_ratio", "mae",
     "pearson_delta", "rival_cells", "suite_scores", "summarise", "systema_pearson",
 ]

@@ -6,7 +6,7 @@ With shared controls the same sampling noise stands on both sides and inflates e
 """
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,14 +16,14 @@ from anndata import AnnData
 from cdt_lite.data.expression import gene_means, log1p_counts
 from cdt_lite.data.layout import Columns, read_labels
 from cdt_lite.errors import CDTError, suggest
-from cdt_lite.evaluation.baselines import BASELINES, ControlMean, PerturbedMean, Responses
+from cdt_lite.evaluation.baselines import BASELINES, Responses
 from cdt_lite.evaluation.cells import Cells, Changes, Key, Predicted, keys_of, read_prediction, read_screen
 from cdt_lite.evaluation.comparison import MIN_CELLS, Controls, Prediction, Truth
 from cdt_lite.evaluation.metrics import METRICS, Metric
 from cdt_lite.evaluation.summary import LABELS
 
 CEILING = "ceiling"  # what one half of the real cells says about the other
-WITHOUT_TRAINING = [ControlMean.name, PerturbedMean.name]  # these never see the scored perturbation
+WITHOUT_TRAINING = ["control", "perturbed mean", CEILING]  # these never see the scored perturbation
 
 
 def control_halves(real: AnnData, *, columns: Columns = Columns(), seed: int = 0) -> tuple[AnnData, AnnData]:
@@ -67,38 +67,37 @@ class _Task:
 
 def _scores(task: _Task, metrics: Sequence[Metric], halves: tuple[np.ndarray, np.ndarray]) -> pd.DataFrame:
     """Scores every method and every baseline with these two sets of control cells."""
-    truth = Truth(task.real, halves, task.depth, task.seed)
     with_cells = any(metric.needs_cells for metric in metrics)
+    truth = Truth(task.real, halves, task.depth, task.seed, with_cells)
     rows = []
     for method, predicted in task.predicted.items():
         for key in keys_of(predicted):
-            rows.append(_row(truth, method, key, _read(truth, key, predicted, with_cells), metrics))
+            rows.append(_row(truth, method, key, _read(truth, key, predicted), metrics))
     train = _responses(task, truth, halves)
     for name in task.baselines:
         if name == CEILING:
             rows += _ceiling(task, metrics, halves)
             continue
-        baseline = BASELINES[name]().fit(train)
+        predictor = BASELINES[name](train)
         for key in task.keys:
-            change = baseline.effect(*key)
-            if name == ControlMean.name:
+            change = predictor(*key)
+            if name == "control":
                 rows.append(_row(truth, name, key, truth.from_controls(key), metrics))
             elif change is not None:
-                rows.append(_row(truth, name, key, truth.from_change(key, change, with_cells), metrics))
+                rows.append(_row(truth, name, key, truth.from_change(key, change), metrics))
     return pd.DataFrame(rows)
 
 
-def _read(truth: Truth, key: Key, predicted: Predicted, with_cells: bool) -> Prediction:
+def _read(truth: Truth, key: Key, predicted: Predicted) -> Prediction:
     if isinstance(predicted, Cells):
         return truth.from_cells(key, predicted)
     if isinstance(predicted, Changes):
-        return truth.from_change(key, predicted.table.loc[key].to_numpy(), with_cells)
-    return truth.from_mean(key, predicted.loc[key].to_numpy(), with_cells)
+        return truth.from_change(key, predicted.table.loc[key].to_numpy())
+    return truth.from_mean(key, predicted.loc[key].to_numpy())
 
 
 def _row(truth: Truth, method: str, key: Key, prediction: Prediction, metrics: Sequence[Metric]) -> dict:
-    with_cells = any(metric.needs_cells for metric in metrics)
-    changed = truth.n_changed(key) if with_cells else float("nan")
+    changed = truth.real_side(key).n_changed if truth.with_cells else float("nan")
     labels = (method, *key, len(truth.real.groups[key]), len(prediction.batch), changed)
     comparison = truth.compare(key, prediction)
     scores = {metric.name: metric.score(comparison) for metric in metrics}
@@ -113,7 +112,8 @@ def _ceiling(task: _Task, metrics: Sequence[Metric], halves: tuple[np.ndarray, n
         half = len(rows) // 2
         if half:
             first[key], second[key] = np.sort(mixed[:half]), np.sort(mixed[half : 2 * half])
-    truth = Truth(replace(task.real, groups=first), halves, task.depth, task.seed)
+    with_cells = any(metric.needs_cells for metric in metrics)
+    truth = Truth(replace(task.real, groups=first), halves, task.depth, task.seed, with_cells)
     other = replace(task.real, groups=second)
     table = []
     for key in task.keys:
@@ -203,7 +203,7 @@ def evaluate(
     return table
 
 
-def _known(names: Iterable[str], known: Iterable[str], what: str) -> Iterable[str]:
+def _known(names: Iterable[str], known: Collection[str], what: str) -> Iterable[str]:
     for name in names:
         if name not in known:
             raise CDTError(f"unknown {what} {name!r}{suggest(name, known)}; known: {list(known)}")
@@ -212,10 +212,10 @@ def _known(names: Iterable[str], known: Iterable[str], what: str) -> Iterable[st
 
 def _chosen(choice: bool | Sequence[str], has_train: bool) -> list[str]:
     if isinstance(choice, bool):
-        possible = [*(BASELINES if has_train else WITHOUT_TRAINING), CEILING]
+        possible = [*BASELINES, CEILING] if has_train else WITHOUT_TRAINING
         return possible if choice else []
     for name in _known(choice, [*BASELINES, CEILING], "baseline"):
-        if not has_train and name not in [*WITHOUT_TRAINING, CEILING]:
+        if not has_train and name not in WITHOUT_TRAINING:
             raise CDTError(f"baseline {name!r} learns from training cells; pass train=")
     return list(choice)
 
