@@ -6,7 +6,7 @@ from cdt_lite.model.diffusion import MaskedDiffusion
 from cdt_lite.model.perturbation import Perturbation
 from cdt_lite.model.v1 import V1, V1Diffusion
 
-__all__ = ["CDT", "PRESETS", "V1", "Config", "Perturbation", "build", "get_preset"]
+__all__ = ["CDT", "PRESETS", "V1", "Config", "MaskedDiffusion", "Perturbation", "V1Diffusion", "build", "get_preset"]
 
 
 def build(config: Config, seed: int = 0) -> tuple[CDT | V1, MaskedDiffusion | V1Diffusion]:

@@ -4,13 +4,13 @@
 class (`model/cdt.py`); `lite` is `default` small enough for a learner's CPU.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from cdt_lite.errors import CDTError, suggest
 
 GENE_CAPACITY = 36_601  # rows of the gene table: the gene count of a Cell Ranger GRCh38 reference
-SCHEDULES = ("cosine", "uniform", "learned")
 
 
 def _require(condition: bool, message: str) -> None:
@@ -18,10 +18,20 @@ def _require(condition: bool, message: str) -> None:
         raise CDTError(message)
 
 
-def _require_positive(config: object, names: tuple[str, ...]) -> None:
+def _require_positive(config: object, names: Sequence[str]) -> None:
     for name in names:
         value = getattr(config, name)
         _require(value >= 1, f"{name} must be at least 1, not {value}")
+
+
+def _require_one_of(config: object, name: str, known: Sequence[str]) -> None:
+    value = getattr(config, name)
+    _require(value in known, f"{name} is one of {', '.join(known)}, not {value!r}")
+
+
+def _require_divides(config: object, part: str, whole: str) -> None:
+    n, m = getattr(config, part), getattr(config, whole)
+    _require(m % n == 0, f"{part} must divide {whole}: {m} / {n} is not whole")
 
 
 @dataclass(frozen=True)
@@ -39,9 +49,8 @@ class TokenizerConfig:
     highest: float = 10_000.0
 
     def __post_init__(self) -> None:
-        spaces = ("normalised", "counts")
-        _require(self.space in spaces, f"space is 'normalised' or 'counts', not {self.space!r}")
-        _require(2 <= self.n_bins <= 255, f"n_bins must be 2 to 255 (uint8 tokens, one id for [MASK]), not {self.n_bins}")
+        _require_one_of(self, "space", ("normalised", "counts"))
+        _require(2 <= self.n_bins <= 255, f"n_bins must be 2 to 255 (uint8 tokens and [MASK]), not {self.n_bins}")
         _require(0 < self.n_exact < self.n_bins, f"n_exact must be 1 to n_bins - 1, not {self.n_exact}")
         _require(0 < self.lowest < self.highest, "lowest must be positive and below highest")
 
@@ -73,18 +82,9 @@ class ModelConfig:
     control_set_dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        sizes = ("dim", "n_head", "n_layer", "ffn_mult", "n_genes", "n_total_genes", "gene_embed_dim")
-        _require_positive(self, sizes)
-        heads = [h for h in range(1, 17) if self.dim % h == 0]
-        _require(
-            self.dim % self.n_head == 0,
-            f"n_head must divide dim: {self.dim} / {self.n_head} is not whole; try n_head in {heads}",
-        )
-        _require(
-            self.control_set_dim_hidden % self.control_set_n_head == 0,
-            "control_set_n_head must divide control_set_dim_hidden "
-            f"({self.control_set_dim_hidden} / {self.control_set_n_head} is not whole)",
-        )
+        _require_positive(self, ("dim", "n_head", "n_layer", "ffn_mult", "n_genes", "n_total_genes", "gene_embed_dim"))
+        _require_divides(self, "n_head", "dim")
+        _require_divides(self, "control_set_n_head", "control_set_dim_hidden")
         _require(self.dim % 2 == 0, f"dim must be even (half sines, half cosines), not {self.dim}")
 
     @property
@@ -100,22 +100,17 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DiffusionConfig:
-    """How cells are sampled: the schedule and its steps. (v1's process has no choice in it: see `model/v1.py`.)"""
+    """How cells are sampled: the schedule and its steps. In v1 there is no choice: see `model/v1.py`."""
 
     sampling_schedule: Literal["cosine", "uniform", "learned"] = "cosine"
     sampling_steps: int = 16
     loss_curve: tuple[tuple[float, float], ...] = ()  # (share hidden, nats per gene) of the model, for "learned"
 
     def __post_init__(self) -> None:
-        _require(
-            self.sampling_schedule in SCHEDULES,
-            f"sampling_schedule is one of {SCHEDULES}, not {self.sampling_schedule!r}",
-        )
+        _require_one_of(self, "sampling_schedule", ("cosine", "uniform", "learned"))
         _require_positive(self, ("sampling_steps",))
-        _require(
-            self.sampling_schedule != "learned" or bool(self.loss_curve),
-            'sampling_schedule="learned" needs loss_curve: measure it with validation_curve on training cells',
-        )
+        if self.sampling_schedule == "learned" and not self.loss_curve:
+            raise CDTError('sampling_schedule="learned" needs loss_curve: measure it with validation_curve')
 
 
 @dataclass(frozen=True)
@@ -136,14 +131,14 @@ class TrainConfig:
     magnitude_dropout: float = 0.0  # share of sets whose magnitude is withheld: it is an outcome, rarely known
     control_share: float = 0.0  # share of sets made of control cells only
     controls_dropout: float = 0.0  # share of batches trained without any controls (the unconditional mode)
+    mean_effects: bool = True  # whether fine-tuning begins with a table of what its cells say of mean effects
     checkpoint_interval: int = 500
     seed: int = 0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     compile: bool = False
 
     def __post_init__(self) -> None:
-        known = ("fp32", "bf16", "fp16")
-        _require(self.precision in known, f"precision is fp32, bf16 or fp16, not {self.precision!r}")
+        _require_one_of(self, "precision", ("fp32", "bf16", "fp16"))
         _require_positive(self, ("sets_per_batch", "cells_per_set", "controls_per_set", "checkpoint_interval"))
 
     @property
@@ -166,7 +161,7 @@ class Config:
     gene_vectors: Literal["random", "coexpression"] = "coexpression"  # what the gene table starts from
 
     def __post_init__(self) -> None:
-        _require(self.system in ("cdt", "v1"), f"system is 'cdt' or 'v1', not {self.system!r}")
+        _require_one_of(self, "system", ("cdt", "v1"))
         n, m = self.model.n_bins, self.tokenizer.n_bins
         _require(n == m, f"model and tokenizer disagree on n_bins: {n} and {m}")
 
@@ -182,10 +177,7 @@ _V1 = Config(
     gene_vectors="random",
 )
 _DEFAULT_STAGE = TrainConfig(
-    target_dropout=0.15,
-    perturbation_dropout=0.1,
-    magnitude_dropout=0.5,
-    control_share=0.1,
+    target_dropout=0.15, perturbation_dropout=0.1, magnitude_dropout=0.5, control_share=0.1
 )
 _DEFAULT = Config(
     name="default",
@@ -193,25 +185,13 @@ _DEFAULT = Config(
     finetune=replace(_DEFAULT_STAGE, epochs=20),
 )
 _LITE_STAGE = replace(
-    _DEFAULT_STAGE,
-    learning_rate=2e-3,
-    warmup_steps=100,
-    sets_per_batch=6,
-    controls_per_set=32,
+    _DEFAULT_STAGE, learning_rate=2e-3, warmup_steps=100, sets_per_batch=6, controls_per_set=32
 )
 _LITE = Config(
     name="lite",
     model=ModelConfig(
-        dim=64,
-        n_head=2,
-        n_layer=3,
-        n_genes=512,
-        gene_embed_dim=32,
-        perturb_magnitude_dim=16,
-        control_set_encoder_layers=1,
-        control_set_dim_hidden=32,
-        control_set_n_head=2,
-        control_set_dim_out=64,
+        dim=64, n_head=2, n_layer=3, n_genes=512, gene_embed_dim=32, perturb_magnitude_dim=16,
+        control_set_encoder_layers=1, control_set_dim_hidden=32, control_set_n_head=2, control_set_dim_out=64,
     ),
     pretrain=replace(_LITE_STAGE, epochs=50, controls_dropout=0.5),
     finetune=replace(_LITE_STAGE, epochs=20),

@@ -44,9 +44,8 @@ def hide(tokens: Integer[Tensor, "B S G"], mask: Bool[Tensor, "B S G"], mask_id:
     return tokens.long().masked_fill(mask, mask_id)
 
 
-def masked_loss(
-    logits: Float[Tensor, "B S G classes"], tokens: Int[Tensor, "B S G"], mask: Bool[Tensor, "B S G"]
-) -> Float[Tensor, ""]:
+def masked_loss(logits: Float[Tensor, "B S G classes"], tokens: Int[Tensor, "B S G"],
+                mask: Bool[Tensor, "B S G"]) -> Float[Tensor, ""]:
     """Returns the mean cross-entropy over all hidden genes of the batch, nats per gene: what models are trained on.
 
     With k uniform it weighs H(k) by k, as the simple loss of DDPM does (Ho et al. 2020, arXiv:2006.11239). A model that
@@ -55,9 +54,8 @@ def masked_loss(
     return _hidden_nats(logits, tokens, mask).sum() / mask.sum().clamp(min=1)
 
 
-def nelbo(
-    logits: Float[Tensor, "B S G classes"], tokens: Int[Tensor, "B S G"], mask: Bool[Tensor, "B S G"]
-) -> Float[Tensor, ""]:
+def nelbo(logits: Float[Tensor, "B S G classes"], tokens: Int[Tensor, "B S G"], mask: Bool[Tensor, "B S G"]
+         ) -> Float[Tensor, ""]:
     """Returns the mean within each cell over its own k hidden genes, then over cells: what models are judged by.
 
     With k uniform this is an unbiased estimate of the negative ELBO, nats per gene (MDLM, arXiv:2406.07524, eq. 10 with
@@ -73,13 +71,8 @@ def _hidden_nats(logits: Tensor, tokens: Tensor, mask: Tensor) -> Float[Tensor, 
 
 
 @torch.no_grad()
-def loss_curve(
-    denoise: Denoiser,
-    tokens: Int[Tensor, "B S G"],
-    mask_id: int,
-    generator: torch.Generator,
-    shares: Sequence[float] = SHARES,
-) -> Float[Tensor, " shares"]:
+def loss_curve(denoise: Denoiser, tokens: Int[Tensor, "B S G"], mask_id: int, generator: torch.Generator,
+               shares: Sequence[float] = SHARES) -> Float[Tensor, " shares"]:
     """Returns H at several shares of hidden genes, nats per gene: the area under this curve is the NELBO per gene."""
     curve = []
     for share in shares:
@@ -89,9 +82,8 @@ def loss_curve(
     return torch.stack(curve)
 
 
-def guide(
-    logits: Float[Tensor, "*cells classes"], unconditional: Float[Tensor, "*cells classes"], weight: float
-) -> Float[Tensor, "*cells classes"]:
+def guide(logits: Float[Tensor, "*cells classes"], unconditional: Float[Tensor, "*cells classes"], weight: float
+         ) -> Float[Tensor, "*cells classes"]:
     """Returns guided log-probabilities: weight 1 is plain, 0 unconditional, above 1 exaggerates the condition."""
     return torch.lerp(unconditional.log_softmax(-1), logits.log_softmax(-1), weight)
 
@@ -102,14 +94,9 @@ def draw(logits: Float[Tensor, "*cells classes"], generator: torch.Generator) ->
     return (logits.float() - (-uniform.log()).log()).argmax(-1)
 
 
-def sample_steps(
-    denoise: Denoiser,
-    counts: Sequence[int],
-    shape: tuple[int, int, int],
-    mask_id: int,
-    generator: torch.Generator,
-    device: torch.device | str = "cpu",
-) -> Iterator[Int[Tensor, "B S G"]]:
+def sample_steps(denoise: Denoiser, counts: Sequence[int], shape: tuple[int, int, int], mask_id: int,
+                 generator: torch.Generator, device: torch.device | str = "cpu"
+                ) -> Iterator[Int[Tensor, "B S G"]]:
     """Makes cells from nothing but masks, yielding the state after every step (the first state is all masked).
 
     Genes are revealed in an order drawn beforehand, so a gene's turn never depends on the value drawn for it.
@@ -126,7 +113,7 @@ def sample_steps(
         CDTError: Counts that do not reveal every gene once.
     """
     if sum(counts) != shape[-1] or min(counts) < 1:
-        raise CDTError(f"a schedule reveals each of the {shape[-1]} genes once, at least one a step; this one: {counts}")
+        raise CDTError(f"a schedule reveals each of {shape[-1]} genes once, at least one a step; this one: {counts}")
     xt = torch.full(shape, mask_id, device=device)
     yield xt
     turn = random_turns(shape, generator).to(device)
@@ -137,41 +124,6 @@ def sample_steps(
         xt = torch.where(now, drawn, xt)
         known += n
         yield xt
-
-
-def sample(
-    denoise: Denoiser,
-    counts: Sequence[int],
-    shape: tuple[int, int, int],
-    mask_id: int,
-    generator: torch.Generator,
-    device: torch.device | str = "cpu",
-) -> Int[Tensor, "B S G"]:
-    """Makes cells and returns the last state: see `sample_steps`."""
-    with torch.no_grad():
-        return deque(sample_steps(denoise, counts, shape, mask_id, generator, device), maxlen=1)[0]
-
-
-@torch.no_grad()
-def one_step_mean(
-    denoise: Denoiser,
-    shape: tuple[int, int, int],
-    values: Float[Tensor, "*S K"],
-    mask_id: int,
-    device: torch.device | str = "cpu",
-) -> Float[Tensor, "B S G"]:
-    """Returns each gene's expected value from the fully masked state: a predicted mean in one forward pass, no noise.
-
-    Args:
-        denoise: xt -> logits.
-        shape: (B, S, G).
-        values: What each data bin is worth, e.g. log1p of its centre, (K,) or one row a cell (S, K).
-        mask_id: The id of [MASK].
-        device: Where the denoiser lives.
-    """
-    xt = torch.full(shape, mask_id, device=device)
-    probabilities = denoise(xt)[..., :mask_id].float().softmax(-1)
-    return (probabilities * values.to(device)[..., None, :]).sum(-1)
 
 
 @dataclass(frozen=True)
@@ -186,9 +138,8 @@ class MaskedDiffusion:
     config: DiffusionConfig
     mask_id: int
 
-    def loss(
-        self, denoise: Denoiser, tokens: Int[Tensor, "B S G"], generator: torch.Generator, stage: str, step: int
-    ) -> Float[Tensor, ""]:
+    def loss(self, denoise: Denoiser, tokens: Int[Tensor, "B S G"], generator: torch.Generator, stage: str,
+             step: int) -> Float[Tensor, ""]:
         """Hides genes and returns what the denoiser's guesses cost (stage and step make no difference here)."""
         mask = draw_masks(tuple(tokens.shape), generator).to(tokens.device)
         return masked_loss(denoise(hide(tokens, mask, self.mask_id)).float(), tokens, mask)
@@ -200,10 +151,7 @@ class MaskedDiffusion:
             CDTError: Steps outside 1 to n_genes: each reveals a gene at least.
         """
         if steps is not None and not 1 <= steps <= n_genes:
-            raise CDTError(
-                f"steps (sampling_steps) must lie in 1 to {n_genes}, the number of genes, since each step reveals one "
-                f"at least; not {steps}"
-            )
+            raise CDTError(f"steps (sampling_steps) must lie in 1 to {n_genes}: each reveals a gene; not {steps}")
         n_steps = min(steps or self.config.sampling_steps, n_genes)
         if self.config.sampling_schedule == "learned":
             return list(learned_counts(self.config.loss_curve, n_genes, n_steps))
@@ -211,13 +159,9 @@ class MaskedDiffusion:
             return uniform_counts(n_genes, n_steps).tolist()
         return cosine_counts(n_genes, n_steps).tolist()
 
-    def sample(
-        self,
-        denoise: Denoiser,
-        shape: tuple[int, int, int],
-        generator: torch.Generator,
-        device: torch.device | str = "cpu",
-        steps: int | None = None,
-    ) -> Int[Tensor, "B S G"]:
+    @torch.no_grad()
+    def sample(self, denoise: Denoiser, shape: tuple[int, int, int], generator: torch.Generator,
+               device: torch.device | str = "cpu", steps: int | None = None) -> Int[Tensor, "B S G"]:
         """Makes cells, (B, S, G) tokens without a [MASK]."""
-        return sample(denoise, self.counts(shape[-1], steps), shape, self.mask_id, generator, device)
+        counts = self.counts(shape[-1], steps)
+        return deque(sample_steps(denoise, counts, shape, self.mask_id, generator, device), maxlen=1)[0]

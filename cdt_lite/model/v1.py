@@ -51,9 +51,8 @@ def curriculum_ratio(step: int) -> float:
     return min(ceiling, start + gain * step / steps)
 
 
-def beta_masks(
-    shape: tuple[int, int, int], generator: torch.Generator, stage: str = "finetune", step: int = 0
-) -> Bool[Tensor, "B S G"]:
+def beta_masks(shape: tuple[int, int, int], generator: torch.Generator, stage: str = "finetune", step: int = 0
+              ) -> Bool[Tensor, "B S G"]:
     """Draws which genes are hidden in training: one ratio for the whole batch, a factor times Beta(2, 5)."""
     factor = PRETRAIN_RATIO if stage == "pretrain" else curriculum_ratio(step)
     gamma = torch._standard_gamma(torch.tensor([2.0, 5.0]), generator=generator)  # Beta(2, 5) from two Gammas
@@ -85,13 +84,8 @@ class V1(nn.Module):
         self.head = nn.Linear(config.dim, config.vocab_size)
         self.initialise(seed)
 
-    def forward(
-        self,
-        xt: Int[Tensor, "B S G"],
-        t: Float[Tensor, "B S"],
-        perturbation: Perturbation,
-        controls: Int[Tensor, "B C G"] | None,
-    ) -> Float[Tensor, "B S G V"]:
+    def forward(self, xt: Int[Tensor, "B S G"], t: Float[Tensor, "B S"], perturbation: Perturbation,
+                controls: Int[Tensor, "B C G"] | None) -> Float[Tensor, "B S G V"]:
         """Predicts, for every gene of every cell, how likely each token is, [MASK] among them.
 
         Args:
@@ -110,13 +104,8 @@ class V1(nn.Module):
             h = block(h, memory)                                    # (B, S, G, D)
         return self.head(self.norm(h))                              # (B, S, G, V)
 
-    def given(
-        self,
-        perturbation: Perturbation,
-        controls: Int[Tensor, "B C G"] | None,
-        gene_ids: Int[Tensor, " G"],
-        log_depth: Float[Tensor, "B S"],
-    ) -> Callable[..., Tensor]:
+    def given(self, perturbation: Perturbation, controls: Int[Tensor, "B C G"] | None,
+              gene_ids: Int[Tensor, " G"], log_depth: Float[Tensor, "B S"]) -> Callable[..., Tensor]:
         """Returns the model with its condition filled in: (xt, t) -> logits; t is by default the share hidden in xt."""
 
         def denoise(xt: Tensor, t: Tensor | None = None) -> Tensor:
@@ -172,7 +161,10 @@ class TokenAndPosition(nn.Module):
 
 
 class TimeEmbedding(nn.Module):
-    """The timestep as a vector: sinusoid of 0..T-1, Linear, GELU, Linear."""
+    """The timestep 0..T-1 as a vector: sines and cosines at dim / 2 frequencies, 1 to 1/10,000; Linear, GELU, Linear.
+
+    Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.5.
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -181,15 +173,10 @@ class TimeEmbedding(nn.Module):
 
     def forward(self, t: Float[Tensor, "B S"]) -> Float[Tensor, "B S D"]:
         """Embeds t = timestep / (T - 1)."""
-        return self.mlp(sinusoid(t * float(N_TIMESTEPS - 1), self.dim))
-
-
-def sinusoid(position: Float[Tensor, "*shape"], dim: int) -> Float[Tensor, "*shape dim"]:
-    """Returns sines and cosines of `position` at `dim / 2` frequencies, 1 to 1/10,000 (Vaswani 2017, section 3.5)."""
-    half = dim // 2
-    frequency = torch.exp(-math.log(10_000.0) * torch.arange(half, device=position.device) / half)
-    angle = position[..., None] * frequency
-    return torch.cat([angle.sin(), angle.cos()], dim=-1)
+        half = self.dim // 2
+        frequency = torch.exp(-math.log(10_000.0) * torch.arange(half, device=t.device) / half)
+        angle = t[..., None] * float(N_TIMESTEPS - 1) * frequency
+        return self.mlp(torch.cat([angle.sin(), angle.cos()], dim=-1))
 
 
 class TokenControlSet(nn.Module):
@@ -207,7 +194,7 @@ class TokenControlSet(nn.Module):
         self.out = nn.Linear(hidden, config.control_set_dim_out)
 
     def forward(self, controls: Int[Tensor, "B C G"] | None) -> Float[Tensor, "B C M"] | None:
-        """Encodes each set; no controls, no memory. Raises CDTError for another number of genes than it was made for."""
+        """Encodes each set; no controls, no memory. Raises CDTError for another panel than it was made for."""
         if controls is None:
             return None
         if controls.shape[-1] != self.n_genes:
@@ -228,32 +215,21 @@ class V1Diffusion:
 
     mask_id: int
 
-    def loss(
-        self, denoise: Callable[..., Tensor], tokens: Int[Tensor, "B S G"], generator: torch.Generator, stage: str,
-        step: int,
-    ) -> Float[Tensor, ""]:
+    def loss(self, denoise: Callable[..., Tensor], tokens: Int[Tensor, "B S G"], generator: torch.Generator,
+             stage: str, step: int) -> Float[Tensor, ""]:
         """Hides genes by the stage's law and returns the mean cross-entropy over hidden genes, nats per gene."""
         mask = beta_masks(tuple(tokens.shape), generator, stage, step).to(tokens.device)
         step_index = torch.randint(N_TIMESTEPS, tuple(tokens.shape[:2]), generator=generator)
         t = (step_index / (N_TIMESTEPS - 1)).to(tokens.device)
         return masked_loss(denoise(hide(tokens, mask, self.mask_id), t).float(), tokens, mask)
 
-    def counts(self, n_genes: int, steps: int | None = None) -> list[int]:
-        """Refuses a number of steps, since they are its timesteps; how many genes each reveals is left to chance."""
-        if steps is not None:
-            raise CDTError(f"v1's sampler takes its {N_TIMESTEPS - 1} timesteps, not {steps} steps: leave steps out")
-        return expected_reveals(n_genes).round().int().tolist()
+    def sample_steps(self, denoise: Callable[..., Tensor], shape: tuple[int, int, int],
+                     generator: torch.Generator, device: torch.device | str = "cpu"
+                    ) -> Iterator[Int[Tensor, "B S G"]]:
+        """Makes cells from nothing but masks, yielding the state after every step (the first state is all masked).
 
-    def sample_steps(
-        self,
-        denoise: Callable[..., Tensor],
-        shape: tuple[int, int, int],
-        generator: torch.Generator,
-        device: torch.device | str = "cpu",
-    ) -> Iterator[Int[Tensor, "B S G"]]:
-        """Makes cells from nothing but masks, yielding every state: at step t a hidden gene is revealed with
-
-        probability 1 - p[t-1] / p[t]. The model may draw [MASK] itself, and then the gene stays hidden for good.
+        At step t a hidden gene is revealed with probability 1 - p[t-1] / p[t]. The model may draw [MASK] itself, and
+        then the gene stays hidden for good.
         """
         p = mask_probabilities()
         xt = torch.full(shape, self.mask_id, device=device)
@@ -268,14 +244,9 @@ class V1Diffusion:
             yield xt
 
     @torch.no_grad()
-    def sample(
-        self,
-        denoise: Callable[..., Tensor],
-        shape: tuple[int, int, int],
-        generator: torch.Generator,
-        device: torch.device | str = "cpu",
-        steps: int | None = None,
-    ) -> Int[Tensor, "B S G"]:
-        """Makes cells, (B, S, G) tokens; some may still be [MASK]."""
-        self.counts(shape[-1], steps)
+    def sample(self, denoise: Callable[..., Tensor], shape: tuple[int, int, int], generator: torch.Generator,
+               device: torch.device | str = "cpu", steps: int | None = None) -> Int[Tensor, "B S G"]:
+        """Makes cells, (B, S, G) tokens; some may still be [MASK]. Raises CDTError for a number of steps."""
+        if steps is not None:
+            raise CDTError(f"v1's sampler takes its {N_TIMESTEPS - 1} timesteps, not {steps} steps: leave steps out")
         return deque(self.sample_steps(denoise, shape, generator, device), maxlen=1)[0]

@@ -1,4 +1,4 @@
-"""Capsules: small trained models that travel with the notebooks, each made by one command and described by its card."""
+"""Capsules: small trained checkpoints that ship with the package, each made by one command, described by its card."""
 
 import platform
 import tempfile
@@ -14,136 +14,39 @@ import torch
 
 from cdt_lite import __version__
 from cdt_lite.data.batches import SetSampler
+from cdt_lite.data.layout import CONTROL
 from cdt_lite.data.public import blood_cells
 from cdt_lite.data.simulate import simulate_screen
 from cdt_lite.data.splits import named_split
 from cdt_lite.data.store import TokenStore
 from cdt_lite.errors import CDTError
-from cdt_lite.model.config import Config
+from cdt_lite.model.config import Config, TrainConfig
+from cdt_lite.model.diffusion import SHARES
 from cdt_lite.training.checkpoint import Checkpoint
 from cdt_lite.training.start import start
 from cdt_lite.training.train import Progress, train, validation_curve
 
 CAPSULES = Path(__file__).resolve().parents[2] / "data" / "capsules"
 MAX_BYTES = 2_000_000
-SHARES = (0.05, 0.25, 0.5, 0.75, 0.95, 1.0)  # of hidden genes, at which held-out cells are looked at
-LOOKS = 12  # times in each stage
+N_LOOKS = 12  # at held-out cells, in each stage
+CURVE_POINTS = 60  # of a loss curve on a card
 SIMULATED = ("n_genes", "n_targets", "n_cells", "seed", "world")  # options of a simulated screen, on the command line
-LIMITS = ("Made for teaching: one panel, and {cells}. An unseen target is guessed from the co-expression of its gene, "
-          "or, where the panel lacks it, predicted as the average perturbation. Genes of generated cells vary together "
-          "less than those of real ones, and cells that escape their perturbation are rare among them. Scores beside "
-          "baselines: figures/results.md.")
+LIMITS = (
+    "Made for teaching: one panel, and {cells}. An unseen target is guessed from the co-expression of its gene, or, "
+    "where the panel lacks it, predicted as the average perturbation. Genes of generated cells vary together less than "
+    "those of real ones, and cells that escape their perturbation are rare among them. Scores beside baselines: "
+    "figures/results.md."
+)
+READ = (
+    "the screen's own training cells",
+    "blood cells, scanpy.datasets.pbmc68k_reduced (Zheng et al. 2017, 10x Genomics)",
+    "4,000 cells of another simulated screen, seed 1",
+)
 
 
 def capsule_folder(screen: ad.AnnData, preset: str = "lite") -> Path:
     """Returns the folder of the capsule that ships for a screen."""
     return CAPSULES / f"{preset}-{screen.uns['screen']['name']}"
-
-
-READ = ("the screen's own training cells",
-        "blood cells, scanpy.datasets.pbmc68k_reduced (Zheng et al. 2017, 10x Genomics)",
-        "4,000 cells of another simulated screen, seed 1")
-
-
-def pretraining_cells(training_cells: ad.AnnData) -> list[ad.AnnData]:
-    """Returns what pretraining reads: the screen's own training cells, real blood cells, simulated cells.
-
-    Their panels differ; the gene vocabulary joins them. Labels of perturbations are not used. The simulated cells come
-    from another world than the simulated screen, so their genes get names of their own.
-    """
-    blood, simulated = blood_cells(), simulate_screen(n_cells=4000, seed=1)
-    blood.obs["batch"] = blood.obs["cell_type"]
-    simulated.var_names = "other_" + simulated.var_names
-    simulated.obs["target_gene"] = "non-targeting"
-    return [training_cells, blood, simulated]
-
-
-def make_capsule(screen: ad.AnnData, config: Config, *, pretrain_steps: int | None = None,
-                 finetune_steps: int | None = None, seed: int = 0) -> Iterator[Progress | Checkpoint]:
-    """Pretrains and fine-tunes a model on the training side of a screen's named split.
-
-    A stage without a number of steps lasts the preset's epochs (50 and 20, as in the original document).
-    Yields Progress after every step, and last the Checkpoint, its card filled in: what, on what, how long, how good.
-    """
-    began, side = time.perf_counter(), named_split(screen)
-    cells = pretraining_cells(screen[side == "train"].copy())
-    hidden = [t for t in screen.obs["target_gene"].unique() if t not in set(cells[0].obs["target_gene"])]
-    checkpoint = start(config, *cells, seed=seed)
-    checkpoint.vocabulary = checkpoint.vocabulary.extended(hidden)  # a name to ask for, with no trained vector
-    stores = [TokenStore.from_adata(c, checkpoint.tokenizer, checkpoint.vocabulary) for c in cells]
-    curves: dict[str, Any] = {}
-    looks: list[dict[str, Any]] = []
-    plan = ((replace(config.pretrain, seed=seed), "pretrain", stores, pretrain_steps),
-            (replace(config.finetune, seed=seed), "finetune", stores[0], finetune_steps))
-    for stage_config, stage, data, steps in plan:
-        losses, held_out = [], _held_out(checkpoint, screen, side, stage)
-        for progress in train(checkpoint, SetSampler(data, stage_config, stage), steps=steps):
-            losses.append(progress.loss)
-            if progress.step * LOOKS // progress.n_steps > (progress.step - 1) * LOOKS // progress.n_steps:
-                loss = float(validation_curve(checkpoint, held_out, n_batches=4, shares=SHARES).mean())
-                checkpoint.model.train()
-                looks.append({"stage": stage, "step": progress.step, "nats_per_gene": round(loss, 4)})
-            yield progress
-        curves[stage] = _thin(losses)
-    checkpoint.card = _card(checkpoint, screen, side, time.perf_counter() - began, curves, stores)
-    checkpoint.card |= {"looks": looks, "command": command_of(screen, config.name, seed, curves)}
-    yield checkpoint
-
-
-def command_of(screen: ad.AnnData, preset: str, seed: int, curves: dict[str, Any]) -> str:
-    """Returns the command that makes such a capsule again."""
-    about = dict(screen.uns["screen"])
-    options = {k: v for k, v in dict(about.get("options", {})).items() if k in SIMULATED}
-    chosen = [f"--simulated {' '.join(f'{k}={v}' for k, v in options.items())}"] if options else []
-    steps = [f"--{stage}-steps {curve['step'][-1]}" for stage, curve in curves.items()]
-    return " ".join(["cdt-lite capsule --preset", preset, "--screen", about["name"], *chosen, *steps, f"--seed {seed}"])
-
-
-def _held_out(checkpoint: Checkpoint, screen: ad.AnnData, side: np.ndarray, stage: str = "finetune") -> SetSampler:
-    """Draws cells of held-out replicates, and controls to show with them: looked at, never trained or chosen on.
-
-    In pretraining no perturbation is told, since none was learned, and the other cells stand for controls.
-    """
-    shown = (screen.obs["target_gene"] == "non-targeting").to_numpy() & (stage == "finetune")
-    store = TokenStore.from_adata(screen[(side == "held_out") | shown], checkpoint.tokenizer, checkpoint.vocabulary)
-    return SetSampler(store, replace(checkpoint.config.finetune, control_share=0.0, target_dropout=0.0,
-                                     perturbation_dropout=0.0), stage)
-
-
-def _thin(losses: list[float], points: int = 60) -> dict[str, list]:
-    """A loss curve as `points` means of neighbouring steps."""
-    parts = np.array_split(np.array(losses), min(points, len(losses)))
-    ends = np.cumsum([len(p) for p in parts])
-    return {"step": [int(e) for e in ends], "nats_per_gene": [round(float(p.mean()), 4) for p in parts]}
-
-
-def _card(checkpoint: Checkpoint, screen: ad.AnnData, side: np.ndarray, seconds: float, curves: dict[str, Any],
-          stores: list[TokenStore]) -> dict[str, Any]:
-    curve = validation_curve(checkpoint, _held_out(checkpoint, screen, side), n_batches=16, shares=SHARES)
-    facts = dict(screen.uns["screen"])
-    return {
-        "cdt_lite": __version__, "torch": torch.__version__, "threads": torch.get_num_threads(),
-        "machine": f"{platform.system()} {platform.machine()}, CPU", "seconds": round(seconds),
-        "seed": checkpoint.seed, "preset": checkpoint.config.name,
-        "screen": {k: str(facts[k]) for k in ("name", "version", "licence", "attribution", "sha256") if k in facts},
-        "cells": {name: int((side == name).sum()) for name in sorted(set(side))}, "data": [stores[0].digest()],
-        "pretrained_on": [{"what": what, "cells": len(store), "genes": len(store.gene_ids), "tokens": store.digest()}
-                          for what, store in zip(READ, stores, strict=True)],
-        "unseen_targets": sorted({str(t) for t in screen.obs["target_gene"][side == "unseen"]}),
-        "held_out": sorted({f"{t} in {b}" for t, b in zip(screen.obs["target_gene"][side == "held_out"],
-                                                          screen.obs["batch"][side == "held_out"], strict=True)}),
-        "curves": curves, "held_out_curve": {"share_hidden": list(SHARES), "nats_per_gene": curve.round(4).tolist()},
-        "limits": LIMITS.format(cells="simulated cells" if "truth" in screen.uns else "one cell line"),
-    }
-
-
-def save_capsule(checkpoint: Checkpoint, folder: str | Path) -> Path:
-    """Writes a capsule. Raises CDTError, and writes nothing, when it is larger than 2 MB."""
-    with tempfile.TemporaryDirectory() as trial:
-        size = sum(f.stat().st_size for f in checkpoint.save(trial, half=True).iterdir())
-    if size > MAX_BYTES:
-        raise CDTError(f"a capsule for {folder} would have {size:,} bytes, more than {MAX_BYTES:,}: too large to ship")
-    return checkpoint.save(folder, half=True)
 
 
 def load_capsule(screen: ad.AnnData, preset: str = "lite") -> Checkpoint:
@@ -158,6 +61,115 @@ def load_capsule(screen: ad.AnnData, preset: str = "lite") -> Checkpoint:
         raise CDTError(f"no capsule for the screen {name!r} yet. {remedy}")
     capsule = Checkpoint.load(folder)
     if capsule.panel != list(screen.var_names):
-        raise CDTError(f"the capsule in {folder.name} was made for another panel than this {name!r} "
-                       f"(by cdt_lite {capsule.card.get('cdt_lite', 'unknown')}). {remedy}")
+        made_by = f"by cdt_lite {capsule.card.get('cdt_lite', 'unknown')}"
+        raise CDTError(f"the capsule {folder.name} was made for another panel than this {name!r} ({made_by}). {remedy}")
     return capsule
+
+
+def save_capsule(checkpoint: Checkpoint, folder: str | Path) -> Path:
+    """Writes a capsule. Raises CDTError, and writes nothing, when it is larger than 2 MB."""
+    with tempfile.TemporaryDirectory() as trial:
+        size = sum(file.stat().st_size for file in checkpoint.save(trial, half=True).iterdir())
+    if size > MAX_BYTES:
+        raise CDTError(f"a capsule for {folder} would have {size:,} bytes, more than {MAX_BYTES:,}: too large to ship")
+    return checkpoint.save(folder, half=True)
+
+
+def pretraining_cells(training_cells: ad.AnnData) -> list[ad.AnnData]:
+    """Returns what pretraining reads: the screen's own training cells, real blood cells, simulated cells.
+
+    Their panels differ; the gene vocabulary joins them. Labels of perturbations are not used. The simulated cells come
+    from another world than the simulated screen, so their genes get names of their own.
+    """
+    blood, simulated = blood_cells(), simulate_screen(n_cells=4000, seed=1)
+    blood.obs["batch"] = blood.obs["cell_type"]
+    simulated.var_names = "other_" + simulated.var_names
+    simulated.obs["target_gene"] = CONTROL
+    return [training_cells, blood, simulated]
+
+
+def make_capsule(screen: ad.AnnData, config: Config, *, pretrain_steps: int | None = None,
+                 finetune_steps: int | None = None, seed: int = 0) -> Iterator[Progress | Checkpoint]:
+    """Pretrains and fine-tunes a model on the training side of a screen's named split.
+
+    A stage without a number of steps lasts the preset's epochs (50 and 20, as in the original document).
+    Yields Progress after every step, and last the Checkpoint, its card filled in: what, on what, how long, how good.
+    """
+    began, side = time.perf_counter(), named_split(screen)
+    cells = pretraining_cells(screen[side == "train"].copy())
+    checkpoint = start(config, *cells, seed=seed)
+    hidden = set(screen.obs["target_gene"]) - {CONTROL}
+    checkpoint.vocabulary = checkpoint.vocabulary.extended(sorted(hidden))  # a name to ask for, with no trained vector
+    stores = [TokenStore.from_adata(c, checkpoint.tokenizer, checkpoint.vocabulary) for c in cells]
+    curves: dict[str, Any] = {}
+    looks: list[dict[str, Any]] = []
+    for stage, data, steps in (("pretrain", stores, pretrain_steps), ("finetune", stores[0], finetune_steps)):
+        stage_config: TrainConfig = replace(getattr(config, stage), seed=seed)
+        held_out, losses = _held_out(checkpoint, screen, side, stage), []
+        for progress in train(checkpoint, SetSampler(data, stage_config, stage), steps=steps):
+            losses.append(progress.loss)
+            if progress.step * N_LOOKS // progress.n_steps > (progress.step - 1) * N_LOOKS // progress.n_steps:
+                loss = validation_curve(checkpoint, held_out, n_batches=4).mean()
+                looks.append({"stage": stage, "step": progress.step, "nats_per_gene": round(float(loss), 4)})
+            yield progress
+        curves[stage] = _thin(losses)
+    checkpoint.card = _card(checkpoint, screen, side, stores)
+    checkpoint.card |= {"seconds": round(time.perf_counter() - began), "curves": curves, "looks": looks}
+    checkpoint.card["command"] = command_of(screen, config.name, seed, curves)
+    yield checkpoint
+
+
+def command_of(screen: ad.AnnData, preset: str, seed: int, curves: dict[str, Any]) -> str:
+    """Returns the command that makes such a capsule again."""
+    about = dict(screen.uns["screen"])
+    words = ["cdt-lite capsule", "--preset", preset, "--screen", about["name"]]
+    options = dict(about.get("options", {}))
+    if options:
+        words += ["--simulated", *(f"{name}={options[name]}" for name in SIMULATED if name in options)]
+    for stage, curve in curves.items():
+        words += [f"--{stage}-steps", str(curve["step"][-1])]
+    return " ".join([*words, "--seed", str(seed)])
+
+
+def _held_out(checkpoint: Checkpoint, screen: ad.AnnData, side: np.ndarray, stage: str = "finetune") -> SetSampler:
+    """Draws cells of held-out replicates, and controls to show with them: looked at, never trained or chosen on.
+
+    In pretraining no perturbation is told, since none was learned, and the other cells stand for controls.
+    """
+    chosen = side == "held_out"
+    if stage == "finetune":
+        chosen = chosen | (screen.obs["target_gene"] == CONTROL).to_numpy()
+    store = TokenStore.from_adata(screen[chosen], checkpoint.tokenizer, checkpoint.vocabulary)
+    quiet = replace(checkpoint.config.finetune, control_share=0.0, target_dropout=0.0, perturbation_dropout=0.0)
+    return SetSampler(store, quiet, stage)
+
+
+def _thin(losses: list[float]) -> dict[str, list]:
+    """A loss curve as means of neighbouring steps."""
+    parts = np.array_split(np.array(losses), min(CURVE_POINTS, len(losses)))
+    ends = np.cumsum([len(part) for part in parts])
+    means = [round(float(part.mean()), 4) for part in parts]
+    return {"step": ends.tolist(), "nats_per_gene": means}
+
+
+def _card(checkpoint: Checkpoint, screen: ad.AnnData, side: np.ndarray, stores: list[TokenStore]) -> dict[str, Any]:
+    curve = validation_curve(checkpoint, _held_out(checkpoint, screen, side), n_batches=16)
+    facts, obs = dict(screen.uns["screen"]), screen.obs
+    names = [name for name in ("name", "version", "licence", "attribution", "sha256") if name in facts]
+    held_out = obs[side == "held_out"]
+    pretrained_on = []
+    for what, store in zip(READ, stores, strict=True):
+        read = {"what": what, "cells": len(store), "genes": len(store.gene_ids), "tokens": store.digest()}
+        pretrained_on.append(read)
+    return {
+        "cdt_lite": __version__, "torch": torch.__version__, "threads": torch.get_num_threads(),
+        "machine": f"{platform.system()} {platform.machine()}, CPU",
+        "seed": checkpoint.seed, "preset": checkpoint.config.name,
+        "screen": {name: str(facts[name]) for name in names},
+        "cells": {name: int((side == name).sum()) for name in sorted(set(side))},
+        "data": [stores[0].digest()], "pretrained_on": pretrained_on,
+        "unseen_targets": sorted(set(obs["target_gene"][side == "unseen"].astype(str))),
+        "held_out": sorted(set(held_out["target_gene"].astype(str) + " in " + held_out["batch"].astype(str))),
+        "held_out_curve": {"share_hidden": list(SHARES), "nats_per_gene": curve.round(4).tolist()},
+        "limits": LIMITS.format(cells="simulated cells" if "truth" in screen.uns else "one cell line"),
+    }

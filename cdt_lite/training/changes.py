@@ -11,10 +11,10 @@ from anndata import AnnData
 
 from cdt_lite.data.layout import CONTROL
 from cdt_lite.data.store import TokenStore
-from cdt_lite.model.perturbation import Perturbation
 from cdt_lite.training.checkpoint import Checkpoint
 from cdt_lite.training.effects import effect_table
-from cdt_lite.training.predict import check_request, predict, predict_mean
+from cdt_lite.training.predict import Generation, predict, predict_mean
+from cdt_lite.training.request import check_request
 
 
 def wanted_cells(real: AnnData) -> pd.Series:
@@ -24,13 +24,15 @@ def wanted_cells(real: AnnData) -> pd.Series:
 
 def sampled_cells(checkpoint: Checkpoint, controls: AnnData, wanted: pd.Series, n_cells: int, seed: int) -> AnnData:
     """Samples about n_cells of every perturbation, over replicates as the real ones are, each from its own controls."""
-    made: list[AnnData] = []
+    made: dict[str, AnnData] = {}
     for (target, sign, batch), n in wanted.items():
-        share = n / wanted[target, sign].sum()
         here = controls[(controls.obs["batch"] == batch).to_numpy()]
-        made.append(predict(checkpoint, here, str(target), int(sign), n_cells=max(1, round(n_cells * share)),
-                            seed=seed * 1000 + len(made)))
-    return ad.concat(made, index_unique="-", keys=[str(i) for i in range(len(made))])
+        n_here = max(1, round(n_cells * n / wanted[target, sign].sum()))
+        number = len(made)
+        made[str(number)] = predict(
+            checkpoint, here, str(target), int(sign), n_cells=n_here, seed=seed * 1000 + number
+        )
+    return ad.concat(made, index_unique="-")
 
 
 def mean_changes(checkpoint: Checkpoint, controls: AnnData, wanted: pd.Series, n_cells: int, seed: int,
@@ -40,34 +42,44 @@ def mean_changes(checkpoint: Checkpoint, controls: AnnData, wanted: pd.Series, n
     With `magnitudes` the model is told the target's own log2 fold change; perturbations without one are left out.
     With `unseen="average"` so are perturbations that it makes no different: seen or unmeasured targets.
     """
+    options = Generation(unseen=unseen)
     rows: dict[tuple[str, int], np.ndarray] = {}
     plain: dict[str, np.ndarray] = {}
     for (target, sign, batch), n in wanted.items():
-        told = None if magnitudes is None else float(magnitudes[target, sign, batch])
-        same_answer = unseen == "average" and (target in checkpoint.trained_targets or target not in checkpoint.panel)
-        if same_answer or (told is not None and np.isnan(told)):
+        magnitude = None if magnitudes is None else float(magnitudes[target, sign, batch])
+        if magnitude is not None and np.isnan(magnitude):
+            continue
+        if unseen == "average" and (target in checkpoint.trained_targets or target not in checkpoint.panel):
             continue
         here = controls[(controls.obs["batch"] == batch).to_numpy()]
         if batch not in plain:
             plain[batch] = predict_mean(checkpoint, here, CONTROL, 0, n_cells=n_cells, seed=seed)
-        mean = predict_mean(checkpoint, here, str(target), int(sign), told, n_cells=n_cells, seed=seed, unseen=unseen)
+        mean = predict_mean(
+            checkpoint, here, str(target), int(sign), magnitude, n_cells=n_cells, seed=seed, options=options
+        )
+        share = n / wanted[target, sign].sum()
         key = (str(target), int(sign))
-        rows[key] = rows.get(key, 0.0) + (mean - plain[batch]) * n / wanted[target, sign].sum()
-    index = pd.MultiIndex.from_tuples(list(rows)) if rows else pd.MultiIndex.from_arrays([[], []])
-    return pd.DataFrame(list(rows.values()), index, controls.var_names)
+        rows[key] = rows.get(key, 0.0) + (mean - plain[batch]) * share
+    return _table(rows, controls.var_names)
 
 
 def table_changes(checkpoint: Checkpoint, wanted: pd.Series) -> pd.DataFrame:
     """Returns what the model's table of mean effects says, (perturbations, genes); nothing for a model without one."""
-    table = checkpoint.model.embed.effect
+    table = checkpoint.model.effect
     if table is None:
         return pd.DataFrame()
-    genes, rows = torch.from_numpy(checkpoint.vocabulary.ids(checkpoint.panel)), {}
-    for target, sign in dict.fromkeys((str(t), int(s)) for t, s, _ in wanted.index):
-        asked = check_request(checkpoint, target, sign, None, CONTROL)
-        told = Perturbation.of([asked.gene_id], [asked.sign], [asked.magnitude], [asked.guess])
-        rows[target, sign] = table.look_up(told, genes)[0][0].numpy()
-    return pd.DataFrame(rows.values(), pd.MultiIndex.from_tuples(rows), checkpoint.panel)
+    genes = torch.from_numpy(checkpoint.vocabulary.ids(checkpoint.panel))
+    rows: dict[tuple[str, int], np.ndarray] = {}
+    for target, sign in wanted.index.droplevel(2).unique():
+        asked = check_request(checkpoint, str(target), int(sign), None, CONTROL)
+        rows[str(target), int(sign)] = table.look_up(asked.perturbation(), genes).effect[0].numpy()
+    return _table(rows, pd.Index(checkpoint.panel))
+
+
+def _table(rows: dict[tuple[str, int], np.ndarray], genes: pd.Index) -> pd.DataFrame:
+    if not rows:
+        return pd.DataFrame([], pd.MultiIndex.from_arrays([[], []]), genes)
+    return pd.DataFrame(list(rows.values()), pd.MultiIndex.from_tuples(list(rows)), genes)
 
 
 def with_clean_table(checkpoint: Checkpoint, train: AnnData, truth: AnnData) -> Checkpoint:
@@ -80,9 +92,9 @@ def with_clean_table(checkpoint: Checkpoint, train: AnnData, truth: AnnData) -> 
         train: The training side of the screen.
         truth: The truth's half of the controls, from `control_halves`; cells are told apart by name.
     """
-    told = replace(checkpoint, model=copy.deepcopy(checkpoint.model))
-    if told.model.embed.effect is not None:
+    clean = replace(checkpoint, model=copy.deepcopy(checkpoint.model))
+    if clean.model.effect is not None:
         kept = train[~train.obs_names.isin(truth.obs_names)].copy()
-        store = TokenStore.from_adata(kept, told.tokenizer, told.vocabulary)
-        told.model.embed.effect.fill(effect_table(store, told.tokenizer))
-    return told
+        store = TokenStore.from_adata(kept, clean.tokenizer, clean.vocabulary)
+        clean.model.effect.fill(effect_table(store, clean.tokenizer))
+    return clean

@@ -1,20 +1,25 @@
-"""A new model for a screen."""
+"""A new model for a screen: bins, vocabulary, untrained weights."""
+
+from collections.abc import Iterator
 
 import anndata as ad
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
-from cdt_lite.data.expression import control_depths
+from cdt_lite.data.expression import dense, log1p_counts
+from cdt_lite.data.layout import Columns
+from cdt_lite.data.store import BLOCK
 from cdt_lite.data.tokenizer import fit_tokenizer
 from cdt_lite.data.vocabulary import Vocabulary
-from cdt_lite.model.cdt import CDT
+from cdt_lite.model import build
 from cdt_lite.model.config import Config
 from cdt_lite.training.checkpoint import Checkpoint
-from cdt_lite.training.gene_vectors import coexpression_vectors, give_vectors
+from cdt_lite.training.gene_vectors import coexpression, give_vectors
 
 
 def start(config: Config, screen: ad.AnnData, *others: ad.AnnData, gene_vectors: pd.DataFrame | None = None,
-          seed: int = 0, target_key: str = "target_gene", control: str = "non-targeting") -> Checkpoint:
+          seed: int = 0, columns: Columns = Columns()) -> Checkpoint:
     """Returns a new, untrained model for a screen: bins fitted on its control cells, a vocabulary of all genes named.
 
     Args:
@@ -24,20 +29,28 @@ def start(config: Config, screen: ad.AnnData, *others: ad.AnnData, gene_vectors:
         gene_vectors: What is known about genes, a row each (`read_gene_vectors`); by default what the preset says:
             their co-expression in `screen`, or nothing.
         seed: Seed of the initial weights.
-        target_key: Column of targets.
-        control: Label of control cells.
+        columns: Where the cells' labels are.
+
+    Raises:
+        CDTError: No control cells, or more genes than the gene table has rows.
     """
-    depths = control_depths(screen, target_key=target_key, control=control)
+    tokenizer = fit_tokenizer(config.tokenizer, screen, columns)
     vocabulary = Vocabulary(screen.var_names, config.model.n_total_genes)
     for adata in (screen, *others):
-        targets = adata.obs[target_key].astype(str).unique() if target_key in adata.obs else []
-        vocabulary = vocabulary.extended([*adata.var_names, *(t for t in targets if t != control)])
-    sample = np.quantile(depths, np.linspace(0.005, 0.995, 100)).round(1).tolist()
-    tokenizer = fit_tokenizer(config.tokenizer, screen, target_key=target_key, control=control)
-    checkpoint = Checkpoint(CDT(config.model, seed), config, tokenizer, vocabulary, list(screen.var_names),
-                            control_depths=sample, seed=seed)
+        targets = set()
+        if columns.target in adata.obs:
+            targets = set(adata.obs[columns.target].astype(str)) - {columns.control}
+        vocabulary = vocabulary.extended([*adata.var_names, *sorted(targets)])
+    model, process = build(config, seed)
+    checkpoint = Checkpoint(model, process, config, tokenizer, vocabulary, list(screen.var_names), seed=seed)
     if gene_vectors is None and config.gene_vectors == "coexpression":
-        gene_vectors = coexpression_vectors(screen, config.model.gene_embed_dim)
+        known = coexpression(_log1p_blocks(screen, tokenizer.target_depth))
+        gene_vectors = pd.DataFrame(known[:, : config.model.gene_embed_dim], index=screen.var_names)
     if gene_vectors is not None:
         give_vectors(checkpoint, gene_vectors)
     return checkpoint
+
+
+def _log1p_blocks(cells: ad.AnnData, target_depth: float) -> Iterator[Float[np.ndarray, "cells G"]]:
+    for begin in range(0, cells.n_obs, BLOCK):
+        yield log1p_counts(dense(cells.X[begin : begin + BLOCK]), target_depth)
