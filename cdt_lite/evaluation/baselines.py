@@ -8,7 +8,6 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -16,7 +15,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int, Shaped
 from scipy import sparse
 
-from cdt_lite.data.expression import Vector
+from cdt_lite.data.expression import Matrix, Vector
 
 COMPONENTS = 10  # of the gene scores
 FOLDS = 30  # at most so many training perturbations are left out, one at a time, to choose a number
@@ -205,9 +204,8 @@ BASELINES: dict[str, Callable[[Responses], Predictor]] = {
 }
 
 
-def dispersed_cells(
-    control_counts: Any, mean_log1p: Vector, target_depth: float, rng: np.random.Generator
-) -> sparse.csr_matrix:
+def dispersed_cells(control_counts: Matrix, mean_log1p: Vector, target_depth: float, rng: np.random.Generator
+                    ) -> sparse.csr_matrix:
     """Turns a predicted mean into cells: control cells, every gene moved until its mean is the predicted one.
 
     A gene that falls is thinned, each transcript kept with the same probability; one that rises gets Poisson
@@ -215,9 +213,9 @@ def dispersed_cells(
     bend the means; a mean that no cells of one depth can have is approached only.
 
     Args:
-        control_counts: Counts of control cells, cells x genes; as many cells come back.
-        mean_log1p: Mean log1p expression to reach, (G,).
-        target_depth: The depth of the log1p scale, counts per cell.
+        control_counts: Cells x genes; as many cells come back.
+        mean_log1p: To be reached.
+        target_depth: Of the log1p scale, counts per cell.
         rng: Source of randomness.
     """
     base = sparse.csr_matrix(control_counts, dtype=np.int64, copy=True)
@@ -242,12 +240,6 @@ def rival_cells(train: ad.AnnData, asked: list[tuple[str, int]], n_cells: int, s
     """Hands in real training cells as predictions, for tools that score cells: what a sampler has to beat.
 
     Controls, and cells of the same perturbation in training or, where it was never seen, of all others of its sign.
-
-    Args:
-        train: Training cells in the layout of every screen.
-        asked: Target and sign of every perturbation.
-        n_cells: Cells of each.
-        seed: Same seed, same cells.
     """
     target, sign = train.obs["target_gene"].astype(str).to_numpy(), train.obs["sign"].to_numpy(int)
     pools: dict[str, list[np.ndarray]] = {"control cells": [], "training cells": []}

@@ -91,10 +91,8 @@ class Controls:
         labels, n = np.unique(batches, return_counts=True)
         for label in labels:
             if label not in self.means:
-                raise CDTError(
-                    f"{self.what} has too few control cells in batch {str(label)!r}{suggest(label, self.means)}; "
-                    "drop it, or pass columns=Columns(batch=None) to pool batches"
-                )
+                raise CDTError(f"{self.what} has too few control cells in batch {str(label)!r}"
+                               f"{suggest(label, self.means)}; drop it, or pass Columns(batch=None) to pool batches")
         return np.average([self.means[label] for label in labels], axis=0, weights=n)
 
     def rows_like(self, batches: np.ndarray) -> np.ndarray:
@@ -127,9 +125,8 @@ class Truth:
         with_cells: Whether metrics of cells are wanted: then a mean is given cells.
     """
 
-    def __init__(
-        self, real: Cells, halves: tuple[np.ndarray, np.ndarray], depth: float, seed: int, with_cells: bool = True
-    ) -> None:
+    def __init__(self, real: Cells, halves: tuple[np.ndarray, np.ndarray], depth: float, seed: int,
+                 with_cells: bool = True) -> None:
         self.real, self.depth, self.seed, self.with_cells = real, depth, seed, with_cells
         self.log1p = log1p_counts(real.counts, depth)
         self.subtracted, self.given = (Controls(real, self.log1p, rows, seed) for rows in halves)
@@ -171,8 +168,8 @@ class Truth:
         rng = self._rng(key)
         counts = dispersed_cells(self.real.counts[pool], mean, self.depth, rng)
         drawn = rng.choice(len(pool), len(rows), replace=False)
-        counts = counts[drawn]
-        return Prediction(mean, self.real.batch[pool[drawn]], log1p_counts(counts, self.depth), counts)
+        log1p = log1p_counts(counts[drawn], self.depth)
+        return Prediction(mean, self.real.batch[pool[drawn]], log1p, counts[drawn])
 
     def from_controls(self, key: Key) -> Prediction:
         """Predicts that nothing changes: control cells as they are."""
@@ -199,10 +196,8 @@ class Truth:
             controls = self.log1p[self.given.rows_like(prediction.batch[picked])]
             counts = None if prediction.counts is None else prediction.counts[picked]
             predicted = Side(prediction.log1p[picked], counts, controls, self._exclude(key))
-        return Comparison(
-            self.means[i], prediction.mean, self.deltas[i], delta, reference, self.deltas, i, self._exclude(key),
-            real, predicted,
-        )
+        return Comparison(self.means[i], prediction.mean, self.deltas[i], delta, reference, self.deltas,
+                          i, self._exclude(key), real, predicted)
 
     def real_side(self, key: Key, rows: np.ndarray | None = None) -> Side:
         """Returns some (all) real cells of a perturbation and their control cells, the same for every method."""

@@ -165,9 +165,8 @@ def evaluate(
     """Scores predicted cells against real ones, perturbation by perturbation, beside baselines and ceiling.
 
     Args:
-        real: Held-out real cells, raw counts, with control cells. All its perturbations are rivals in the
-            discrimination scores and part of the Systema reference; only predicted ones are scored, and only those
-            must not share cells with `train`.
+        real: Held-out real cells, raw counts, with control cells. All its perturbations are rivals in discrimination
+            scores and in the Systema reference; predicted ones are scored, and must not share cells with `train`.
         predicted: Predicted cells, raw counts, or several methods by name; control cells among them are ignored. A
             DataFrame holds mean log1p expression, targets x genes; wrapped in `Changes`, it holds changes from control,
             which are put on the real control means. Both get cells as baselines do. None: baselines only.
@@ -220,10 +219,8 @@ def _chosen(choice: bool | Sequence[str], has_train: bool) -> list[str]:
     return list(choice)
 
 
-def _read_methods(
-    predicted: AnnData | Mapping[str, AnnData | pd.DataFrame | Changes] | None, columns: Columns, real: Cells,
-    depth: float,
-) -> dict[str, Predicted]:
+def _read_methods(predicted: AnnData | Mapping[str, AnnData | pd.DataFrame | Changes] | None, columns: Columns,
+                  real: Cells, depth: float) -> dict[str, Predicted]:
     if isinstance(predicted, AnnData):
         predicted = {"prediction": predicted}
     methods = {}
@@ -252,10 +249,8 @@ def _notes(task: _Task, table: pd.DataFrame) -> list[str]:
         notes.append(f"fewer than {MIN_CELLS} cells for {targets} (a ceiling has half): metrics of cells are NaN")
     lone = table[(table["n_real"] >= MIN_CELLS) & table["n_changed"].isna() & (table["method"] != CEILING)]
     if len(lone) and any(METRICS[name].needs_cells for name in METRICS.keys() & table.columns):
-        notes.append(
-            f"fewer than {MIN_CELLS} control cells on a side in the batches of {sorted(set(lone['target']))}: "
-            "what is tested against control cells is NaN"
-        )
+        notes.append(f"fewer than {MIN_CELLS} control cells on a side in the batches of "
+                     f"{sorted(set(lone['target']))}: what is tested against control cells is NaN")
     if len(task.real.control) < 2 * MIN_CELLS:
         notes.append(f"fewer than {2 * MIN_CELLS} control cells: what is tested against them is NaN")
     if len(task.real.groups) == 1:
