@@ -144,8 +144,8 @@ def _statistics(real: np.ndarray, cells: np.ndarray, depth: float, genes: np.nda
         r = np.nan_to_num(np.corrcoef(x[:, genes], rowvar=False))[pairs]
         s = np.nan_to_num(np.corrcoef(y[:, genes], rowvar=False))[pairs]
     return {
-        "library-size sd, ratio": cells.sum(1).std() / real.sum(1).std(),
-        "gene-gene correlations, agreement": np.corrcoef(r, s)[0, 1],
-        "gene-gene correlations, mean difference": np.abs(r - s).mean(),
+        "library-size sd, ratio": float(cells.sum(1).std() / real.sum(1).std()),
+        "gene-gene correlations, agreement": float(np.corrcoef(r, s)[0, 1]),
+        "gene-gene correlations, mean difference": float(np.abs(r - s).mean()),
         "energy distance": energy_distance(x, y, max_cells=300),
     }

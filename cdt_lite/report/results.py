@@ -126,7 +126,7 @@ def averaged(table: pd.DataFrame, apart: bool) -> dict[str, Any]:
     averages = {}
     for name, rows in groups.items():
         rivals = [m for m in rows["method"].unique() if m != "ceiling" and not m.startswith(CELLS)]
-        summary = summarise(rows, against=None, metrics=metrics)
+        summary = summarise(rows, metrics=metrics)
         n = rows.groupby(["target", "sign"]).ngroups
         averages[name] = {"n": n, "summary": _nested(summary, "mean")}
         for ours in (CHANGE, CELLS):
@@ -230,7 +230,7 @@ def _number(value: float | None) -> str:
     return "" if pd.isna(value) else f"{value:.3f}"
 
 
-def _interval(numbers: list[float | None]) -> str:
+def _interval(numbers: list) -> str:
     value, low, high = map(_number, numbers[:3])
     return f"{value} [{low}, {high}]" if value else ""
 
