@@ -104,24 +104,21 @@ def write_report(
 
 def _facts(screen: AnnData) -> dict[str, Any]:
     known = dict(screen.uns.get("screen", {}))
-    packages = {"cdt_lite": __version__, "python": platform.python_version()}
-    for package in ("torch", "numpy", "scipy", "anndata"):
-        packages[package] = version(package)
     kept = ("name", "version", "sha256", "options")
+    versions = {package: version(package) for package in ("torch", "numpy", "scipy", "anndata")}
     return {
         "screen": {key: known[key] for key in kept if key in known},
         "split": {"name": f"named_split({known.get('name', 'screen')})"},
-        "versions": packages,
+        "versions": {"cdt_lite": __version__, "python": platform.python_version(), **versions},
     }
 
 
 def averaged(table: pd.DataFrame, apart: bool) -> dict[str, Any]:
     """Returns averages and differences with intervals, and a row per perturbation; `apart` groups measured targets."""
     groups = {"all": table}
-    for measured, name in ((True, "measured in the panel"), (False, "not measured")):
-        rows = table[table["measured"] == measured]
-        if apart and len(rows):
-            groups[name] = rows
+    if apart:
+        where = table["measured"].map({True: "measured in the panel", False: "not measured"})
+        groups |= dict(iter(table.groupby(where)))
     metrics = [*METRICS, "pearson_delta_shared"]
     averages = {}
     for name, rows in groups.items():
@@ -181,11 +178,10 @@ def add_entry(entry: dict[str, Any], path: str | Path) -> Path:
         except ValueError as error:
             what = f"{path} is not a results file ({error}); name another with --results"
             raise CDTError(what) from error
-    options = entry["screen"].get("options", {})
-    title = [entry["screen"].get("name", "screen"), options.get("world", "")]
-    if "n_targets" in options:
-        title.append(f"{options['n_targets']} targets")
-    results[" ".join(filter(None, title))] = json.loads(
+    title = entry["screen"].get("name", "screen")
+    if options := entry["screen"].get("options"):  # of a simulated one
+        title += f" {options['world']} {options['n_targets']} targets"
+    results[title] = json.loads(
         json.dumps(entry, default=str),
         parse_float=lambda number: float(f"{float(number):.4g}"),
         parse_constant=lambda nan: None,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
+from anndata import AnnData, concat
 
 from cdt_lite.data.layout import CONTROL
 from cdt_lite.data.splits import named_split
@@ -142,21 +142,18 @@ def rival_cells(task: Task, n_cells: int) -> dict[str, AnnData]:
 
     Controls, and cells of the same perturbation in training or, where it was never seen, of all others of its sign.
     """
-    rng, train = np.random.default_rng(0), task.train
-    target, sign = train.obs["target_gene"].to_numpy(str), train.obs["sign"].to_numpy(int)
-    wanted = task.asked.obs[CONDITION].drop_duplicates()
-    rows: dict[str, list[np.ndarray]] = {"control cells": [], "training cells": []}
-    for its_target, its_sign in wanted.itertuples(index=False):
-        own = (target == its_target) & (sign == its_sign)
-        same = own if own.any() else sign == its_sign
-        for kind, mask in (("control cells", sign == 0), ("training cells", same)):
-            pool = np.flatnonzero(mask)
-            rows[kind].append(rng.choice(pool, n_cells, replace=len(pool) < n_cells))
-    obs = wanted.loc[wanted.index.repeat(n_cells)].reset_index(drop=True).rename(index=str)
-    rivals = {}
-    for kind, chosen in rows.items():
-        rivals[kind] = AnnData(train.X[np.concatenate(chosen)], obs=obs.copy(), var=train.var[[]])
-    return rivals
+    obs = task.train.obs
+    made: dict[str, list[AnnData]] = {"control cells": [], "training cells": []}
+    for (target, sign), _ in task.asked.obs.groupby(CONDITION, observed=True):
+        of_sign = obs[obs["sign"] == sign]
+        own = of_sign[of_sign["target_gene"] == target]
+        pools = {"control cells": obs[obs["sign"] == 0], "training cells": own if len(own) else of_sign}
+        for kind, pool in pools.items():
+            drawn = pool.sample(n_cells, replace=len(pool) < n_cells, random_state=0).index
+            names = [f"{target} {sign} {i}" for i in range(n_cells)]
+            labels = pd.DataFrame({"target_gene": target, "sign": sign}, index=names)
+            made[kind].append(AnnData(task.train[drawn].X, labels, task.train.var[[]]))
+    return {kind: concat(cells) for kind, cells in made.items()}
 
 
 def check_split(checkpoint: Checkpoint, screen: AnnData) -> str:
