@@ -47,9 +47,8 @@ def pretrain(args: argparse.Namespace) -> int:
 
     screen = _screen(args)
     cells = screen[named_split(screen) == "train"].copy()
-    files = pretraining_cells(cells)
-    if args.more:
-        files = [cells, *(_file(path, args) for path in args.more)]
+    more = [_file(path, args) for path in args.more]
+    files = [cells, *more] if more else pretraining_cells(cells)
     config = _config(args)
     checkpoint = _begun(args, config, *files)
     stores = [TokenStore.from_adata(file, checkpoint.tokenizer, checkpoint.vocabulary) for file in files]
