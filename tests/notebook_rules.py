@@ -15,8 +15,8 @@ from nbformat import NotebookNode
 
 from cdt_lite.errors import CDTError
 from cdt_lite.teaching.check import all_exercises, find
-from tools.cards import prose
 from tools.copies import NOT_YOURS, stub, tags
+from tools.pages import words as count_words
 
 KNOWN_TAGS = {"exercise-card", "exercise", "check", "exercise-solution", "quiz", "instructor", "slide", "subslide",
               "fragment"}
@@ -234,7 +234,7 @@ def slides(notebook: NotebookNode) -> list[str]:
 
 def words(notebook: NotebookNode) -> list[str]:
     """1,800 to 3,000 words of prose (00: at most 900), without the instructor's notes and without what is folded."""
-    n = sum(len(prose(cell.source).split()) for cell in _text(notebook) if "instructor" not in tags(cell))
+    n = count_words(notebook)
     least, most = (0, 900) if number_of(notebook) == "00" else (1800, 3000)
     return [] if least <= n <= most else [f"{n} words, not {least} to {most}"]
 
