@@ -22,6 +22,7 @@ OLDEST_PYTHON = (3, 11)
 EXTRAS = "notebooks,figures,test"
 # PyTorch's own address for builds without CUDA: 190 MB instead of several GB on a Linux machine with no GPU.
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+NVIDIA = Path("/proc/driver/nvidia/version")  # there where the driver is
 SEEDS = ("pip", "setuptools>=77", "wheel")  # what building the project itself asks for
 
 
@@ -84,9 +85,8 @@ def pip_with_torch(python: Path, *words: str, cpu: bool = False) -> str:
     pins = (ROOT / "constraints.txt").read_text(encoding="utf-8")
     release = re.search(r"^torch==\S+", pins, re.MULTILINE)
     torch = release[0] if release else stop("constraints.txt names no torch")
-    nvidia = shutil.which("nvidia-smi") or Path("/proc/driver/nvidia/version").exists()
-    plain = os.environ.get("CDT_TORCH") == "default" or (nvidia and not cpu)
-    if plain or platform.system() != "Linux":
+    nvidia = shutil.which("nvidia-smi") or NVIDIA.exists()
+    if platform.system() != "Linux" or os.environ.get("CDT_TORCH") == "default" or (nvidia and not cpu):
         return pip(python, *words, torch)
     if not pip(python, *words, f"{torch}+cpu"):
         return ""
