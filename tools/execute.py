@@ -216,8 +216,8 @@ def main() -> int:
     if wrong:
         print("Not everything worked:", *wrong, sep="\n  ")
         return 1
-    print(f"Made in {'notebooks/ and figures/' if options.write else 'output/'}: executed notebooks and figures")
-    print("Open them with: python3 run.py lab")
+    made = "notebooks/ and figures/" if options.write else "output/"
+    print(f"Everything worked; it is in {made}. Open it with: python3 run.py lab")
     return 0
 
 
