@@ -106,7 +106,7 @@ def steps(options: argparse.Namespace, rest: list[str], python: str) -> dict[str
         "lab": [python, "-m", "jupyterlab", "--allow-root", page, *rest],
         "copies": [python, "-m", "tools.copies"],
         "trial": [*trial, names or "workshop"],
-        "browser": [*pytest, "tests/browser/visit.py", "-q", "-s", "-k", names],
+        "browser": [*pytest, "tests/visit.py", "-q", "-s", "-k", names],
     }
     return {options.command: commands[options.command]}
 

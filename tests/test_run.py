@@ -114,7 +114,7 @@ def test_all_steps_run_and_one_failure_fails_the_whole(started, capsys):
     (["--budget", "--profile", "ci"], "tools.execute --only= --budget"),
     (["trial"], "pytest tests/trial.py -q -s -k workshop"),
     (["trial", "student/00", "notebooks"], "pytest tests/trial.py -q -s -k student/00 or notebooks"),
-    (["browser", "03"], "pytest tests/browser/visit.py -q -s -k 03"),
+    (["browser", "03"], "pytest tests/visit.py -q -s -k 03"),
 ])
 def test_every_command_calls_its_tool(started, arguments, words):
     assert run.main(arguments) == 0
