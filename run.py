@@ -35,7 +35,6 @@ import tempfile
 
 COMMANDS = ("notebooks", "test", "lab", "setup", "copies", "wheels", "trial", "browser")
 TAKE_MORE = ("test", "lab", "wheels", "trial", "browser")  # what is not ours goes on to them
-FLAGS = {"--write": "write into the tracked files", "--budget": "write only time and memory into the cards"}
 # What runs a command with no network but loopback, which a fresh network namespace has, but down.
 LOOPBACK = """
 import fcntl, os, socket, struct, sys
@@ -66,8 +65,8 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     add("--profile", choices=("ci", "laptop", "gpu"), help="size of the runs (default: laptop; tests: ci)")
     add("--only", default="", metavar="03", help="run the notebooks whose names begin so")
     add("--wheels", default="", metavar="FOLDER", help="install from this folder, without a network")
-    for flag, told in FLAGS.items():
-        add(flag, dest="flags", action="append_const", const=flag, default=[], help=f"maintainers: {told}")
+    add("--write", action="store_true", help="maintainers: write into the tracked files")
+    add("--budget", action="store_true", help="maintainers: write only time and memory into the cards")
     options, rest = parser.parse_known_args(arguments)
     if rest and options.command not in TAKE_MORE:
         parser.error(f"unknown arguments: {' '.join(rest)}")
@@ -82,7 +81,7 @@ def no_network() -> list[str]:
             return words
     except OSError:
         pass
-    print("run.py: the network is not blocked: `unshare -rn` does not work on this system", flush=True)
+    print("run.py: `unshare -rn` does not work here: the network is not blocked", flush=True)
     return []
 
 
@@ -98,10 +97,11 @@ def steps(options: argparse.Namespace, rest: list[str], python: str) -> dict[str
             "strict notebooks": [*pytest, "--nbmake", "--nbmake-timeout=300", "notebooks"],
             "trial": [*trial, "workshop"],
         }
+    flags = [f"--{flag}" for flag in ("write", "budget") if getattr(options, flag)]
     names = " or ".join(rest)
     page = "--LabApp.default_url=/lab/tree/notebooks/START.md"
     commands = {
-        "notebooks": [python, "-m", "tools.execute", f"--only={options.only}", *options.flags],
+        "notebooks": [python, "-m", "tools.execute", options.only or "0", *flags],
         "test": [*pytest, *rest],
         "lab": [python, "-m", "jupyterlab", "--allow-root", page, *rest],
         "copies": [python, "-m", "tools.copies"],

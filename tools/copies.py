@@ -6,7 +6,6 @@ output/slides. Also writes the pages that are made of the notebooks.
 
 import re
 import shutil
-import sys
 from copy import deepcopy
 from pathlib import Path
 
@@ -39,21 +38,12 @@ def stub(source: str) -> str:
     Raises:
         ValueError: The marks are missing, in the wrong order, or not alone on their lines.
     """
-    kept, inside, seen = [], False, False
-    for line in source.splitlines():
-        mark = line.strip()
-        if mark == START and not inside:
-            inside = seen = True
-            kept.append(line.replace(START, NOT_YOURS))
-        elif mark == END and inside:
-            inside = False
-        elif mark in (START, END):
-            raise ValueError(f"a line {mark!r} stands where it does not belong")
-        elif not inside:
-            kept.append(line)
-    if inside or not seen:
-        raise ValueError(f"an exercise needs the lines {START!r} and {END!r} around its solution")
-    return "\n".join(kept)
+    solution = re.compile(rf"^( *){START}$.*?^ *{END}$", re.DOTALL | re.MULTILINE)
+    left, found = solution.subn(rf"\1{NOT_YOURS}", source)
+    lines = [line.strip() for line in source.splitlines()]
+    if not 0 < found == lines.count(START) == lines.count(END):
+        raise ValueError(f"an exercise needs the lines {START!r} and {END!r} around its solution:\n{source}")
+    return left
 
 
 def bare(notebook: NotebookNode) -> NotebookNode:
@@ -101,11 +91,12 @@ def slides(notebook: NotebookNode) -> str:
     """
     shown, heading = deepcopy(notebook), ""
     for cell in shown.cells:
-        own = re.findall(r"^#{1,3} +(.+)$", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else []
-        cell.metadata.drawn = any("image/png" in output.get("data", {}) for output in cell.get("outputs", []))
         cell.metadata.begins = bool(tags(cell) & {"slide", "subslide"})
-        cell.metadata.where = "" if own else heading
-        heading = own[-1] if own else heading
+        cell.metadata.where = heading
+        cell.metadata.drawn = "image/png" in str(cell.get("outputs"))
+        headings = re.findall(r"^#{1,3} +(.+)$", cell.source, re.MULTILINE)
+        if cell.cell_type == "markdown" and headings:
+            cell.metadata.where, heading = "", headings[-1]
     shown.metadata.title = shown.cells[0].source.splitlines()[0].strip("# ")
     shown.cells = [cell for cell in shown.cells if tags(cell) & {"slide", "subslide", "fragment"}]
     page = HTMLExporter(
@@ -124,10 +115,7 @@ def tracked_copies() -> dict[Path, str]:
     for path in sources():
         notebook = nbformat.read(path, as_version=4)
         cards.append(pages.read(path.name, notebook))
-        try:
-            copies = {"student": student(notebook), "instructor": instructor(notebook, cards[-1].exercises)}
-        except ValueError as error:
-            raise ValueError(f"{path.name}: {error}") from error
+        copies = {"student": student(notebook), "instructor": instructor(notebook, cards[-1].exercises)}
         for kind, copy in copies.items():
             made[ROOT / "workshop" / kind / path.name] = nbformat.writes(copy) + "\n"
     return made | pages.pages(cards)
@@ -147,17 +135,15 @@ def set_aside(path: Path, answers: Path) -> bool:
 
 def main() -> None:
     """Writes all copies."""
-    try:
-        made = tracked_copies()
-    except ValueError as error:
-        sys.exit(f"run.py: {error}")
+    made = tracked_copies()
     for path in sources():
-        made[ROOT / "output" / "slides" / f"{path.stem}.html"] = slides(nbformat.read(path, as_version=4))
+        page = slides(nbformat.read(path, as_version=4))
+        made[ROOT / "output" / "slides" / f"{path.stem}.html"] = page
     kept = [path.name for path in made if set_aside(path, ROOT / "output" / "answers")]
     for path, text in made.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8", newline="\n")
-    print(f"Written: {len(made)} files: workshop/student, workshop/instructor, output/slides, and tables in pages")
+    print(f"Written: {len(made)} copies, slides (output/slides) and pages")
     if kept:
         print(f"Student copies that were worked in are kept in output/answers: {', '.join(kept)}")
 

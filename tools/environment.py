@@ -66,7 +66,8 @@ def make_venv(folder: Path) -> Path:
     if folder.exists() and any(folder.iterdir()) and not (folder / "pyvenv.cfg").exists():
         stop(f"{folder} is there and is not a virtual environment: name another folder with CDT_VENV")
     print(f"  a virtual environment in {folder}", flush=True)
-    for maker in (["uv", "venv", "--seed", "--python", own], [own, "-m", "venv"], [own, "-m", "virtualenv"]):
+    uv = ["uv", "venv", "--seed", "--python", own]
+    for maker in (uv, [own, "-m", "venv"], [own, "-m", "virtualenv"]):
         if not fault(*maker, "--clear", str(folder)) and not fault(*works):
             return python
     stop(
@@ -85,8 +86,8 @@ def pip_with_torch(python: Path, *words: str, cpu: bool = False) -> str:
     pins = (ROOT / "constraints.txt").read_text(encoding="utf-8")
     release = re.search(r"^torch==\S+", pins, re.MULTILINE)
     torch = release[0] if release else stop("constraints.txt names no torch")
-    nvidia = shutil.which("nvidia-smi") or NVIDIA.exists()
-    if platform.system() != "Linux" or os.environ.get("CDT_TORCH") == "default" or (nvidia and not cpu):
+    cuda = not cpu and (shutil.which("nvidia-smi") or NVIDIA.exists())
+    if cuda or platform.system() != "Linux" or os.environ.get("CDT_TORCH") == "default":
         return pip(python, *words, torch)
     if not pip(python, *words, f"{torch}+cpu"):
         return ""
@@ -98,7 +99,8 @@ def install(python: Path, extras: str) -> None:
     project = ["-e", f".[{extras}]", "-c", "constraints.txt"]
     print(f"  torch and cdt-lite[{extras}]", flush=True)
     uv = ["uv", "pip", "install", "--python", str(python), "--torch-backend=auto"]
-    for_pip = os.environ.get("CDT_TORCH") == "default" or os.environ.get("PIP_NO_INDEX")  # uv reads no settings of pip
+    # uv reads no settings of pip, such as our folder of wheels
+    for_pip = os.environ.get("PIP_NO_INDEX") or os.environ.get("CDT_TORCH") == "default"
     if not for_pip and not fault(*uv, *project):
         return
     problem = pip_with_torch(python, "install")

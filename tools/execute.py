@@ -5,7 +5,6 @@ go back into the tracked notebooks, cleaned of what changes from run to run; wit
 into their title cards. Both want every check in the notebook to pass.
 """
 
-import argparse
 import contextlib
 import os
 import re
@@ -31,7 +30,7 @@ from tools import pages
 from tools.environment import ROOT
 
 OUTPUT = ROOT / "output"
-CELL_SECONDS = 900  # longer than any cell takes; a kernel silent for so long (a machine put to sleep) will not answer
+CELL_SECONDS = 900  # longer than any cell takes: a kernel silent for so long will not answer any more
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 LANGUAGE = {"name": "python", "file_extension": ".py", "pygments_lexer": "ipython3"}
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -78,7 +77,7 @@ def execute(notebook: NotebookNode, report: Report, strict: bool = False, folder
     """
     code, begun = code_cells(notebook), []
     # a size of its own: tqdm shows nothing where a terminal tells none
-    bar = tqdm(total=len(code), desc=report.name, unit="cell", ncols=80, nrows=24, file=sys.stdout, disable=None)
+    bar = tqdm(code, report.name, unit="cell", file=sys.stdout, ncols=80, nrows=24, disable=None)
     client = NotebookClient(
         notebook,
         timeout=CELL_SECONDS,
@@ -162,10 +161,9 @@ def run_one(path: Path, write: bool, budget: bool = False) -> Report:
         print(f"  {path.name}: {problem}", flush=True)
     if report.problems or not (write or budget):
         return report
-    if write:
-        clean(notebook)
-    else:
+    if not write:
         notebook = nbformat.read(path, as_version=4)
+    clean(notebook)
     pages.fill(notebook, path.name, report.seconds, report.peak_mb * 2**20 / 1e9, executed=write)
     nbformat.write(notebook, path)
     return report
@@ -175,10 +173,8 @@ def run_all(paths: list[Path], write: bool, budget: bool = False) -> list[Report
     """Executes notebooks in order; none after one whose cell failed."""
     reports: list[Report] = []
     for path in paths:
-        if reports and (reports[-1].failed or "not run" in reports[-1].problems):
-            reports.append(Report(path.stem, problems=["not run"]))
-        else:
-            reports.append(run_one(path, write, budget))
+        stopped = any(report.failed for report in reports)
+        reports.append(Report(path.stem, problems=["not run"]) if stopped else run_one(path, write, budget))
     return reports
 
 
@@ -186,40 +182,39 @@ def table(reports: list[Report]) -> str:
     """One line a notebook: code cells, seconds, peak memory of the kernel and its children, problems."""
     rows = pd.DataFrame(reports)[["name", "cells", "seconds", "peak_mb", "problems"]]
     rows["problems"] = rows["problems"].map(len)
-    rows.loc[len(rows)] = ["all", rows.cells.sum(), rows.seconds.sum(), rows.peak_mb.max(), rows.problems.sum()]
+    sums = rows[["cells", "seconds", "problems"]].sum()
+    rows.loc[len(rows)] = ["all", sums.cells, sums.seconds, rows.peak_mb.max(), sums.problems]
     rows.columns = ["notebook", "code cells", "seconds", "peak memory, MB", "problems"]
     return rows.to_markdown(index=False, floatfmt=("", "", ".1f", ",.0f", ""))
 
 
-def main() -> int:
-    """Runs the notebooks, draws the figures, prints the table; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="")
-    parser.add_argument("--write", action="store_true")
-    parser.add_argument("--budget", action="store_true")
-    options = parser.parse_args()
-    first = options.only or "0"
+def main(first: str, *flags: str) -> int:
+    """Runs the notebooks whose names begin so, draws the figures, prints the table; returns the exit status."""
+    write, budget = "--write" in flags, "--budget" in flags
     paths = sorted((ROOT / "notebooks").glob(f"{first}*.ipynb"))
     if not paths:
         sys.exit(f"run.py: no notebook in notebooks/ begins with {first!r}")
     OUTPUT.mkdir(exist_ok=True)
-    print(f"Running {len(paths)} notebooks with profile {os.environ.get('CDT_PROFILE', 'laptop')}", flush=True)
-    reports = run_all(paths, options.write, options.budget)
-    wrong = [f"{report.name}: {problem.splitlines()[0]}" for report in reports for problem in report.problems]
-    if not (reports[-1].failed or options.only or options.budget):
+    profile = os.environ.get("CDT_PROFILE", "laptop")
+    print(f"Running {len(paths)} notebooks with profile {profile}", flush=True)
+    reports = run_all(paths, write, budget)
+    wrong = []
+    for report in reports:
+        wrong += [f"{report.name}: {problem.splitlines()[0]}" for problem in report.problems]
+    if first == "0" and not budget:
+        folder = str(ROOT / "figures" if write else OUTPUT / "figures")
         print("figures", flush=True)
-        figures = ROOT / "figures" if options.write else OUTPUT / "figures"
-        command = [sys.executable, "-m", "cdt_lite.cli", "figures", "--preset", "v1", "--out", str(figures)]
+        command = [sys.executable, "-m", "cdt_lite.cli", "figures", "--preset", "v1", "--out", folder]
         if subprocess.call(command, cwd=ROOT):
-            wrong.append("the figures were not drawn: `cdt-lite figures` failed")
+            wrong.append("figures: `cdt-lite figures` failed")
     print(f"\n{table(reports)}\n")
     if wrong:
         print("Not everything worked:", *wrong, sep="\n  ")
         return 1
-    made = "notebooks/ and figures/" if options.write else "output/"
+    made = "notebooks/ and figures/" if write else "output/"
     print(f"Everything worked; it is in {made}. Open it with: python3 run.py lab")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))

@@ -23,7 +23,8 @@ from cdt_lite.teaching.check import Exercise, all_exercises, find
 from tools.environment import ROOT
 
 FOLDER = jinja2.FileSystemLoader(Path(__file__).parent)
-LOOKS: Any = jinja2.Environment(loader=FOLDER, trim_blocks=True, lstrip_blocks=True).get_template("looks.md.j2").module
+TEMPLATES = jinja2.Environment(loader=FOLDER, trim_blocks=True, lstrip_blocks=True)
+LOOKS: Any = TEMPLATES.get_template("looks.md.j2").module
 WORDS_A_MINUTE = 200
 QUIZ = 10  # minutes for a notebook's three quiz items and the room's questions
 UNMEASURED = 180.0  # seconds planned for a notebook whose card has no time yet
@@ -90,11 +91,13 @@ def fill(notebook: NotebookNode, name: str, seconds: float, gigabytes: float, ex
     outputs = said[0] if said else "The outputs below: none yet."
     if executed:
         packages = ", ".join(f"{package} {version(package).split('+')[0]}" for package in NAMED)
-        outputs = f"The outputs below: profile {profile}, {when}; Python {platform.python_version()}, {packages}."
+        python = platform.python_version()
+        outputs = f"The outputs below: profile {profile}, {when}; Python {python}, {packages}."
     files = json.loads((ROOT / "data" / "manifest.json").read_text(encoding="utf-8"))
     megabytes = sum(each["bytes"] for each in files.values()) / 1e6
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["cdt-lite"]
-    place = re.match(r"https://github.com/(.+?)/?$", settings["repository"])  # empty while there is none
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    repository = settings["tool"]["cdt-lite"]["repository"]  # empty while there is none
+    place = re.match(r"https://github.com/(.+?)/?$", repository)
     budget = LOOKS.budget(read(name, notebook), place and place[1], megabytes, rows, outputs)
     notebook.cells[0].source = put(source, "budget", budget)
 
