@@ -75,12 +75,11 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 def no_network() -> list[str]:
     """The words that run a command with no network but loopback; none where the system cannot do that."""
+    from tools.environment import fault
+
     words = ["unshare", "-rn", sys.executable, "-c", LOOPBACK]
-    try:
-        if subprocess.run([*words, "true"], capture_output=True).returncode == 0:
-            return words
-    except OSError:
-        pass
+    if not fault(*words, "true"):
+        return words
     print("run.py: `unshare -rn` does not work here: the network is not blocked", flush=True)
     return []
 

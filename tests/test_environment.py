@@ -169,7 +169,7 @@ def test_a_folder_of_wheels_keeps_pip_off_the_network(calls, tmp_path):
     environment.use_wheels(str(tmp_path))
     variables = environment.child_variables(PYTHON, "ci")
     assert variables["PIP_NO_INDEX"] == "1"
-    assert variables["PIP_FIND_LINKS"] == str(tmp_path) == variables["CDT_LITE_MIRROR"]
+    assert variables["PIP_FIND_LINKS"] == tmp_path.as_uri() and variables["CDT_LITE_MIRROR"] == str(tmp_path)
     environment.install(PYTHON, "test")
     assert not [command for command in calls if command[0] == "uv"]  # which would not know of it
 

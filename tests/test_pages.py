@@ -98,4 +98,4 @@ def test_two_days_leave_no_exercise_out_and_a_wrong_number_is_refused():
     lines = [line for name, day in DAYS if name.startswith("Two days") for line in day["lines"]]
     assert [what for what, more in lines if more == "all"] == [card.name[:2] for card in CARDS]
     with pytest.raises(CDTError, match=r"no exercise '3\.9'"):
-        pages.planned("03", "3.9", {"03": CARDS[3]})
+        pages.planned("03", "3.9", CARDS)

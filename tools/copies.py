@@ -103,8 +103,6 @@ def slides(notebook: NotebookNode) -> str:
         template_file=str(ROOT / "tools" / "slides.html.j2"),
         embed_images=True,
         exclude_anchor_links=True,
-        exclude_input_prompt=True,
-        exclude_output_prompt=True,
     )
     return page.from_notebook_node(shown, {"metadata": {"path": str(ROOT / "notebooks")}})[0]
 

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -83,9 +82,8 @@ def pip_with_torch(python: Path, *words: str, cpu: bool = False) -> str:
     nothing, never CUDA. It first looks where it always does (a mirror, a folder of wheels), then at PyTorch's own
     index. macOS and Windows get a CPU build by the plain name. Returns pip's last lines if it failed, else nothing.
     """
-    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8")
-    release = re.search(r"^torch==\S+", pins, re.MULTILINE)
-    torch = release[0] if release else stop("constraints.txt names no torch")
+    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    torch = next(pin for pin in pins if pin.startswith("torch=="))
     cuda = not cpu and (shutil.which("nvidia-smi") or NVIDIA.exists())
     if cuda or platform.system() != "Linux" or os.environ.get("CDT_TORCH") == "default":
         return pip(python, *words, torch)
@@ -118,9 +116,10 @@ def install(python: Path, extras: str) -> None:
 
 def stamp(root: Path = ROOT) -> str:
     """A fingerprint of everything the environment is made from; where it changed, install again."""
-    parts = [(root / name).read_bytes() for name in ("pyproject.toml", "constraints.txt")]
-    parts += [text.encode() for text in (EXTRAS, sys.version, platform.machine(), str(root))]
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+    parts = [EXTRAS, sys.version, platform.machine(), str(root)]
+    for name in ("pyproject.toml", "constraints.txt"):
+        parts.append((root / name).read_text(encoding="utf-8"))
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def set_up() -> Path:
@@ -160,9 +159,6 @@ def child_variables(python: Path, profile: str) -> dict[str, str]:
     return variables
 
 
-# ------------------------------------------------------------------------------- rooms without a network
-
-
 def kind() -> str:
     """This system and this Python: what wheels must fit."""
     return f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
@@ -182,9 +178,8 @@ def use_wheels(folder: str) -> None:
     path = Path(folder).expanduser().absolute()
     if not any(path.glob("*.whl")):
         stop(f"{path} holds no wheels: make them on a machine with a network, with python3 run.py wheels")
-    os.environ.update(CDT_WHEELS=str(path), PIP_NO_INDEX="1", PIP_FIND_LINKS=str(path))
-    if " " in str(path):  # pip would take it for two folders
-        os.environ["PIP_FIND_LINKS"] = path.as_uri()
+    # as an address: pip would take a path with a space for two folders
+    os.environ.update(CDT_WHEELS=str(path), PIP_NO_INDEX="1", PIP_FIND_LINKS=path.as_uri())
     if any(path.glob("*.rda")):  # the real screen's file lies there too
         os.environ.setdefault("CDT_LITE_MIRROR", str(path))
 
@@ -219,7 +214,6 @@ def fill_wheels(python: Path, folder: str = "output/wheels") -> int:
         own.unlink()
     (path / "MADE_FOR.txt").write_text(f"{kind()}\n", encoding="utf-8")
     said = fetch_screen(path)
-    size = sum(file.stat().st_size for file in path.iterdir()) / 1e6
-    print(f"{len(list(path.glob('*.whl')))} wheels; {said}; {size:,.0f} MB")
+    print(f"{len(list(path.glob('*.whl')))} wheels; {said}")
     print(f"On the laptop, with this project and that folder: python3 run.py lab --wheels {path.name}")
     return 0

@@ -7,7 +7,6 @@ into their title cards. Both want every check in the notebook to pass.
 
 import contextlib
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ import pandas as pd
 import psutil
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbconvert.filters import strip_ansi
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from nbformat import NotebookNode
 from tqdm import tqdm
@@ -113,13 +113,13 @@ def execute(notebook: NotebookNode, report: Report, strict: bool = False, folder
 
 def what_failed(cell: NotebookNode, number: int, error: Exception) -> str:
     """Names the cell that failed and shows it, with the end of its traceback."""
-    reason, shown = str(error), [cell.source]
+    reason, shown = str(error), cell.source
     if isinstance(error, CellTimeoutError):
         reason = f"no answer from the kernel within {CELL_SECONDS} s"
     if isinstance(error, CellExecutionError):
         reason = f"{error.ename}: {error.evalue}"
-        shown += re.sub(r"\x1b\[[0-9;]*m", "", error.traceback).splitlines()[-12:]
-    return textwrap.indent("\n".join([f"code cell {number} failed with {reason}", *shown]), "    ").strip()
+        shown = "\n".join([shown, *strip_ansi(error.traceback).splitlines()[-12:]])
+    return f"code cell {number} failed with {reason}\n{textwrap.indent(shown, '    ')}"
 
 
 def complaints(notebook: NotebookNode, tracked: bool) -> list[str]:
@@ -130,10 +130,9 @@ def complaints(notebook: NotebookNode, tracked: bool) -> list[str]:
         for output in cell.outputs:
             if output.get("name") == "stderr":
                 found.append(f"code cell {number} wrote to stderr: {output.text.strip()[:160]}")
-            data = dict(output.get("data", {}))
-            data.pop("image/png", None)  # its letters mean nothing
-            shown = "\n".join(map(str, [output.get("text"), output.get("traceback"), *data.values()]))
-            if tracked and any(place in shown for place in places):
+            data = output.get("data", {})
+            shown = [output.get("text", ""), *(str(data[kind]) for kind in data if kind != "image/png")]
+            if tracked and any(place in text for place in places for text in shown):
                 found.append(f"code cell {number} shows a path of this machine")
     return found
 

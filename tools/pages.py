@@ -102,7 +102,7 @@ def fill(notebook: NotebookNode, name: str, seconds: float, gigabytes: float, ex
     notebook.cells[0].source = put(source, "budget", budget)
 
 
-def planned(what: str, more: str | int, cards: dict[str, Card]) -> tuple[int, str, str]:
+def planned(what: str, more: str | int, cards: list[Card]) -> tuple[int, str, str]:
     """Minutes of one line of a plan, its text, and what the minutes are made of.
 
     A notebook is shown as slides (""), or read and worked through with some exercises ("3.1 3.2") or "all".
@@ -112,7 +112,7 @@ def planned(what: str, more: str | int, cards: dict[str, Card]) -> tuple[int, st
     """
     if isinstance(more, int):
         return more, what, ""
-    card = cards[what]
+    card = cards[int(what)]
     link = f"[{what} {card.title}](../notebooks/{card.name})"
     if not more:
         return card.reading, f"{link}, as slides", f"{card.reading} reading"
@@ -126,13 +126,12 @@ def planned(what: str, more: str | int, cards: dict[str, Card]) -> tuple[int, st
 
 def plans(cards: list[Card]) -> list[dict[str, Any]]:
     """Reads workshop/plans.toml; every day of it gets its minutes after midnight and its planned lines."""
-    by_number = {card.name[:2]: card for card in cards}
     found = tomllib.loads((ROOT / "workshop" / "plans.toml").read_text(encoding="utf-8"))["plan"]
     for plan in found:
         for day in plan["day"]:
             times = re.findall(r"(\d+):(\d\d)", day["hours"])
             day["first"], day["last"] = [int(hour) * 60 + int(minute) for hour, minute in times]
-            day["planned"] = [planned(what, more, by_number) for what, more in day["lines"]]
+            day["planned"] = [planned(what, more, cards) for what, more in day["lines"]]
     return found
 
 
