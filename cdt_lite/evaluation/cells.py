@@ -63,7 +63,7 @@ def keys_of(predicted: Predicted) -> list[Key]:
     return table.index.to_list()
 
 
-def read_screen(adata: AnnData, what: str, columns: Columns, genes: np.ndarray | None = None) -> Cells:
+def read_screen(adata: AnnData, what: str, columns: Columns, genes: list[str] | None = None) -> Cells:
     """Checks real cells, raw counts of these genes (in any order); `what` names them in a message.
 
     Raises:
@@ -120,7 +120,7 @@ def read_prediction(predicted: Given, what: str, columns: Columns, real: Cells, 
 
 
 def _read_cells(adata: AnnData, what: str, columns: Columns, real: Cells, depth: float) -> Cells:
-    check_genes(adata.var_names, what, real.genes)
+    check_genes(adata.var_names, what, real.genes.tolist())
     labels = read_labels(adata, columns, what=what)
     space = dict(adata.uns.get("cdt_lite", {}))
     if space.get("space") == "log1p":
@@ -145,7 +145,7 @@ def _check_log1p(adata: AnnData, what: str, depth: float, expected: float) -> No
 
 
 def _read_table(table: pd.DataFrame, what: str, real: Cells, lowest: float) -> pd.DataFrame:
-    check_genes(table.columns, what, real.genes)
+    check_genes(table.columns, what, real.genes.tolist())
     values = table[real.genes].to_numpy(np.float64)
     if not (np.isfinite(values) & (values >= lowest)).all():
         raise CDTError(f"{what}: expected mean log1p expression, finite and from 0, got "

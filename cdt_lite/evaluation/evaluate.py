@@ -51,7 +51,7 @@ def control_halves(real: AnnData, *, columns: Columns = Columns(), seed: int = 0
 
 def check_unseen(targets: Iterable[str], train: AnnData, *, columns: Columns = Columns()) -> None:
     """Raises CDTError, by name, where targets that are called unseen are in the training screen."""
-    trained = read_labels(train, columns, what="the training screen").target
+    trained = read_labels(train, columns, what="the training screen").target.tolist()
     leaked = sorted(set(targets).intersection(trained))
     if leaked:
         raise CDTError(f"targets {leaked} are in the training screen, but called unseen; "
@@ -199,7 +199,7 @@ def evaluate(
     cells = read_screen(real, "the real screen", columns)
     trained = None
     if train is not None:
-        trained = read_screen(train, "the training screen", columns, cells.genes)
+        trained = read_screen(train, "the training screen", columns, cells.genes.tolist())
     depth = target_depth or (trained or cells).control_depth()
     names = _known(METRICS if metrics is None else metrics, METRICS, "metric")
     methods = _read_methods(predicted, columns, cells, depth)

@@ -13,12 +13,12 @@ from scipy import sparse
 from cdt_lite.data.expression import log1p_counts
 from cdt_lite.data.layout import CONTROL, Columns
 from cdt_lite.errors import CDTError, suggest
-from cdt_lite.evaluation.cells import Cells, Key, read_prediction, read_screen
+from cdt_lite.evaluation.cells import Cells, Given, Key, read_prediction, read_screen
 
 POOLED = Columns(batch=None, sign=None)  # both tools know targets only
 
 
-def suite_scores(suite: str, real: AnnData, predicted: AnnData | Mapping[str, AnnData]) -> pd.DataFrame:
+def suite_scores(suite: str, real: AnnData, predicted: AnnData | Mapping[str, Given]) -> pd.DataFrame:
     """Scores predicted cells with one of the field's tools: a row per method and target, its columns as it names them.
 
     Both tools want the real control cells on both sides, so these scores carry the noise that they share, as the
