@@ -7,8 +7,8 @@ import pytest
 from test_evaluation import of, quiet, world
 
 from cdt_lite.data.expression import log1p_counts
-from cdt_lite.errors import CDTError
 from cdt_lite.data.layout import Columns
+from cdt_lite.errors import CDTError
 from cdt_lite.evaluation import check_unseen, evaluate
 
 
