@@ -48,13 +48,10 @@ def test_training_lowers_the_held_out_curve():
     assert before[-1] == pytest.approx(np.log(63), abs=1.0)  # it knew nothing
 
 
-def test_bf16_trains_and_fp16_needs_a_gpu():
+def test_bf16_trains():
     checkpoint, data = ready(precision="bf16", learning_rate=1e-2)
     losses = losses_of(train(checkpoint, data, steps=40))
     assert np.isfinite(losses).all() and np.mean(losses[-5:]) < np.mean(losses[:5])
-    checkpoint, data = ready(precision="fp16")
-    with pytest.raises(CDTError, match="fp16 needs a CUDA GPU"):
-        next(train(checkpoint, data, steps=1))
 
 
 def test_weight_decay_falls_on_linear_matrices_only():
