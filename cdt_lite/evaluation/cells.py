@@ -159,4 +159,4 @@ def _read_table(table: pd.DataFrame, what: str, real: Cells, lowest: float) -> p
             keys += [(str(label), sign) for sign in signs or [0]]
     if len(set(keys)) != len(table):
         raise CDTError(f"{what}: expected one row per perturbation; index by (target, sign) where a gene has both")
-    return pd.DataFrame(values, pd.MultiIndex.from_tuples(keys), real.genes)
+    return pd.DataFrame(values, pd.MultiIndex.from_tuples(keys, names=["target", "sign"]), real.genes)

@@ -44,11 +44,10 @@ def suite_scores(suite: str, real: AnnData, predicted: AnnData | Mapping[str, Gi
         checked = read_prediction(prediction, f"prediction {name!r}", POOLED, cells, depth)
         if not isinstance(checked, Cells) or checked.is_log1p:
             raise CDTError(f"prediction {name!r}: {suite} is run on predicted cells with raw counts")
-        keys = list(checked.groups)
-        truth, guess = (_with_controls(side, cells, keys) for side in (cells, checked))
+        sides = [_with_controls(side, cells, list(checked.groups)) for side in (cells, checked)]
         try:
             with open(os.devnull, "w") as null, contextlib.redirect_stdout(null):
-                scores = SUITES[suite](truth, guess, depth)
+                scores = SUITES[suite](*sides, depth)
         except ImportError as error:
             raise CDTError(f"{suite} is not installed ({error}): pip install 'cdt-lite[eval]'") from error
         tables.append(scores.assign(method=name))
@@ -90,8 +89,7 @@ def _cell_eval2(real: AnnData, predicted: AnnData, depth: float) -> pd.DataFrame
     config = EvalConfig.from_preset("vcc2026")
     config = replace(config, target_gene_map=dict.fromkeys(unmeasured) or None, **options)
     scores = pd.DataFrame(compute_metrics(predicted, real, config=config).to_dicts())
-    wide = scores.pivot(index="perturbation", columns="metric", values="value")
-    return wide.reset_index(names="target")
+    return scores.pivot(index="perturbation", columns="metric", values="value").reset_index(names="target")
 
 
 SUITES = {"cell-eval": _cell_eval, "cell-eval2": _cell_eval2}
