@@ -44,10 +44,11 @@ def suite_scores(suite: str, real: AnnData, predicted: AnnData | Mapping[str, Gi
         checked = read_prediction(prediction, f"prediction {name!r}", POOLED, cells, depth)
         if not isinstance(checked, Cells) or checked.is_log1p:
             raise CDTError(f"prediction {name!r}: {suite} is run on predicted cells with raw counts")
-        sides = [_with_controls(side, cells, list(checked.groups)) for side in (cells, checked)]
+        keys = list(checked.groups)
+        truth, claimed = (_with_controls(side, cells, keys) for side in (cells, checked))
         try:
             with open(os.devnull, "w") as null, contextlib.redirect_stdout(null):
-                scores = SUITES[suite](*sides, depth)
+                scores = SUITES[suite](truth, claimed, depth)
         except ImportError as error:
             raise CDTError(f"{suite} is not installed ({error}): pip install 'cdt-lite[eval]'") from error
         tables.append(scores.assign(method=name))
