@@ -60,11 +60,6 @@ def gene_scores(train: Responses) -> Float[np.ndarray, "G K"]:
     return scores / max(np.sqrt(np.mean(scores**2)), 1e-12)
 
 
-def no_change(train: Responses, target: str, sign: int) -> Vector:
-    """Nothing changes."""
-    return np.zeros(len(train.genes))
-
-
 def perturbed_mean(train: Responses, target: str, sign: int) -> Vector | None:
     """A perturbation does what the others, of the same sign, do on average."""
     return train.mean(train.others(target, sign))
@@ -194,7 +189,7 @@ class NearestNeighbours(Tuned):
 
 Predictor = Callable[[str, int], Vector | None]  # target and sign to the change from control; None: no answer
 BASELINES: dict[str, Callable[[Responses], Predictor]] = {
-    "control": lambda train: partial(no_change, train),
+    "control": lambda train: lambda target, sign: np.zeros(len(train.genes)),
     "perturbed mean": lambda train: partial(perturbed_mean, train),
     "replicate mean": lambda train: partial(replicate_mean, train),
     "linear": lambda train: Linear().fit(train).effect,
