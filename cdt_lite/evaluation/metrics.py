@@ -191,7 +191,7 @@ def _if_known(function: Callable[..., float], real: Any, predicted: Any, *exclud
 
 _METRICS = [
     Metric("mae", lambda c: mae(c.real_mean, c.predicted_mean, c.exclude),
-           0.0, False, needs_cells=False, of_full_size=lambda error: error / np.sqrt(2)),  # half the noise
+           0.0, False, needs_cells=False, of_full_size=lambda error: error / np.sqrt(2)),  # as its noise is
     Metric("pearson_delta", lambda c: pearson_delta(c.real_delta, c.predicted_delta, c.exclude),
            1.0, True, needs_cells=False, of_full_size=spearman_brown),
     Metric("systema_pearson", lambda c: systema_pearson(c.real_mean, c.predicted_mean, c.reference, c.exclude),
