@@ -1,9 +1,9 @@
 """The two charts of the original document: where the parameters are, and what operations, memory and time they cost."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from typing import Any
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -119,8 +119,8 @@ def _draw_growth(config: Config, ax: Axes) -> None:
         flops = accounting.flops_by_part(config, n)
         attention.append(flops["self-attention QK^T and AV"] / 1e9)
         rest.append(sum(flops.values()) / 1e9 - attention[-1])
-    curves = {"self-attention QK^T and AV": attention, "everything else": rest}
-    plots.lines(genes, curves, ax, "genes", "GFLOP a cell, forward")
+    curves = pd.DataFrame({"self-attention QK^T and AV": attention, "everything else": rest}, index=genes)
+    curves.plot(ax=ax, loglog=True, lw=2, xlabel="genes", ylabel="GFLOP a cell, forward")
     ax.set_title("Attention is quadratic in genes")
 
 
@@ -133,8 +133,8 @@ def _memory(config: Config) -> dict[str, list[float]]:
 
 
 def _draw_memory(memory: dict[str, list[float]], ax: Axes) -> None:
-    curves = {name: memory[name] for name in MODES}
-    plots.lines(memory["cells"], curves, ax, "cells in a training step", "GB")
+    curves = pd.DataFrame(memory).set_index("cells")
+    curves.plot(ax=ax, loglog=True, lw=2, style=["-", "-", "--", "--"], xlabel="cells in a training step", ylabel="GB")
     for card in CARDS:
         ax.axhline(card, color=plots.PALETTE["other"], lw=0.6, zorder=0)
         ax.annotate(f"{card} GB card", (2, card), fontsize=8, va="bottom", alpha=0.7)
@@ -187,7 +187,7 @@ def _analysis(config: Config, flops: dict[str, int], fits: dict[str, dict[str, i
     ]
     for name, mode in MODES.items():
         out.append(table(f"Bytes of training 32 cells: {name}", cost.memory(config, 32, *mode), "total"))
-    out.append(table(f"Bytes kept for B cells of G genes (fused, fp32): {formula}", asdict(law)))
+    out.append(table(f"Bytes kept for B cells of G genes (fused, fp32): {formula}", law))
     out += [table(f"Largest batch: {name}", cells) for name, cells in fits.items()]
     out.append(table("Least time of a training step, 32 cells (computed)", steps))
     out.append(table("Hours of the plan, 1,000,000 and 200,000 cells", hours))

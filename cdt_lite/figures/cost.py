@@ -1,7 +1,6 @@
 """What training costs before it is run: bytes kept for the backward pass, the largest batch, the least time of a step."""
 
 from contextlib import nullcontext
-from dataclasses import astuple, dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -66,32 +65,20 @@ def kept_bytes(model: CDT | V1, n_sets: int, fused: bool, bf16: bool) -> int:
     return sum(storage.nbytes() for storage in kept.values())
 
 
-@dataclass(frozen=True)
-class Law:
-    """The bytes of B cells of G genes: a + b G + B (c + d G + e G^2)."""
+def activation_law(config: Config, fused: bool = True) -> tuple[dict[str, int], float]:
+    """Fits bytes = a + b G + B (c + d G + e G^2) to small B, G (fp32); returns it and its error at 32 cells, the panel."""
+    def terms(cells: int, genes: int) -> list[int]:
+        return [1, genes, cells, cells * genes, cells * genes**2]
 
-    a: int
-    b: int
-    c: int
-    d: int
-    e: int
-
-
-def _terms(cells: int, genes: int) -> list[int]:
-    return [1, genes, cells, cells * genes, cells * genes**2]
-
-
-def activation_law(config: Config, fused: bool = True) -> tuple[Law, float]:
-    """Fits the law of saved bytes (fp32) to small sizes; returns it and its error at the panel and 32 cells."""
     sizes, seen = [], []
     for genes in (32, 64, 96):
         for cells in (2, 4):
-            sizes.append(_terms(cells, genes))
+            sizes.append(terms(cells, genes))
             seen.append(saved_bytes(config, genes, cells, fused))
-    fitted = np.linalg.lstsq(np.array(sizes), np.array(seen), rcond=None)[0]
-    law = Law(*fitted.round().astype(int).tolist())
-    predicted = np.dot(astuple(law), _terms(32, config.model.n_genes))
-    return law, float(predicted / saved_bytes(config, None, 32, fused) - 1)
+    law = np.linalg.lstsq(np.array(sizes), np.array(seen), rcond=None)[0].round().astype(int)
+    predicted = law @ terms(32, config.model.n_genes)
+    error = predicted / saved_bytes(config, None, 32, fused) - 1
+    return dict(zip("abcde", law.tolist(), strict=True)), float(error)
 
 
 def memory(config: Config, batch: int = 32, fused: bool = True, bf16: bool = False) -> dict[str, int]:
@@ -114,9 +101,7 @@ def largest_batch(config: Config, card_gb: int | float, fused: bool = True, bf16
     return max(0, int(free // a_cell))
 
 
-def step_seconds(
-    config: Config, accelerator: str, batch: int = 32, n_controls: int = CONTROLS
-) -> tuple[float, float]:
+def step_seconds(config: Config, accelerator: str, batch: int = 32, n_controls: int = CONTROLS) -> tuple[float, float]:
     """Returns the least seconds of a training step: by operations alone, and by the slower of operations and traffic.
 
     Source: the roofline, Williams et al. 2009, doi:10.1145/1498765.1498785; traffic of matrix products only.
@@ -153,9 +138,7 @@ def account(preset: str) -> dict[str, Any]:
     parts = accounting.parameters_by_part(config)
     nominal = accounting.nominal_parameters(config)
     listed = accounting.products(config)
-    least = {}
-    for name in ACCELERATORS:
-        least[name] = round(step_seconds(config, name)[1], 6)
+    least = {name: round(step_seconds(config, name)[1], 6) for name in ACCELERATORS}
     return {
         "preset": config.name,
         "n_genes": config.model.n_genes,

@@ -19,17 +19,6 @@ from cdt_lite.model.v1 import BETA_MEAN, CURRICULUM, MASK_RATIO, curriculum_rati
 
 RELEASED = "2026-11-24"  # the release's date, as in CITATION.cff: not the day on which someone ran this
 TEMPLATE = Path(__file__).with_name("guide.md.j2")
-WHAT = {
-    "architecture_overview": "High-level overview of the model",
-    "layer_breakdown": "Every layer that holds parameters",
-    "forward_pass_flow": "One cell's forward pass, step by step",
-    "attention_mechanism": "Multi-query self-attention and cross-attention",
-    "conditioning_pipeline": "How a perturbation and control cells become a condition",
-    "diffusion_process": "Hiding genes, and revealing them again",
-    "parameter_breakdown": "Where the parameters are, and three totals",
-    "computational_analysis": "Operations, memory and time",
-}
-
 
 @dataclass
 class Shown:
@@ -49,6 +38,10 @@ def facts(config: Config) -> dict[str, Any]:
     fused, error = cost.activation_law(config)
     naive, _ = cost.activation_law(config, fused=False)
     return {
+        "config": config,
+        "m": config.model,
+        "version": __version__,
+        "released": RELEASED,
         "n": sum(parts.values()),
         "nominal": sum(accounting.nominal_parameters(config).values()),
         "other": sum(accounting.document_breakdown(config).values()),
@@ -83,12 +76,7 @@ def guide(config: Config, figures: Mapping[str, Shown], measured: bool) -> str:
         figures: What is shown, by the figure's name.
         measured: Whether a trained model was at hand.
     """
-    environment = Environment(
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined
-    )
-    environment.filters["f"] = format
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(
-        config=config, m=config.model, version=__version__, released=RELEASED, what=WHAT, figures=figures,
-        measured=measured, **facts(config),
-    )
+    template = Environment(trim_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined)
+    template.filters["f"] = format
+    known = facts(config) | {"figures": figures, "measured": measured}
+    return template.from_string(TEMPLATE.read_text(encoding="utf-8")).render(known)

@@ -16,14 +16,7 @@ CONTROLS = 64  # control cells that a cell is shown, unless said otherwise
 
 @dataclass
 class Layer:
-    """One module as a forward pass of one cell saw it.
-
-    Args:
-        module: The module itself.
-        input: Shape of the first tensor that goes in.
-        output: Shape of what comes out.
-        flops: Operations, with those of all modules inside.
-    """
+    """One module as a forward pass of one cell saw it: shapes of what goes in and out, FLOPs with those inside it."""
 
     module: nn.Module
     input: tuple[int, ...] = ()
@@ -40,8 +33,8 @@ class Layer:
         """Parameters, with those of all modules inside."""
         return sum(p.numel() for p in self.module.parameters())
 
-    def note(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Takes down the shapes (a forward hook)."""
+    def see(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Takes down the shapes: a forward hook."""
         if isinstance(inputs[0], Tensor):
             self.input = tuple(inputs[0].shape)
         self.output = tuple(output.shape)
@@ -49,9 +42,7 @@ class Layer:
 
 def resized(config: Config, n_genes: int | None) -> Config:
     """Returns the preset with a panel of another size."""
-    if n_genes is None:
-        return config
-    return replace(config, model=replace(config.model, n_genes=n_genes))
+    return config if n_genes is None else replace(config, model=replace(config.model, n_genes=n_genes))
 
 
 def meta_model(config: Config) -> CDT | V1:
@@ -94,7 +85,7 @@ def trace(config: Config) -> dict[str, Layer]:
     seen = {}
     for name, module in model.named_modules():
         seen[name] = Layer(module)
-        module.register_forward_hook(seen[name].note)
+        module.register_forward_hook(seen[name].see)
     denoise, cell = probe(model)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         denoise(cell)
