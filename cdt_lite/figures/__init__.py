@@ -1,4 +1,4 @@
-"""Every figure, drawn from the live model. Names are loaded when they are first asked for: drawing libraries are heavy."""
+"""Every figure, drawn from the live model. A name is loaded when first asked for: drawing libraries are heavy."""
 
 from importlib import import_module
 from typing import Any

@@ -7,6 +7,7 @@ is 2 FLOPs. Nothing here holds a weight: models live on the meta device.
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 
@@ -122,33 +123,6 @@ class Product:
         return 2 * self.times * (values - self.unstored)
 
 
-@dataclass
-class _Listing:
-    """Collects products; what the model lacks, or what has no rows to read, adds none."""
-
-    modules: dict[str, nn.Module]
-    found: list[Product] = field(default_factory=list)
-
-    def add(self, product: Product) -> None:
-        if product.m:
-            self.found.append(product)
-
-    def linears(self, path: str, rows: int, leaf: bool = False, name: str = "") -> None:
-        """Adds the linear layers of a module, each fed by the one before; `leaf`: the first reads data."""
-        part = part_of(path)
-        for layer in self.modules.get(path, nn.Module()).modules():
-            if isinstance(layer, nn.Linear):
-                k, n = layer.in_features, layer.out_features
-                self.add(Product(part, name or f"Linear {k} to {n}", rows, k, n, leaf=leaf))
-                leaf = False
-
-    def attention(self, part: str, rows: int, width: int, memory: int, times: int) -> None:
-        """Adds the two products of attention without weights."""
-        scores = rows * memory
-        self.add(Product(part, "QK^T", rows, width, memory, times, unstored=scores))
-        self.add(Product(part, "AV", rows, memory, width, times, unstored=scores))
-
-
 def products(
     config: Config, n_genes: int | None = None, n_controls: int = CONTROLS, cells_per_set: int = 1, n_sets: int = 1
 ) -> list[Product]:
@@ -163,7 +137,8 @@ def products(
     """
     model = meta_model(resized(config, n_genes))
     genes, cells = model.config.n_genes, n_sets * cells_per_set
-    listing = _Listing(dict(model.named_modules()))
+    modules = dict(model.named_modules())
+    listing = _Listing(modules, genes, n_controls, n_sets, cells)
     linears = listing.linears
     linears("perturbation.magnitude", n_sets, leaf=True)
     linears("perturbation.project", n_sets)
@@ -174,64 +149,88 @@ def products(
     linears("embed.identity", genes)
     linears("embed.statistics", n_sets * genes if n_controls else 0, leaf=True)
     linears("embed.effect", n_sets * genes, leaf=True)
-    _cell_summary(listing, genes, n_controls, cells)
-    _control_set(listing, genes, n_controls, n_sets)
+    listing.cell_summary()
+    listing.control_set()
     for i in range(len(model.blocks)):
-        _block(listing, i, genes, n_controls, n_sets, cells_per_set)
+        listing.block(f"blocks.{i}")
     linears("trust", cells * genes, name="trust")
     linears("head", cells * genes, name="head")
     return listing.found
 
 
-def _cell_summary(listing: _Listing, genes: int, n_controls: int, cells: int) -> None:
-    path = "embed.summary"
-    if path not in listing.modules:
-        return
-    width = listing.modules[path].read.out_features
-    # the learned centre is read only where there are no controls
-    listing.linears(f"{path}.centre", 0 if n_controls else genes)
-    listing.linears(f"{path}.read", genes)
-    listing.linears(f"{path}.give", genes)
-    product = Product(part_of(path), "departures x genes", cells, genes, width, leaf=n_controls > 0)
-    listing.add(product)
-    listing.linears(f"{path}.state", cells)
+@dataclass
+class _Listing:
+    """Collects products; what the model lacks, or what has no rows to read, adds none."""
 
+    modules: dict[str, Any]
+    genes: int
+    controls: int
+    sets: int
+    cells: int
+    found: list[Product] = field(default_factory=list)
 
-def _control_set(listing: _Listing, genes: int, n_controls: int, n_sets: int) -> None:
-    path, rows = "control_set", n_sets * n_controls
-    if not rows:
-        return
-    encoder, part = listing.modules[path], part_of(path)
-    width, head = encoder.out.in_features, encoder.layers[0].n_head
-    listing.linears(f"{path}.cell", rows, leaf=True)
-    if f"{path}.gene" in listing.modules:
-        listing.linears(f"{path}.gene", genes)
-        listing.add(Product(part, "values x genes", rows, genes, width, leaf=True))
-    for i in range(len(encoder.layers)):
-        listing.add(Product(part, "q, k, v", rows, width, 3 * width))
-        listing.add(Product(part, "out", rows, width, width))
-        listing.attention(part, n_controls, width // head, n_controls, n_sets * head)
-        listing.linears(f"{path}.layers.{i}.mlp", rows)
-    listing.linears(f"{path}.out", rows)
+    def add(self, part: str, name: str, m: int, k: int, n: int, times: int = 1, leaf: bool = False) -> None:
+        if m:
+            self.found.append(Product(part, name, m, k, n, times, leaf))
 
+    def linears(self, path: str, rows: int, leaf: bool = False, name: str = "") -> None:
+        """Adds the linear layers of a module, each fed by the one before; `leaf`: the first reads data."""
+        for layer in self.modules.get(path, nn.Module()).modules():
+            if isinstance(layer, nn.Linear):
+                k, n = layer.in_features, layer.out_features
+                self.add(part_of(path), name or f"Linear {k} to {n}", rows, k, n, leaf=leaf)
+                leaf = False
 
-def _block(listing: _Listing, i: int, genes: int, n_controls: int, n_sets: int, cells_per_set: int) -> None:
-    path, cells = f"blocks.{i}", n_sets * cells_per_set
-    own = listing.modules[f"{path}.self_attention.inner"]
-    width, head = own.out.in_features, own.head_dim
-    rows, queries = cells * genes, genes * own.n_head  # heads are folded into the rows
-    for side in ("q", "out"):
-        listing.add(Product("self q and out projections", side, rows, width, width))
-    listing.add(Product("self k/v projection", "k, v", rows, width, 2 * head))
-    listing.attention("self-attention QK^T and AV", queries, head, genes, cells)
-    if n_controls:
-        memory = listing.modules["control_set.out"].out_features
-        for side in ("q", "out"):
-            listing.add(Product("cross q and out projections", side, rows, width, width))
-        listing.add(Product("cross k/v projection", "k, v", n_sets * n_controls, memory, 2 * head))
-        part = "cross-attention QK^T and AV"
-        listing.attention(part, queries * cells_per_set, head, n_controls, n_sets)
-    listing.linears(f"{path}.mlp.inner", rows)
+    def attention(self, part: str, rows: int, width: int, memory: int, times: int) -> None:
+        """Adds the two products of attention without weights; a fused kernel stores no scores."""
+        self.found.append(Product(part, "QK^T", rows, width, memory, times, unstored=rows * memory))
+        self.found.append(Product(part, "AV", rows, memory, width, times, unstored=rows * memory))
+
+    def cell_summary(self) -> None:
+        path, has_controls = "embed.summary", self.controls > 0
+        if path not in self.modules:
+            return
+        width = self.modules[f"{path}.read"].out_features
+        if not has_controls:  # the learned centre is read only where there are no controls
+            self.linears(f"{path}.centre", self.genes)
+        self.linears(f"{path}.read", self.genes)
+        self.linears(f"{path}.give", self.genes)
+        self.add(part_of(path), "departures x genes", self.cells, self.genes, width, leaf=has_controls)
+        self.linears(f"{path}.state", self.cells)
+
+    def control_set(self) -> None:
+        rows, part = self.sets * self.controls, part_of("control_set")
+        if not rows or "control_set" not in self.modules:
+            return
+        width = self.modules["control_set.out"].in_features
+        self.linears("control_set.cell", rows, leaf=True)
+        if "control_set.gene" in self.modules:
+            self.linears("control_set.gene", self.genes)
+            self.add(part, "values x genes", rows, self.genes, width, leaf=True)
+        for i, layer in enumerate(self.modules["control_set.layers"]):
+            self.add(part, "q, k, v", rows, width, 3 * width)
+            self.add(part, "out", rows, width, width)
+            heads = self.sets * layer.n_head
+            self.attention(part, self.controls, width // layer.n_head, self.controls, heads)
+            self.linears(f"control_set.layers.{i}.mlp", rows)
+        self.linears("control_set.out", rows)
+
+    def block(self, path: str) -> None:
+        own = self.modules[f"{path}.self_attention.inner"]
+        cross = self.modules.get(f"{path}.cross_attention.inner")
+        width, head = own.out.in_features, own.head_dim
+        rows, queries = self.cells * self.genes, self.genes * own.n_head  # heads are folded into the rows
+        self.add("self q and out projections", "q", rows, width, width)
+        self.add("self q and out projections", "out", rows, width, width)
+        self.add("self k/v projection", "k, v", rows, width, 2 * head)
+        self.attention("self-attention QK^T and AV", queries, head, self.genes, self.cells)
+        if cross is not None and self.controls:
+            memory, queries = self.sets * self.controls, queries * self.cells // self.sets
+            self.add("cross q and out projections", "q", rows, width, width)
+            self.add("cross q and out projections", "out", rows, width, width)
+            self.add("cross k/v projection", "k, v", memory, cross.kv.in_features, 2 * head)
+            self.attention("cross-attention QK^T and AV", queries, head, self.controls, self.sets)
+        self.linears(f"{path}.mlp.inner", rows)
 
 
 def flops_by_part(

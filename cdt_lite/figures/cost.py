@@ -1,4 +1,4 @@
-"""What training costs before it is run: bytes kept for the backward pass, the largest batch, the least time of a step."""
+"""What training costs before it is run: bytes kept for the backward pass, the largest batch, the least time."""
 
 from contextlib import nullcontext
 from functools import lru_cache
@@ -66,7 +66,8 @@ def kept_bytes(model: CDT | V1, n_sets: int, fused: bool, bf16: bool) -> int:
 
 
 def activation_law(config: Config, fused: bool = True) -> tuple[dict[str, int], float]:
-    """Fits bytes = a + b G + B (c + d G + e G^2) to small B, G (fp32); returns it and its error at 32 cells, the panel."""
+    """Fits a + b G + B (c + d G + e G^2) bytes (fp32) to small B, G; returns it and its error at 32 cells."""
+
     def terms(cells: int, genes: int) -> list[int]:
         return [1, genes, cells, cells * genes, cells * genes**2]
 

@@ -82,7 +82,8 @@ class Folder:
             self.path.mkdir(parents=True, exist_ok=True)
             write_atomically(path, content.encode() if isinstance(content, str) else content)
         except OSError as error:
-            raise CDTError(f"cannot write figures into {self.path} ({error.strerror}): choose another folder") from error
+            why = f"cannot write figures into {self.path} ({error.strerror}): choose another folder"
+            raise CDTError(why) from error
         self.files.append(path)
         for figure, shown in self.shown.items():
             if name.startswith(figure):
@@ -127,7 +128,7 @@ def as_json(data: dict[str, Any]) -> str:
 
 def config_table(config: Config) -> dict[str, Any]:
     """Returns the configuration under the original document's own names."""
-    stage, found = config.finetune, {"preset": config.name}
+    stage, found = config.finetune, dict[str, Any](preset=config.name)
     found |= {name: getattr(config.model, name) for name in SIZES}
     if isinstance(process_of(config), V1Diffusion):
         found |= {"n_timesteps": N_TIMESTEPS, "mask_ratio": MASK_RATIO}

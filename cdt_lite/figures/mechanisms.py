@@ -103,7 +103,7 @@ def _positions(d: Diagram, config: Config, seen: dict[str, Layer]) -> None:
     parts = {  # module -> where it reads, its colour, what it says
         "embed.statistics": ("controls", "control", ["mean, share of non-zeros", each]),
         "embed.summary": ("controls", "control", ["visible genes against", "the controls, summed"]),
-        "embed.effect": ("gene", "condition", ["mean effect in training cells", f"{each};", "it also tilts the logits"]),
+        "embed.effect": ("gene", "condition", ["mean effect in training", f"{each};", "it also tilts the logits"]),
     }
     found = [name for name in parts if name in seen]
     for name in found:

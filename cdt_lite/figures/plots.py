@@ -28,7 +28,8 @@ EXPRESSION = LinearSegmentedColormap.from_list("expression", ["#F4F8FB", "#7FB8D
 
 def tint(color: str, share: Number, paper: str = PAPER) -> str:
     """Returns the colour mixed with paper: share 1 is the colour, 0 the paper."""
-    return to_hex(share * np.array(to_rgb(color)) + (1 - share) * np.array(to_rgb(paper)))
+    mixed = share * np.array(to_rgb(color)) + (1 - share) * np.array(to_rgb(paper))
+    return to_hex(mixed.tolist())
 
 
 def use_style(dark: bool = False) -> None:
@@ -36,11 +37,12 @@ def use_style(dark: bool = False) -> None:
     ink, soft, paper = DARK.values() if dark else DARK
     sns.set_theme(style="ticks", palette=COLORS)
     plt.style.use(Path(__file__).with_name("cdt_lite.mplstyle"))
-    for name in ("text.color", "axes.labelcolor", "xtick.color", "ytick.color"):
-        mpl.rcParams[name] = ink
-    mpl.rcParams["axes.edgecolor"] = soft
-    for name in ("figure.facecolor", "axes.facecolor", "savefig.facecolor"):
-        mpl.rcParams[name] = paper
+    mpl.rc("text", color=ink)
+    mpl.rc("axes", labelcolor=ink, edgecolor=soft, facecolor=paper)
+    mpl.rc("xtick", color=ink)
+    mpl.rc("ytick", color=ink)
+    mpl.rc("figure", facecolor=paper)
+    mpl.rc("savefig", facecolor=paper)
 
 
 def grid(
@@ -80,7 +82,8 @@ def stacked(rows: Mapping[str, Mapping[str, Number]], ax: Axes, unit: str = "", 
     table = pd.DataFrame(rows).T / scale
     totals = table.sum(axis=1)
     table.plot.barh(stacked=True, ax=ax, width=0.62, edgecolor=mpl.rcParams["axes.facecolor"], linewidth=0.8)
-    ax.bar_label(ax.containers[-1], [f"{total:,.2f}" for total in totals], padding=4, fontweight="bold")
+    last: Any = ax.containers[-1]
+    ax.bar_label(last, [f"{total:,.2f}" for total in totals], padding=4, fontweight="bold")
     ax.set(xlabel=unit, xlim=(0, 1.12 * totals.max()))
     ax.invert_yaxis()
     ax.legend(loc="upper center", bbox_to_anchor=(0.45, -0.16), ncols=3)
@@ -134,10 +137,10 @@ def loss_curves(curves: Sequence[tuple[str, Values, Values]], ax: Axes) -> Axes:
 
 
 def cell_heatmap(
-    states: Sequence[Values] | np.ndarray, genes: Values, ax: Axes, mask_id: int = 63, labels: Values | None = None
+    states: Sequence[np.ndarray] | np.ndarray, genes: Values, ax: Axes, mask_id: int = 63, labels: Values | None = None
 ) -> Axes:
     """Draws one cell at several steps, a row a step: darker is more expressed (log scale), grey is still hidden."""
-    table = np.stack(states)
+    table = np.asarray(states)
     shown = np.ma.masked_where(table == mask_id, np.log1p(table))
     brightest = max(1.0, float(shown.max() or 0))
     ax.imshow(shown, aspect="auto", cmap=EXPRESSION.with_extremes(bad=MASK), vmin=0, vmax=brightest)
