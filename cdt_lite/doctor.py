@@ -13,6 +13,7 @@ import torch
 
 from cdt_lite import __version__
 from cdt_lite.data.batches import SetSampler
+from cdt_lite.data.layout import CONTROL
 from cdt_lite.data.screens import load_screen
 from cdt_lite.data.simulate import simulate_screen
 from cdt_lite.data.store import TokenStore
@@ -21,14 +22,14 @@ from cdt_lite.model.config import Config
 from cdt_lite.teaching.lesson import profile_name
 from cdt_lite.terminal import peak_memory
 from cdt_lite.training.capsule import CAPSULES
-from cdt_lite.training.checkpoint import Checkpoint
-from cdt_lite.training.predict import predict
+from cdt_lite.training.predict import Generation, predict
 from cdt_lite.training.start import start
 from cdt_lite.training.train import train
 
 PACKAGES = ("torch", "numpy", "anndata", "scanpy", "rdata", "safetensors", "jupyterlab", "ipywidgets", "matplotlib",
             "seaborn", "graphviz", "graphviz-pure", "cell-eval")
 NEEDED_MEMORY, NEEDED_DISK = 2.5, 0.5  # GB: above what a notebook takes in the laptop profile; room for outputs
+SAMPLED_CELLS = 32  # whose sampling is timed
 
 
 def report() -> list[str]:
@@ -71,7 +72,9 @@ def shortcomings(memory: float, disk: float) -> list[str]:
         disk: Free space in GB.
     """
     missing = [name for name in ("jupyterlab", "ipykernel", "ipywidgets", "matplotlib") if not find_spec(name)]
-    wanting = [f"missing: {', '.join(missing)}: run python3 run.py setup"] * bool(missing)
+    wanting = []
+    if missing:
+        wanting.append(f"missing: {', '.join(missing)}: run python3 run.py setup")
     if memory < NEEDED_MEMORY:
         wanting.append(f"memory: {memory:.1f} GB free, {NEEDED_MEMORY} wanted: close programs, set CDT_PROFILE=ci")
     if disk < NEEDED_DISK:
@@ -96,22 +99,25 @@ def bench(config: Config, device: str, n_genes: int = 0, steps: int = 8) -> dict
     screen = simulate_screen(n_genes=n_genes, n_targets=8, n_cells=1000, seed=0)
     checkpoint = start(config, screen)
     store = TokenStore.from_adata(screen, checkpoint.tokenizer, checkpoint.vocabulary)
-    marks = []
+    marks: list[float] = []
     for _ in train(checkpoint, SetSampler(store, config.finetune), steps=steps + 2, device=device):
         if device == "cuda":
             torch.cuda.synchronize()
         marks.append(time.perf_counter())
     seconds = (marks[-1] - marks[1]) / steps
-    sampled = _sampling_speed(checkpoint, screen, device, n_cells=32)
-    peak = torch.cuda.max_memory_allocated() / 1e9 if device == "cuda" else peak_memory()
-    return {"preset": config.name, "device": device, "threads": torch.get_num_threads(), "n_genes": n_genes,
-            "batch_cells": config.finetune.batch_size, "precision": config.finetune.precision,
-            "training_cells_per_second": round(config.finetune.batch_size / seconds, 2),
-            "sampling_cells_per_second": round(sampled, 2), "sampling_steps": config.diffusion.sampling_steps,
-            "peak_memory_gb": round(peak, 3)}
-
-
-def _sampling_speed(checkpoint: Checkpoint, screen: Any, device: str, n_cells: int) -> float:
     began = time.perf_counter()
-    predict(checkpoint, screen, "non-targeting", sign=0, n_cells=n_cells, device=device)
-    return n_cells / (time.perf_counter() - began)
+    predict(checkpoint, screen, CONTROL, 0, n_cells=SAMPLED_CELLS, options=Generation(device=device))
+    sampling = time.perf_counter() - began
+    peak = torch.cuda.max_memory_allocated() / 1e9 if device == "cuda" else peak_memory()
+    return {
+        "preset": config.name,
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "n_genes": n_genes,
+        "batch_cells": config.finetune.batch_size,
+        "precision": config.finetune.precision,
+        "training_cells_per_second": round(config.finetune.batch_size / seconds, 2),
+        "sampling_cells_per_second": round(SAMPLED_CELLS / sampling, 2),
+        "sampling_steps": config.diffusion.sampling_steps,
+        "peak_memory_gb": round(peak, 3),
+    }

@@ -5,34 +5,31 @@ A pair of genes perturbed together is labelled "A+B".
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import anndata as ad
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from scipy import sparse
 
-Vector = Float[np.ndarray, "G"]
+from cdt_lite.data.expression import Matrix, Vector
+
+COMPONENTS = 10  # of the gene scores
+FOLDS = 30  # at most so many training perturbations are left out, one at a time, to choose a number
+ROUNDS = 4  # corrections of the mean of dispersed cells
 
 
 @dataclass(frozen=True)
 class Responses:
-    """What training cells teach a simple predictor: the mean change of every perturbation.
+    """What training cells teach a simple predictor: the mean change of every perturbation."""
 
-    Attributes:
-        genes: Gene symbols, (G,).
-        targets: Perturbed gene of every row, (P,); "A+B" for a pair.
-        signs: -1 knockout or knockdown, +1 activation, (P,).
-        effects: Mean log1p expression minus that of the controls of the same batches, (P, G).
-    """
-
-    genes: np.ndarray
-    targets: np.ndarray
-    signs: np.ndarray
-    effects: Float[np.ndarray, "P G"]
+    genes: Shaped[np.ndarray, " G"]  # symbols
+    targets: Shaped[np.ndarray, " P"]  # perturbed gene of every row; "A+B" for a pair
+    signs: Int[np.ndarray, " P"]  # -1 knockout or knockdown, +1 activation
+    effects: Float[np.ndarray, "P G"]  # mean log1p expression minus that of controls of the same batches
 
     def others(self, target: str | None, sign: int) -> Bool[np.ndarray, "P"]:
         """Marks the rows of other perturbations; of the same sign, where there are any."""
@@ -40,10 +37,9 @@ class Responses:
         same = other & (self.signs == sign)
         return same if same.any() else other
 
-    def row(self, target: str, sign: int) -> int | None:
-        """Returns the row of a perturbation, or None."""
-        rows = np.flatnonzero((self.targets == target) & (self.signs == sign))
-        return int(rows[0]) if len(rows) else None
+    def mean(self, rows: Bool[np.ndarray, "P"]) -> Vector | None:
+        """Returns the mean effect of some rows; None of none."""
+        return self.effects[rows].mean(axis=0) if rows.any() else None
 
     def drop(self, rows: int | Int[np.ndarray, " n"]) -> "Responses":
         """Returns a copy without one or more rows."""
@@ -51,7 +47,7 @@ class Responses:
         return Responses(self.genes, *kept)
 
 
-def gene_scores(train: Responses, n_components: int) -> Float[np.ndarray, "G K"]:
+def gene_scores(train: Responses) -> Float[np.ndarray, "G K"]:
     """Describes every gene by how it answers to the training perturbations: scores on their first components.
 
     The mean effect of each sign is removed first; scores are scaled to mean square 1.
@@ -60,90 +56,38 @@ def gene_scores(train: Responses, n_components: int) -> Float[np.ndarray, "G K"]
     for sign in np.unique(train.signs):
         centred[train.signs == sign] -= centred[train.signs == sign].mean(axis=0)
     u, s, _ = np.linalg.svd(centred.T, full_matrices=False)
-    u = (u * s)[:, : min(n_components, max(len(centred) - 1, 1))]
-    return u / max(np.sqrt(np.mean(u**2)), 1e-12)
+    scores = (u * s)[:, : min(COMPONENTS, max(len(centred) - 1, 1))]
+    return scores / max(np.sqrt(np.mean(scores**2)), 1e-12)
 
 
-class Baseline:
-    """A predictor of mean expression: `fit` learns from `Responses`, `predict` answers (None: it cannot)."""
-
-    name = ""
-    train: Responses
-
-    def fit(self, train: Responses) -> "Baseline":
-        """Learns from mean responses and returns itself."""
-        self.train = train
-        return self
-
-    def effect(self, target: str, sign: int = -1) -> Vector | None:
-        """Predicts the mean change from control, (G,)."""
-        return self._effect(target, sign)
-
-    def predict(self, target: str, sign: int, control: Vector) -> Vector | None:
-        """Predicts mean log1p expression on top of a control mean; expression is never negative."""
-        effect = self.effect(target, sign)
-        return None if effect is None else np.maximum(control + effect, 0.0)
-
-    def _effect(self, target: str, sign: int) -> Vector | None:
-        raise NotImplementedError
-
-    def _mean_of(self, rows: np.ndarray) -> Vector | None:
-        return self.train.effects[rows].mean(axis=0) if np.any(rows) else None
-
-
-class ControlMean(Baseline):
+def no_change(train: Responses, target: str, sign: int) -> Vector:
     """Nothing changes."""
-
-    name = "control"
-
-    def _effect(self, target: str, sign: int) -> Vector | None:
-        return np.zeros(len(self.train.genes))
+    return np.zeros(len(train.genes))
 
 
-class PerturbedMean(Baseline):
+def perturbed_mean(train: Responses, target: str, sign: int) -> Vector | None:
     """A perturbation does what the others, of the same sign, do on average."""
-
-    name = "perturbed mean"
-
-    def _effect(self, target: str, sign: int) -> Vector | None:
-        return self._mean_of(self.train.others(target, sign))
+    return train.mean(train.others(target, sign))
 
 
-class ReplicateMean(Baseline):
+def replicate_mean(train: Responses, target: str, sign: int) -> Vector | None:
     """A perturbation does what it did in the training replicates; no answer for one that was never seen."""
-
-    name = "replicate mean"
-
-    def _effect(self, target: str, sign: int) -> Vector | None:
-        row = self.train.row(target, sign)
-        return None if row is None else self.train.effects[row]
+    return train.mean((train.targets == target) & (train.signs == sign))
 
 
-class Additive(Baseline):
-    """Two genes perturbed together do the sum of what each does alone; answers for pairs of seen genes."""
-
-    name = "additive"
-    weight = 1.0
-
-    def _effect(self, target: str, sign: int) -> Vector | None:
-        rows = [self.train.row(part, sign) for part in target.split("+")]
-        found = [row for row in rows if row is not None]
-        return self.weight * self.train.effects[found].sum(axis=0) if len(found) == len(rows) == 2 else None
+def additive(train: Responses, target: str, sign: int, weight: float = 1.0) -> Vector | None:
+    """Two genes perturbed together do the (weighted) sum of what each does alone; answers for pairs of seen genes."""
+    effects = [replicate_mean(train, part, sign) for part in target.split("+")]
+    if len(effects) != 2 or effects[0] is None or effects[1] is None:
+        return None
+    return weight * (effects[0] + effects[1])
 
 
-class MatchingMean(Additive):
-    """Two genes perturbed together do the mean of what each does alone."""
-
-    name = "matching mean"
-    weight = 0.5
-
-
-class Tuned(Baseline):
-    """A baseline on gene vectors with one number, chosen by leaving out training perturbations (at most 30).
+class Tuned:
+    """A baseline on gene vectors with one number, chosen by leaving out training perturbations.
 
     Args:
         value: The number; None chooses it from `grid`.
-        n_components: Number of components of the gene scores.
         vectors: A vector per gene symbol, such as a learned gene table; None takes the gene scores of the training
             responses. A target without a vector gets the mean of the others: nothing says what it is.
     """
@@ -151,41 +95,44 @@ class Tuned(Baseline):
     grid: tuple[float, ...] = ()
     chosen: float
 
-    def __init__(self, value: float | None = None, n_components: int = 10,
-                 vectors: Mapping[str, np.ndarray] | None = None) -> None:
-        self.value, self.n_components, self.vectors = value, n_components, vectors
+    def __init__(self, value: float | None = None, vectors: Mapping[str, np.ndarray] | None = None) -> None:
+        self.value, self.vectors = value, vectors
 
-    def fit(self, train: Responses) -> "Baseline":
+    def fit(self, train: Responses) -> "Tuned":
         """Learns from mean responses, the number included unless it was given."""
         self._prepare(train)
         self.chosen = self.grid[-1] if self.value is None else self.value
-        folds = np.flatnonzero(self.known)
-        if self.value is None and len(folds) and len(train.targets) > 2:
-            picked = np.unique(np.linspace(0, len(folds) - 1, 30).round().astype(int))
-            self.chosen = self.grid[int(np.argmin(sum(self._errors(train, int(i)) for i in folds[picked])))]
+        known = np.flatnonzero(self.known)
+        if self.value is None and len(known) and len(train.targets) > 2:
+            folds = np.unique(np.linspace(0, len(known) - 1, FOLDS).round().astype(int))
+            errors = sum(self._errors(train, int(row)) for row in known[folds])
+            self.chosen = self.grid[int(np.argmin(errors))]
         return self
 
-    def _errors(self, train: Responses, held_out: int) -> np.ndarray:
+    def _errors(self, train: Responses, held_out: int) -> Float[np.ndarray, " grid"]:
         """Squared error of every grid value on one row, by a copy that has seen nothing of it, scores included."""
         model = copy.copy(self)
         model._prepare(train.drop(held_out))
         target, sign = str(train.targets[held_out]), int(train.signs[held_out])
-        guesses = np.array([model._with(value, target, sign) for value in self.grid])
-        return ((guesses - train.effects[held_out]) ** 2).sum(axis=1)
+        effects = np.array([model._with(value, target, sign) for value in self.grid])
+        return ((effects - train.effects[held_out]) ** 2).sum(axis=1)
 
     def _prepare(self, train: Responses) -> None:
-        self.train, self.scores = train, gene_scores(train, self.n_components)
-        own = dict(zip(map(str, train.genes), self.scores, strict=True))
-        self.table = own if self.vectors is None else self.vectors
+        self.train, self.scores = train, gene_scores(train)
+        self.table = self.vectors
+        if self.table is None:
+            self.table = dict(zip(map(str, train.genes), self.scores, strict=True))
         rows = [self._row(str(t), int(s)) for t, s in zip(train.targets, train.signs, strict=True)]
         self.known = np.array([row is not None for row in rows])
         self.rows = np.array([row for row in rows if row is not None])
 
     def _row(self, target: str, sign: int) -> np.ndarray | None:
+        assert self.table is not None
         parts = [self.table[gene] for gene in target.split("+") if gene in self.table]
-        return (sign or 1) * np.sum(parts, axis=0) if parts else None
+        return sign * np.sum(parts, axis=0) if parts else None
 
-    def _effect(self, target: str, sign: int) -> Vector | None:
+    def effect(self, target: str, sign: int = -1) -> Vector | None:
+        """Predicts with the chosen number."""
         return self._with(self.chosen, target, sign)
 
     def _with(self, value: float, target: str, sign: int) -> Vector | None:
@@ -202,7 +149,6 @@ class Linear(Tuned):
     Source: Ahlmann-Eltze et al., Nature Methods 2025; there p is not centred and r is fixed to 0.1.
     """
 
-    name = "linear"
     grid = tuple(float(r) for r in 10.0 ** np.arange(-6, 5))
 
     def _prepare(self, train: Responses) -> None:
@@ -210,60 +156,67 @@ class Linear(Tuned):
         residual, p = train.effects[self.known], self.rows.copy()
         for sign in np.unique(train.signs):
             of_sign = train.signs[self.known] == sign
-            residual[of_sign] -= train.effects[train.signs == sign].mean(axis=0)
-            p[of_sign] -= p[of_sign].mean(axis=0) if of_sign.any() else 0.0
+            if of_sign.any():
+                residual[of_sign] -= train.effects[train.signs == sign].mean(axis=0)
+                p[of_sign] -= p[of_sign].mean(axis=0)
         self.gram_genes, self.gram_rows = self.scores.T @ self.scores, p.T @ p
         self.cross = self.scores.T @ residual.T @ p
 
     def _with(self, value: float, target: str, sign: int) -> Vector | None:
         same, p = self.train.others(None, sign), self._row(target, sign)
-        b, known = self._mean_of(same), same[self.known]
+        b, known = self.train.mean(same), same[self.known]
         if b is None or p is None or not known.any():
             return b
+        w = np.linalg.solve(_ridge(self.gram_genes, value), self.cross)
+        p = np.linalg.solve(_ridge(self.gram_rows, value), p - self.rows[known].mean(axis=0))
+        return b + self.scores @ (w @ p)
 
-        def ridge(gram: np.ndarray) -> np.ndarray:
-            return gram + (value * np.trace(gram) / len(gram) + 1e-12) * np.eye(len(gram))
 
-        w = np.linalg.solve(ridge(self.gram_genes), self.cross)
-        return b + self.scores @ (w @ np.linalg.solve(ridge(self.gram_rows), p - self.rows[known].mean(axis=0)))
+def _ridge(gram: np.ndarray, value: float) -> np.ndarray:
+    return gram + (value * np.trace(gram) / len(gram) + 1e-12) * np.eye(len(gram))
 
 
 class NearestNeighbours(Tuned):
     """A perturbation does what those of the most similar genes do, on average (cosine of their vectors)."""
 
-    name = "kNN"
     grid = (1.0, 2.0, 3.0, 5.0, 10.0, 20.0)
 
     def _with(self, value: float, target: str, sign: int) -> Vector | None:
         others, p = self.train.others(target, sign), self._row(target, sign)
         near = others[self.known]
         if p is None or not near.any():
-            return self._mean_of(others)
+            return self.train.mean(others)
         rows = self.rows[near]
         cosine = rows @ p / np.maximum(np.linalg.norm(rows, axis=1) * np.linalg.norm(p), 1e-12)
         nearest = np.argsort(-cosine, kind="stable")[: int(value)]
         return self.train.effects[np.flatnonzero(self.known & others)[nearest]].mean(axis=0)
 
 
-BASELINES: dict[str, type[Baseline]] = {b.name: b for b in (
-    ControlMean, PerturbedMean, ReplicateMean, Linear, NearestNeighbours, MatchingMean, Additive)}
+Predictor = Callable[[str, int], Vector | None]  # target and sign to the change from control; None: no answer
+BASELINES: dict[str, Callable[[Responses], Predictor]] = {
+    "control": lambda train: partial(no_change, train),
+    "perturbed mean": lambda train: partial(perturbed_mean, train),
+    "replicate mean": lambda train: partial(replicate_mean, train),
+    "linear": lambda train: Linear().fit(train).effect,
+    "kNN": lambda train: NearestNeighbours().fit(train).effect,
+    "matching mean": lambda train: partial(additive, train, weight=0.5),
+    "additive": lambda train: partial(additive, train),
+}
 
 
-def dispersed_cells(
-    control_counts: Any, mean_log1p: Vector, target_depth: float, rng: np.random.Generator, n_rounds: int = 4
-) -> sparse.csr_matrix:
+def dispersed_cells(control_counts: Matrix, mean_log1p: Vector, target_depth: float, rng: np.random.Generator
+                    ) -> sparse.csr_matrix:
     """Turns a predicted mean into cells: control cells, every gene moved until its mean is the predicted one.
 
     A gene that falls is thinned, each transcript kept with the same probability; one that rises gets Poisson
-    transcripts in proportion to the depth of the cell. `n_rounds` corrections follow, because depth and logarithm
+    transcripts in proportion to the depth of the cell. Corrections follow, because depth and logarithm
     bend the means; a mean that no cells of one depth can have is approached only.
 
     Args:
-        control_counts: Counts of control cells, cells x genes; as many cells come back.
-        mean_log1p: Mean log1p expression to reach, (G,).
-        target_depth: The depth of the log1p scale, counts per cell.
+        control_counts: Cells x genes; as many cells come back.
+        mean_log1p: To be reached.
+        target_depth: Of the log1p scale, counts per cell.
         rng: Source of randomness.
-        n_rounds: Number of corrections.
     """
     base = sparse.csr_matrix(control_counts, dtype=np.int64, copy=True)
     base.eliminate_zeros()
@@ -271,7 +224,7 @@ def dispersed_cells(
     share, before = depth / depth.mean(), np.asarray(base.mean(axis=0)).ravel()
     goal = np.expm1(np.maximum(mean_log1p, 0.0))
     rate = goal * depth.mean() / target_depth  # wanted transcripts per cell
-    for _ in range(n_rounds + 1):
+    for _ in range(ROUNDS + 1):
         keep = np.minimum(np.divide(rate, before, out=np.ones_like(rate), where=before > 0), 1.0)
         more = np.maximum(rate - before, 0.0)
         cells = base.toarray()
@@ -289,11 +242,15 @@ def rival_cells(train: ad.AnnData, asked: list[tuple[str, int]], n_cells: int, s
     Controls, and cells of the same perturbation in training or, where it was never seen, of all others of its sign.
     """
     target, sign = train.obs["target_gene"].astype(str).to_numpy(), train.obs["sign"].to_numpy(int)
-    same, rng = [(target == t) & (sign == s) for t, s in asked], np.random.default_rng(seed)
-    pools = {"control cells": [sign == 0] * len(asked),
-             "training cells": [own if own.any() else sign == s for own, (_, s) in zip(same, asked, strict=True)]}
-    obs = pd.DataFrame([a for a in asked for _ in range(n_cells)], columns=["target_gene", "sign"]).rename(index=str)
-    rows = {kind: [rng.choice(np.flatnonzero(pool), n_cells, replace=pool.sum() < n_cells) for pool in many]
-            for kind, many in pools.items()}
-    return {kind: ad.AnnData(train.X[np.concatenate(chosen)], obs=obs.copy(), var=train.var[[]])
-            for kind, chosen in rows.items()}
+    pools: dict[str, list[np.ndarray]] = {"control cells": [], "training cells": []}
+    for gene, asked_sign in asked:
+        same = (target == gene) & (sign == asked_sign)
+        pools["control cells"].append(np.flatnonzero(sign == 0))
+        pools["training cells"].append(np.flatnonzero(same if same.any() else sign == asked_sign))
+    rng = np.random.default_rng(seed)
+    obs = pd.DataFrame(np.repeat(asked, n_cells, axis=0), columns=["target_gene", "sign"]).astype({"sign": int})
+    rivals = {}
+    for kind, many in pools.items():
+        rows = [rng.choice(pool, n_cells, replace=len(pool) < n_cells) for pool in many]
+        rivals[kind] = ad.AnnData(train.X[np.concatenate(rows)], obs=obs.rename(index=str), var=train.var[[]])
+    return rivals

@@ -50,10 +50,9 @@ class CDT(nn.Module):
         self.trust = Tilt(config.dim)
         self.initialise(seed)
 
-    def forward(
-        self, xt: Int[Tensor, "B S G"], perturbation: Perturbation, controls: Int[Tensor, "B C G"] | None,
-        gene_ids: Int[Tensor, " G"], log_depth: Float[Tensor, "B S"],
-    ) -> Float[Tensor, "B S G K"]:
+    def forward(self, xt: Int[Tensor, "B S G"], perturbation: Perturbation,
+                controls: Int[Tensor, "B C G"] | None, gene_ids: Int[Tensor, " G"],
+                log_depth: Float[Tensor, "B S"]) -> Float[Tensor, "B S G K"]:
         """Predicts, for every gene of every cell, how likely each expression bin is.
 
         Args:
@@ -90,10 +89,8 @@ class CDT(nn.Module):
         condition = told.expand(*log_depth.shape, -1) + self.depth(log_depth[..., None])
         return self.modulation(F.silu(condition)).unflatten(-1, (9, -1))
 
-    def given(
-        self, perturbation: Perturbation, controls: Int[Tensor, "B C G"] | None, gene_ids: Int[Tensor, " G"],
-        log_depth: Float[Tensor, "B S"],
-    ) -> Callable[[Tensor], Tensor]:
+    def given(self, perturbation: Perturbation, controls: Int[Tensor, "B C G"] | None,
+              gene_ids: Int[Tensor, " G"], log_depth: Float[Tensor, "B S"]) -> Callable[[Tensor], Tensor]:
         """Returns the model with its condition filled in: xt -> logits."""
         return lambda xt: self(xt, perturbation, controls, gene_ids, log_depth)
 
@@ -123,10 +120,8 @@ class Block(nn.Module):
         self.cross_attention = ModulatedResidual(dim, MultiQueryAttention(dim, heads, config.control_set_dim_out))
         self.mlp = ModulatedResidual(dim, MLP(dim, config.ffn_mult * dim, dim))
 
-    def forward(
-        self, h: Float[Tensor, "B S G D"], modulation: Float[Tensor, "B S 9 D"],
-        memory: Float[Tensor, "B C M"] | None,
-    ) -> Float[Tensor, "B S G D"]:
+    def forward(self, h: Float[Tensor, "B S G D"], modulation: Float[Tensor, "B S 9 D"],
+                memory: Float[Tensor, "B C M"] | None) -> Float[Tensor, "B S G D"]:
         """Updates the residual stream h."""
         first, second, third = modulation.chunk(3, dim=-2)
         h = self.self_attention(h, first)
@@ -155,10 +150,8 @@ class Embedding(nn.Module):
         rank = token_rank(ids, self.n_bins)[:, None].to(self.token.weight.dtype)
         return self.token.weight + self.rank(rank) * is_bin
 
-    def forward(
-        self, xt: Int[Tensor, "B S G"], genes: Float[Tensor, "G E"], known: Known,
-        ranks: Float[Tensor, "B C G"] | None,
-    ) -> Float[Tensor, "B S G D"]:
+    def forward(self, xt: Int[Tensor, "B S G"], genes: Float[Tensor, "G E"], known: Known,
+                ranks: Float[Tensor, "B C G"] | None) -> Float[Tensor, "B S G D"]:
         """Adds the parts up. `ranks` are the controls' token ranks, None in the unconditional mode."""
         position = self.identity(genes)[None]                       # (1, G, D)
         if ranks is not None:
@@ -198,10 +191,9 @@ class CellSummary(nn.Module):
         self.state = MLP(width, config.dim, config.dim)
         self.give = nn.Linear(config.gene_embed_dim, config.dim, bias=False)
 
-    def forward(
-        self, cells: Float[Tensor, "B S G"], visible: Bool[Tensor, "B S G"], genes: Float[Tensor, "G E"],
-        controls: Float[Tensor, "B C G"] | None,
-    ) -> Float[Tensor, "B S G D"]:
+    def forward(self, cells: Float[Tensor, "B S G"], visible: Bool[Tensor, "B S G"],
+                genes: Float[Tensor, "G E"], controls: Float[Tensor, "B C G"] | None
+               ) -> Float[Tensor, "B S G D"]:
         """Reads and gives. `cells` and `controls` are token ranks."""
         centre = self.centre(genes).mT if controls is None else controls.mean(1, keepdim=True)
         departure = (cells - centre) / RANK_SPREAD * visible
@@ -226,9 +218,8 @@ class ControlSet(nn.Module):
             self.layers.append(layer)
         self.out = nn.Linear(hidden, config.control_set_dim_out)
 
-    def forward(
-        self, ranks: Float[Tensor, "B C G"] | None, genes: Float[Tensor, "G E"]
-    ) -> Float[Tensor, "B C M"] | None:
+    def forward(self, ranks: Float[Tensor, "B C G"] | None, genes: Float[Tensor, "G E"]
+               ) -> Float[Tensor, "B C M"] | None:
         """Encodes each set from its token ranks; no controls, no memory."""
         if ranks is None:
             return None
@@ -247,9 +238,8 @@ class Tilt(nn.Linear):
     def __init__(self, dim: int) -> None:
         super().__init__(dim, 1)
 
-    def forward(
-        self, h: Float[Tensor, "B S G D"], known: Known, values: Float[Tensor, " K"]
-    ) -> Float[Tensor, "B S G K"]:
+    def forward(self, h: Float[Tensor, "B S G D"], known: Known, values: Float[Tensor, " K"]
+               ) -> Float[Tensor, "B S G K"]:
         """Returns what is added to the logits."""
         trust = 1 + super().forward(h)                              # (B, S, G, 1)
         return known.tilt[:, None, :, None] * trust * values

@@ -100,7 +100,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DiffusionConfig:
-    """How cells are sampled: the schedule and its steps. (v1's process has no choice in it: see `model/v1.py`.)"""
+    """How cells are sampled: the schedule and its steps. In v1 there is no choice: see `model/v1.py`."""
 
     sampling_schedule: Literal["cosine", "uniform", "learned"] = "cosine"
     sampling_steps: int = 16
@@ -131,13 +131,14 @@ class TrainConfig:
     magnitude_dropout: float = 0.0  # share of sets whose magnitude is withheld: it is an outcome, rarely known
     control_share: float = 0.0  # share of sets made of control cells only
     controls_dropout: float = 0.0  # share of batches trained without any controls (the unconditional mode)
+    mean_effects: bool = True  # whether fine-tuning begins with a table of what its cells say of mean effects
     checkpoint_interval: int = 500
     seed: int = 0
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
 
     def __post_init__(self) -> None:
-        _require_one_of(self, "precision", ("fp32", "bf16", "fp16"))
+        _require_one_of(self, "precision", ("fp32", "bf16"))
         _require_positive(self, ("sets_per_batch", "cells_per_set", "controls_per_set", "checkpoint_interval"))
 
     @property

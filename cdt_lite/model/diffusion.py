@@ -44,9 +44,8 @@ def hide(tokens: Integer[Tensor, "B S G"], mask: Bool[Tensor, "B S G"], mask_id:
     return tokens.long().masked_fill(mask, mask_id)
 
 
-def masked_loss(
-    logits: Float[Tensor, "B S G classes"], tokens: Int[Tensor, "B S G"], mask: Bool[Tensor, "B S G"]
-) -> Float[Tensor, ""]:
+def masked_loss(logits: Float[Tensor, "B S G classes"], tokens: Int[Tensor, "B S G"],
+                mask: Bool[Tensor, "B S G"]) -> Float[Tensor, ""]:
     """Returns the mean cross-entropy over all hidden genes of the batch, nats per gene: what models are trained on.
 
     With k uniform it weighs H(k) by k, as the simple loss of DDPM does (Ho et al. 2020, arXiv:2006.11239). A model that
@@ -55,9 +54,8 @@ def masked_loss(
     return _hidden_nats(logits, tokens, mask).sum() / mask.sum().clamp(min=1)
 
 
-def nelbo(
-    logits: Float[Tensor, "B S G classes"], tokens: Int[Tensor, "B S G"], mask: Bool[Tensor, "B S G"]
-) -> Float[Tensor, ""]:
+def nelbo(logits: Float[Tensor, "B S G classes"], tokens: Int[Tensor, "B S G"], mask: Bool[Tensor, "B S G"]
+         ) -> Float[Tensor, ""]:
     """Returns the mean within each cell over its own k hidden genes, then over cells: what models are judged by.
 
     With k uniform this is an unbiased estimate of the negative ELBO, nats per gene (MDLM, arXiv:2406.07524, eq. 10 with
@@ -73,10 +71,8 @@ def _hidden_nats(logits: Tensor, tokens: Tensor, mask: Tensor) -> Float[Tensor, 
 
 
 @torch.no_grad()
-def loss_curve(
-    denoise: Denoiser, tokens: Int[Tensor, "B S G"], mask_id: int, generator: torch.Generator,
-    shares: Sequence[float] = SHARES,
-) -> Float[Tensor, " shares"]:
+def loss_curve(denoise: Denoiser, tokens: Int[Tensor, "B S G"], mask_id: int, generator: torch.Generator,
+               shares: Sequence[float] = SHARES) -> Float[Tensor, " shares"]:
     """Returns H at several shares of hidden genes, nats per gene: the area under this curve is the NELBO per gene."""
     curve = []
     for share in shares:
@@ -86,9 +82,8 @@ def loss_curve(
     return torch.stack(curve)
 
 
-def guide(
-    logits: Float[Tensor, "*cells classes"], unconditional: Float[Tensor, "*cells classes"], weight: float
-) -> Float[Tensor, "*cells classes"]:
+def guide(logits: Float[Tensor, "*cells classes"], unconditional: Float[Tensor, "*cells classes"], weight: float
+         ) -> Float[Tensor, "*cells classes"]:
     """Returns guided log-probabilities: weight 1 is plain, 0 unconditional, above 1 exaggerates the condition."""
     return torch.lerp(unconditional.log_softmax(-1), logits.log_softmax(-1), weight)
 
@@ -99,10 +94,9 @@ def draw(logits: Float[Tensor, "*cells classes"], generator: torch.Generator) ->
     return (logits.float() - (-uniform.log()).log()).argmax(-1)
 
 
-def sample_steps(
-    denoise: Denoiser, counts: Sequence[int], shape: tuple[int, int, int], mask_id: int,
-    generator: torch.Generator, device: torch.device | str = "cpu",
-) -> Iterator[Int[Tensor, "B S G"]]:
+def sample_steps(denoise: Denoiser, counts: Sequence[int], shape: tuple[int, int, int], mask_id: int,
+                 generator: torch.Generator, device: torch.device | str = "cpu"
+                ) -> Iterator[Int[Tensor, "B S G"]]:
     """Makes cells from nothing but masks, yielding the state after every step (the first state is all masked).
 
     Genes are revealed in an order drawn beforehand, so a gene's turn never depends on the value drawn for it.
@@ -119,7 +113,7 @@ def sample_steps(
         CDTError: Counts that do not reveal every gene once.
     """
     if sum(counts) != shape[-1] or min(counts) < 1:
-        raise CDTError(f"a schedule reveals each of the {shape[-1]} genes once, at least one a step; this one: {counts}")
+        raise CDTError(f"a schedule reveals each of {shape[-1]} genes once, at least one a step; this one: {counts}")
     xt = torch.full(shape, mask_id, device=device)
     yield xt
     turn = random_turns(shape, generator).to(device)
@@ -144,9 +138,8 @@ class MaskedDiffusion:
     config: DiffusionConfig
     mask_id: int
 
-    def loss(
-        self, denoise: Denoiser, tokens: Int[Tensor, "B S G"], generator: torch.Generator, stage: str, step: int
-    ) -> Float[Tensor, ""]:
+    def loss(self, denoise: Denoiser, tokens: Int[Tensor, "B S G"], generator: torch.Generator, stage: str,
+             step: int) -> Float[Tensor, ""]:
         """Hides genes and returns what the denoiser's guesses cost (stage and step make no difference here)."""
         mask = draw_masks(tuple(tokens.shape), generator).to(tokens.device)
         return masked_loss(denoise(hide(tokens, mask, self.mask_id)).float(), tokens, mask)
@@ -167,10 +160,8 @@ class MaskedDiffusion:
         return cosine_counts(n_genes, n_steps).tolist()
 
     @torch.no_grad()
-    def sample(
-        self, denoise: Denoiser, shape: tuple[int, int, int], generator: torch.Generator,
-        device: torch.device | str = "cpu", steps: int | None = None,
-    ) -> Int[Tensor, "B S G"]:
+    def sample(self, denoise: Denoiser, shape: tuple[int, int, int], generator: torch.Generator,
+               device: torch.device | str = "cpu", steps: int | None = None) -> Int[Tensor, "B S G"]:
         """Makes cells, (B, S, G) tokens without a [MASK]."""
         counts = self.counts(shape[-1], steps)
         return deque(sample_steps(denoise, counts, shape, self.mask_id, generator, device), maxlen=1)[0]

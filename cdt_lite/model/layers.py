@@ -34,9 +34,8 @@ class MultiQueryAttention(nn.Module):
             self.kv = nn.Linear(memory_dim, 2 * self.head_dim)
         self.out = nn.Linear(dim, dim)
 
-    def project(
-        self, x: Float[Tensor, "N G D"], memory: Float[Tensor, "N M E"] | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x: Float[Tensor, "N G D"], memory: Float[Tensor, "N M E"] | None = None
+               ) -> tuple[Tensor, Tensor, Tensor]:
         """Returns q (N, G*H, hd), k (N, M, hd), v (N, M, hd)."""
         if memory is None:
             q, k, v = self.qkv(x).split([x.shape[-1], self.head_dim, self.head_dim], dim=-1)
@@ -45,17 +44,15 @@ class MultiQueryAttention(nn.Module):
             k, v = self.kv(memory).chunk(2, dim=-1)
         return q.reshape(len(x), -1, self.head_dim), k, v
 
-    def forward(
-        self, x: Float[Tensor, "N G D"], memory: Float[Tensor, "N M E"] | None = None
-    ) -> Float[Tensor, "N G D"]:
+    def forward(self, x: Float[Tensor, "N G D"], memory: Float[Tensor, "N M E"] | None = None
+               ) -> Float[Tensor, "N G D"]:
         """Attends from each of the G positions of `x` to `memory`, or to `x` itself."""
         q, k, v = self.project(x, memory)
         mixed = F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])
         return self.out(mixed.reshape(x.shape))
 
-    def weights(
-        self, x: Float[Tensor, "N G D"], memory: Float[Tensor, "N M E"] | None = None
-    ) -> Float[Tensor, "N H G M"]:
+    def weights(self, x: Float[Tensor, "N G D"], memory: Float[Tensor, "N M E"] | None = None
+               ) -> Float[Tensor, "N H G M"]:
         """Returns the attention weights themselves (rows sum to 1): for looking, not for training."""
         q, k, _ = self.project(x, memory)
         scores = (q @ k.transpose(1, 2) / math.sqrt(self.head_dim)).softmax(-1)
@@ -82,9 +79,8 @@ class Residual(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.inner = inner
 
-    def forward(
-        self, h: Float[Tensor, "B S G D"], memory: Float[Tensor, "B C E"] | None = None
-    ) -> Float[Tensor, "B S G D"]:
+    def forward(self, h: Float[Tensor, "B S G D"], memory: Float[Tensor, "B C E"] | None = None
+               ) -> Float[Tensor, "B S G D"]:
         """Applies the step."""
         return h + by_cell(self.inner, self.norm(h), memory)
 
@@ -93,8 +89,8 @@ class ModulatedResidual(nn.Module):
     """One pre-norm residual step that the condition steers: h + gate * inner(norm(h) * (1 + scale) + shift).
 
     shift, scale and gate come from the condition plus a learned offset. All start at zero, so a fresh step is the
-    identity (adaLN-zero: Peebles & Xie 2023, arXiv:2212.09748, section 3.2). One projection serves all blocks, each with
-    offsets of its own (adaLN-single: PixArt-alpha, arXiv:2310.00426, section 2.3).
+    identity (adaLN-zero: Peebles & Xie 2023, arXiv:2212.09748, section 3.2). One projection serves all blocks, which
+    have offsets of their own (adaLN-single: PixArt-alpha, arXiv:2310.00426, section 2.3).
     """
 
     def __init__(self, dim: int, inner: nn.Module) -> None:
@@ -103,10 +99,8 @@ class ModulatedResidual(nn.Module):
         self.inner = inner
         self.offset = nn.Parameter(torch.zeros(3, dim))
 
-    def forward(
-        self, h: Float[Tensor, "B S G D"], modulation: Float[Tensor, "B S 3 D"],
-        memory: Float[Tensor, "B C E"] | None = None,
-    ) -> Float[Tensor, "B S G D"]:
+    def forward(self, h: Float[Tensor, "B S G D"], modulation: Float[Tensor, "B S 3 D"],
+                memory: Float[Tensor, "B C E"] | None = None) -> Float[Tensor, "B S G D"]:
         """Applies the step."""
         shift, scale, gate = (modulation + self.offset)[..., None, :].unbind(-3)
         x = self.norm(h) * (1 + scale) + shift

@@ -1,6 +1,6 @@
 """What training cells say about a perturbation, given to the model gene by gene: a table, and tilts made from it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,27 +19,17 @@ LIMIT = 8.0  # of a tilt: more than any gene needs whose values can be told apar
 
 @dataclass(frozen=True)
 class EffectTable:
-    """Mean changes of log1p expression against the controls: K rows, one a perturbation and replicate.
+    """Mean changes of log1p expression against the controls: K rows, one a perturbation and replicate."""
 
-    Args:
-        target: Gene id, (K,).
-        sign: -1 or +1, (K,).
-        replicate: Number of the replicate, or GUESSED, (K,).
-        cells: Cells that the mean is over, (K,); of a guess, how many cells it is worth.
-        effect: (K, G).
-        shares: Share of the control cells in every bin, (G, bins).
-        gene_ids: Gene id of every column, (G,).
-        values: log1p expression that each bin stands for, (bins,).
-    """
-
-    target: Int[np.ndarray, " K"]
-    sign: Int[np.ndarray, " K"]
-    replicate: Int[np.ndarray, " K"]
-    cells: Float[np.ndarray, " K"]
+    target: Int[np.ndarray, " K"]  # gene id
+    sign: Int[np.ndarray, " K"]  # -1 or +1
+    replicate: Int[np.ndarray, " K"]  # its number, or GUESSED
+    cells: Float[np.ndarray, " K"]  # that the mean is over; of a guess, how many cells it is worth
+    share: Float[np.ndarray, " K"]  # of its target's cells: in an average every target counts once
     effect: Float[np.ndarray, "K G"]
-    shares: Float[np.ndarray, "G bins"]
-    gene_ids: Int[np.ndarray, " G"]
-    values: Float[np.ndarray, " bins"]
+    shares: Float[np.ndarray, "G bins"]  # of the control cells in every bin
+    gene_ids: Int[np.ndarray, " G"]  # of every column
+    values: Float[np.ndarray, " bins"]  # log1p expression that each bin stands for
 
 
 class Known(NamedTuple):
@@ -49,9 +39,8 @@ class Known(NamedTuple):
     tilt: Float[Tensor, "B G"]
 
 
-def tilts(
-    shares: Float[Tensor, "G bins"], values: Float[Tensor, " bins"], change: Float[Tensor, "B G"]
-) -> Float[Tensor, "B G"]:
+def tilts(shares: Float[Tensor, "G bins"], values: Float[Tensor, " bins"], change: Float[Tensor, "B G"]
+         ) -> Float[Tensor, "B G"]:
     """Returns, for every gene, the tilt that moves the mean of its values by a change.
 
     A tilt a turns shares p into p exp(a value), normalised: of all distributions with the new mean, the one nearest to
@@ -82,8 +71,6 @@ class MeanEffect(nn.Module):
     that knows no effects is one whose table is empty.
     """
 
-    ids = ("target", "sign", "replicate", "gene_ids")
-    numbers = ("cells", "effect", "shares", "values")
     target: Tensor
     sign: Tensor
     replicate: Tensor
@@ -97,10 +84,10 @@ class MeanEffect(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.mlp = MLP(1, config.dim, config.dim)
-        for name in self.ids:
+        for name in ("target", "sign", "replicate", "gene_ids"):
             self.register_buffer(name, torch.zeros(0, dtype=torch.long))
-        self.register_buffer("cells", torch.zeros(0))
-        self.register_buffer("share", torch.zeros(0))  # of its target's cells: every target counts once
+        for name in ("cells", "share"):
+            self.register_buffer(name, torch.zeros(0))
         self.register_buffer("effect", torch.zeros(0, 0))
         self.register_buffer("shares", torch.zeros(0, config.n_bins))
         self.register_buffer("values", torch.zeros(config.n_bins))
@@ -111,22 +98,14 @@ class MeanEffect(nn.Module):
 
     def fill(self, table: EffectTable) -> None:
         """Takes a table over, on the module's device."""
-        device = self.effect.device
-        for name in self.ids:
-            setattr(self, name, torch.tensor(getattr(table, name), dtype=torch.long, device=device))
-        for name in self.numbers:
-            setattr(self, name, torch.tensor(getattr(table, name), dtype=torch.float32, device=device))
-        keys = np.stack([table.target, table.sign, table.replicate == GUESSED])
-        _, which = np.unique(keys, axis=1, return_inverse=True)
-        total = np.maximum(np.bincount(which.ravel(), table.cells), 1)
-        self.share = torch.tensor(table.cells / total[which.ravel()], dtype=torch.float32, device=device)
+        for name, old in list(self.named_buffers(recurse=False)):
+            setattr(self, name, torch.as_tensor(getattr(table, name)).to(old.device, old.dtype))
 
-    def make_room(self, shape: Sequence[int]) -> None:
-        """Empties the table to hold (K, G) effects, which a loaded state then fills."""
-        k, g = shape
-        none, bins = np.zeros(k, int), len(self.values)
-        room = np.zeros((g, bins)), np.zeros(g, int), np.zeros(bins)
-        self.fill(EffectTable(none, none, none, np.zeros(k), np.zeros((k, g)), *room))
+    def make_room(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        """Gives the table's parts these shapes; a loaded state then fills them. None of a perturbation: no effects."""
+        for name, old in list(self.named_buffers(recurse=False)):
+            if name in shapes:
+                setattr(self, name, old.new_zeros(shapes[name]))
 
     def weights(self, p: Perturbation) -> Float[Tensor, "B K"]:
         """Returns what each row of the table counts for each set; rows sum to 1, or to 0 without a perturbation."""

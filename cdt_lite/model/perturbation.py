@@ -19,41 +19,29 @@ UNKNOWN_TARGET = -2  # something was perturbed, but the model has no vector for 
 class Perturbation:
     """One perturbation a set.
 
-    Args:
-        target: Row of the target gene in the gene table, or NO_TARGET, or UNKNOWN_TARGET, (B,).
-        sign: -1 knockdown or knockout, 0 control, +1 activation, (B,).
-        magnitude: log2 fold change of the target's own expression, NaN where unknown, (B,). It is an outcome of the
-            experiment: for a perturbation that nobody has made it is unknown.
-        guess: Gene whose guessed mean effect stands in where the target is UNKNOWN_TARGET, or -1 for the average, (B,).
-        replicate: Of the training cells, (B,): in training a set is not told the mean effect of its own replicate.
-        own: Their target, also where its name is withheld, (B,): in training it is no part of an average.
+    A magnitude is an outcome of the experiment: for a perturbation that nobody has made it is unknown. The last two are
+    for training: a set is not told the mean effect of its own replicate, nor is its target part of an average.
     """
 
-    target: Int[Tensor, " B"]
-    sign: Int[Tensor, " B"]
-    magnitude: Float[Tensor, " B"]
-    guess: Int[Tensor, " B"] | None = None
-    replicate: Int[Tensor, " B"] | None = None
-    own: Int[Tensor, " B"] | None = None
+    target: Int[Tensor, " B"]  # row in the gene table, or NO_TARGET, or UNKNOWN_TARGET
+    sign: Int[Tensor, " B"]  # -1 knockdown or knockout, 0 control, +1 activation
+    magnitude: Float[Tensor, " B"]  # log2 fold change of the target's own expression, NaN where unknown
+    guess: Int[Tensor, " B"] | None = None  # gene whose guessed effect stands in for UNKNOWN_TARGET; -1: the average
+    replicate: Int[Tensor, " B"] | None = None  # of the training cells
+    own: Int[Tensor, " B"] | None = None  # their target, also where its name is withheld
 
     @classmethod
-    def of(
-        cls, target: Sequence[int], sign: Sequence[int], magnitude: Sequence[float],
-        guess: Sequence[int] | None = None, replicate: Sequence[int] | None = None,
-        own: Sequence[int] | None = None,
-    ) -> "Perturbation":
+    def of(cls, target: Sequence[int], sign: Sequence[int], magnitude: Sequence[float],
+           guess: Sequence[int] | None = None, replicate: Sequence[int] | None = None,
+           own: Sequence[int] | None = None) -> "Perturbation":
         """Builds and checks. Raises CDTError for a sign outside -1, 0, +1 or a target below UNKNOWN_TARGET."""
         if not set(sign) <= {-1, 0, 1}:
             raise CDTError(f"sign must be -1 (knockdown), 0 (control) or +1 (activation), not {list(sign)}")
         if min(target, default=0) < UNKNOWN_TARGET:
             raise CDTError(f"target must be a gene id (or NO_TARGET, UNKNOWN_TARGET), not {list(target)}")
         return cls(
-            target=torch.tensor(target, dtype=torch.long),
-            sign=torch.tensor(sign, dtype=torch.long),
-            magnitude=torch.tensor(magnitude, dtype=torch.float32),
-            guess=_ids(guess),
-            replicate=_ids(replicate),
-            own=_ids(own),
+            _ids(target), _ids(sign), torch.tensor(magnitude, dtype=torch.float32),
+            _ids(guess), _ids(replicate), _ids(own),
         )
 
     @classmethod

@@ -51,9 +51,8 @@ def curriculum_ratio(step: int) -> float:
     return min(ceiling, start + gain * step / steps)
 
 
-def beta_masks(
-    shape: tuple[int, int, int], generator: torch.Generator, stage: str = "finetune", step: int = 0
-) -> Bool[Tensor, "B S G"]:
+def beta_masks(shape: tuple[int, int, int], generator: torch.Generator, stage: str = "finetune", step: int = 0
+              ) -> Bool[Tensor, "B S G"]:
     """Draws which genes are hidden in training: one ratio for the whole batch, a factor times Beta(2, 5)."""
     factor = PRETRAIN_RATIO if stage == "pretrain" else curriculum_ratio(step)
     gamma = torch._standard_gamma(torch.tensor([2.0, 5.0]), generator=generator)  # Beta(2, 5) from two Gammas
@@ -85,10 +84,8 @@ class V1(nn.Module):
         self.head = nn.Linear(config.dim, config.vocab_size)
         self.initialise(seed)
 
-    def forward(
-        self, xt: Int[Tensor, "B S G"], t: Float[Tensor, "B S"], perturbation: Perturbation,
-        controls: Int[Tensor, "B C G"] | None,
-    ) -> Float[Tensor, "B S G V"]:
+    def forward(self, xt: Int[Tensor, "B S G"], t: Float[Tensor, "B S"], perturbation: Perturbation,
+                controls: Int[Tensor, "B C G"] | None) -> Float[Tensor, "B S G V"]:
         """Predicts, for every gene of every cell, how likely each token is, [MASK] among them.
 
         Args:
@@ -107,10 +104,8 @@ class V1(nn.Module):
             h = block(h, memory)                                    # (B, S, G, D)
         return self.head(self.norm(h))                              # (B, S, G, V)
 
-    def given(
-        self, perturbation: Perturbation, controls: Int[Tensor, "B C G"] | None, gene_ids: Int[Tensor, " G"],
-        log_depth: Float[Tensor, "B S"],
-    ) -> Callable[..., Tensor]:
+    def given(self, perturbation: Perturbation, controls: Int[Tensor, "B C G"] | None,
+              gene_ids: Int[Tensor, " G"], log_depth: Float[Tensor, "B S"]) -> Callable[..., Tensor]:
         """Returns the model with its condition filled in: (xt, t) -> logits; t is by default the share hidden in xt."""
 
         def denoise(xt: Tensor, t: Tensor | None = None) -> Tensor:
@@ -199,7 +194,7 @@ class TokenControlSet(nn.Module):
         self.out = nn.Linear(hidden, config.control_set_dim_out)
 
     def forward(self, controls: Int[Tensor, "B C G"] | None) -> Float[Tensor, "B C M"] | None:
-        """Encodes each set; no controls, no memory. Raises CDTError for another number of genes than it was made for."""
+        """Encodes each set; no controls, no memory. Raises CDTError for another panel than it was made for."""
         if controls is None:
             return None
         if controls.shape[-1] != self.n_genes:
@@ -220,20 +215,17 @@ class V1Diffusion:
 
     mask_id: int
 
-    def loss(
-        self, denoise: Callable[..., Tensor], tokens: Int[Tensor, "B S G"], generator: torch.Generator, stage: str,
-        step: int,
-    ) -> Float[Tensor, ""]:
+    def loss(self, denoise: Callable[..., Tensor], tokens: Int[Tensor, "B S G"], generator: torch.Generator,
+             stage: str, step: int) -> Float[Tensor, ""]:
         """Hides genes by the stage's law and returns the mean cross-entropy over hidden genes, nats per gene."""
         mask = beta_masks(tuple(tokens.shape), generator, stage, step).to(tokens.device)
         step_index = torch.randint(N_TIMESTEPS, tuple(tokens.shape[:2]), generator=generator)
         t = (step_index / (N_TIMESTEPS - 1)).to(tokens.device)
         return masked_loss(denoise(hide(tokens, mask, self.mask_id), t).float(), tokens, mask)
 
-    def sample_steps(
-        self, denoise: Callable[..., Tensor], shape: tuple[int, int, int], generator: torch.Generator,
-        device: torch.device | str = "cpu",
-    ) -> Iterator[Int[Tensor, "B S G"]]:
+    def sample_steps(self, denoise: Callable[..., Tensor], shape: tuple[int, int, int],
+                     generator: torch.Generator, device: torch.device | str = "cpu"
+                    ) -> Iterator[Int[Tensor, "B S G"]]:
         """Makes cells from nothing but masks, yielding the state after every step (the first state is all masked).
 
         At step t a hidden gene is revealed with probability 1 - p[t-1] / p[t]. The model may draw [MASK] itself, and
@@ -252,10 +244,8 @@ class V1Diffusion:
             yield xt
 
     @torch.no_grad()
-    def sample(
-        self, denoise: Callable[..., Tensor], shape: tuple[int, int, int], generator: torch.Generator,
-        device: torch.device | str = "cpu", steps: int | None = None,
-    ) -> Int[Tensor, "B S G"]:
+    def sample(self, denoise: Callable[..., Tensor], shape: tuple[int, int, int], generator: torch.Generator,
+               device: torch.device | str = "cpu", steps: int | None = None) -> Int[Tensor, "B S G"]:
         """Makes cells, (B, S, G) tokens; some may still be [MASK]. Raises CDTError for a number of steps."""
         if steps is not None:
             raise CDTError(f"v1's sampler takes its {N_TIMESTEPS - 1} timesteps, not {steps} steps: leave steps out")

@@ -1,4 +1,4 @@
-"""Capsules: small trained checkpoints that ship with the package, each made by one command and described by its card."""
+"""Capsules: small trained checkpoints that ship with the package, each made by one command, described by its card."""
 
 import platform
 import tempfile
@@ -32,9 +32,10 @@ N_LOOKS = 12  # at held-out cells, in each stage
 CURVE_POINTS = 60  # of a loss curve on a card
 SIMULATED = ("n_genes", "n_targets", "n_cells", "seed", "world")  # options of a simulated screen, on the command line
 LIMITS = (
-    "Made for teaching: one panel, and {cells}. An unseen target is guessed from the co-expression of its gene, or, where "
-    "the panel lacks it, predicted as the average perturbation. Genes of generated cells vary together less than those of "
-    "real ones, and cells that escape their perturbation are rare among them. Scores beside baselines: figures/results.md."
+    "Made for teaching: one panel, and {cells}. An unseen target is guessed from the co-expression of its gene, or, "
+    "where the panel lacks it, predicted as the average perturbation. Genes of generated cells vary together less than "
+    "those of real ones, and cells that escape their perturbation are rare among them. Scores beside baselines: "
+    "figures/results.md."
 )
 READ = (
     "the screen's own training cells",
@@ -60,10 +61,8 @@ def load_capsule(screen: ad.AnnData, preset: str = "lite") -> Checkpoint:
         raise CDTError(f"no capsule for the screen {name!r} yet. {remedy}")
     capsule = Checkpoint.load(folder)
     if capsule.panel != list(screen.var_names):
-        made_by = capsule.card.get("cdt_lite", "unknown")
-        raise CDTError(
-            f"the capsule in {folder.name} was made for another panel than this {name!r} (by cdt_lite {made_by}). {remedy}"
-        )
+        made_by = f"by cdt_lite {capsule.card.get('cdt_lite', 'unknown')}"
+        raise CDTError(f"the capsule {folder.name} was made for another panel than this {name!r} ({made_by}). {remedy}")
     return capsule
 
 
@@ -85,14 +84,12 @@ def pretraining_cells(training_cells: ad.AnnData) -> list[ad.AnnData]:
     blood, simulated = blood_cells(), simulate_screen(n_cells=4000, seed=1)
     blood.obs["batch"] = blood.obs["cell_type"]
     simulated.var_names = "other_" + simulated.var_names
-    simulated.obs["target_gene"] = CONTROL
+    simulated.obs = simulated.obs[["batch"]]
     return [training_cells, blood, simulated]
 
 
-def make_capsule(
-    screen: ad.AnnData, config: Config, *, pretrain_steps: int | None = None, finetune_steps: int | None = None,
-    seed: int = 0,
-) -> Iterator[Progress | Checkpoint]:
+def make_capsule(screen: ad.AnnData, config: Config, *, pretrain_steps: int | None = None,
+                 finetune_steps: int | None = None, seed: int = 0) -> Iterator[Progress | Checkpoint]:
     """Pretrains and fine-tunes a model on the training side of a screen's named split.
 
     A stage without a number of steps lasts the preset's epochs (50 and 20, as in the original document).

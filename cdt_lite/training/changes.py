@@ -35,10 +35,8 @@ def sampled_cells(checkpoint: Checkpoint, controls: AnnData, wanted: pd.Series, 
     return ad.concat(made, index_unique="-")
 
 
-def mean_changes(
-    checkpoint: Checkpoint, controls: AnnData, wanted: pd.Series, n_cells: int, seed: int,
-    magnitudes: pd.Series | None = None, unseen: str = "vector",
-) -> pd.DataFrame:
+def mean_changes(checkpoint: Checkpoint, controls: AnnData, wanted: pd.Series, n_cells: int, seed: int,
+                 magnitudes: pd.Series | None = None, unseen: str = "vector") -> pd.DataFrame:
     """Returns one-step means minus those of generated controls, in the same draws, (perturbations, genes).
 
     With `magnitudes` the model is told the target's own log2 fold change; perturbations without one are left out.
@@ -95,7 +93,7 @@ def with_clean_table(checkpoint: Checkpoint, train: AnnData, truth: AnnData) -> 
         truth: The truth's half of the controls, from `control_halves`; cells are told apart by name.
     """
     clean = replace(checkpoint, model=copy.deepcopy(checkpoint.model))
-    if clean.model.effect is not None:
+    if clean.model.effect is not None and len(clean.model.effect.target):
         kept = train[~train.obs_names.isin(truth.obs_names)].copy()
         store = TokenStore.from_adata(kept, clean.tokenizer, clean.vocabulary)
         clean.model.effect.fill(effect_table(store, clean.tokenizer))

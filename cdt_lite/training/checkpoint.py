@@ -34,35 +34,20 @@ REMEDY = "Point to a folder written by cdt_lite, or make one: cdt-lite pretrain,
 
 @dataclass
 class Checkpoint:
-    """A model, its vocabulary, its bins, and how far it has come.
-
-    Args:
-        model: The network.
-        process: How it is trained and sampled from.
-        config: The preset it was made from.
-        tokenizer: Bins and target depth.
-        vocabulary: Gene symbol of every row in use.
-        panel: Gene symbols of the screen it was made for, in order.
-        trained_targets: Targets whose perturbation was seen in fine-tuning.
-        seed: Seed of the initial weights.
-        stage: "new", "pretrain" or "finetune".
-        step: Training steps done in that stage.
-        card: Free-form provenance: data, hashes, time, scores.
-        training: Optimizer state, while training goes on.
-    """
+    """A model, its vocabulary, its bins, and how far it has come."""
 
     model: CDT | V1
-    process: MaskedDiffusion | V1Diffusion
-    config: Config
-    tokenizer: Tokenizer
-    vocabulary: Vocabulary
-    panel: list[str]
-    trained_targets: list[str] = field(default_factory=list)
-    seed: int = 0
-    stage: str = "new"
-    step: int = 0
-    card: dict[str, Any] = field(default_factory=dict)
-    training: dict[str, Tensor] = field(default_factory=dict)
+    process: MaskedDiffusion | V1Diffusion  # how it is trained and sampled from
+    config: Config  # the preset it was made from
+    tokenizer: Tokenizer  # bins and target depth
+    vocabulary: Vocabulary  # gene symbol of every row in use
+    panel: list[str]  # gene symbols of the screen it was made for, in order
+    trained_targets: list[str] = field(default_factory=list)  # whose perturbation was seen in fine-tuning
+    seed: int = 0  # of the initial weights
+    stage: str = "new"  # or "pretrain", "finetune"
+    step: int = 0  # training steps done in that stage
+    card: dict[str, Any] = field(default_factory=dict)  # provenance: data, hashes, time, scores
+    training: dict[str, Tensor] = field(default_factory=dict)  # optimizer state, while training goes on
 
     def save(self, folder: str | Path, half: bool = False) -> Path:
         """Writes the checkpoint and returns its folder; `half` makes a capsule (no training state)."""
@@ -139,10 +124,8 @@ def read_verified(folder: Path) -> tuple[dict[str, Any], bytes]:
         raise CDTError(f"{path} is not a checkpoint of cdt_lite ({error!r}). {REMEDY}") from error
     if schema != SCHEMA_VERSION:
         made_by = header.get("card", {}).get("cdt_lite", "unknown")
-        raise CDTError(
-            f"{path} has schema {schema}, this version reads {SCHEMA_VERSION}: remake it with this version or install "
-            f"the one that made it ({made_by})."
-        )
+        raise CDTError(f"{path} has schema {schema}, this version reads {SCHEMA_VERSION}: remake it with this version "
+                       f"or install the one that made it ({made_by}).")
     blob = weights.read_bytes() if weights.is_file() else b""
     if hashlib.sha256(blob).hexdigest() != digest:
         raise CDTError(f"{weights} is missing, truncated or altered: its hash is not that in checkpoint.json. {REMEDY}")
@@ -162,17 +145,17 @@ def _load_weights(model: CDT | V1, tensors: dict[str, Tensor], folder: str | Pat
         table = model.gene_table.weight.detach().clone()
         table[tensors["gene_rows"].long()] = tensors["gene_vectors"].float()
         weights[GENE_TABLE] = table
-    effects = weights.get("embed.effect.effect")
-    if model.effect is not None and effects is not None:
-        model.effect.make_room(effects.shape)
+    if model.effect is not None:
+        prefix = "embed.effect."
+        model.effect.make_room({name.removeprefix(prefix): w.shape for name, w in weights.items() if prefix in name})
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
-        raise CDTError(
-            f"the weights in {folder} do not fit the model that this version builds: they were made by cdt_lite "
-            f"{card.get('cdt_lite', 'unknown')}, this is {__version__}. Remake them, or install that version. ({reason})"
-        ) from error
+        made_by = card.get("cdt_lite", "unknown")
+        raise CDTError(f"the weights in {folder} do not fit the model that this version builds: they were made by "
+                       f"cdt_lite {made_by}, this is {__version__}. Remake them, or install that version. ({reason})"
+                       ) from error
     model.eval()
 
 

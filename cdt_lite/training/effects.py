@@ -47,18 +47,21 @@ def effect_table(store: TokenStore, tokenizer: Tokenizer) -> EffectTable:
     rows = list(measured)
     for (target, sign), effect in guesses.items():
         rows.append(Row(target, sign, GUESSED, worth, effect))
+    labels = np.array([row[:3] for row in rows], int).reshape(len(rows), 3)
+    cells = np.array([row.cells for row in rows], float)
     effect = np.array([row.effect for row in rows]).reshape(len(rows), len(store.gene_ids))
     values = np.log1p(tokenizer.centres)
-    return EffectTable(
-        target=np.array([row.target for row in rows], int),
-        sign=np.array([row.sign for row in rows], int),
-        replicate=np.array([row.replicate for row in rows], int),
-        cells=np.array([row.cells for row in rows], float),
-        effect=effect,
-        shares=_control_shares(store, len(values)),
-        gene_ids=store.gene_ids,
-        values=values,
-    )
+    shares = _control_shares(store, len(values))
+    return EffectTable(*labels.T, cells, _target_shares(labels, cells), effect, shares, store.gene_ids, values)
+
+
+def _target_shares(labels: Int[np.ndarray, "K 3"], cells: Float[np.ndarray, " K"]) -> Float[np.ndarray, " K"]:
+    """Each row's share of its target's cells, guesses apart."""
+    keys = labels.copy()
+    keys[:, 2] = keys[:, 2] == GUESSED
+    _, which = np.unique(keys, axis=0, return_inverse=True)
+    total = np.maximum(np.bincount(which.ravel(), cells), 1)
+    return cells / total[which.ravel()]
 
 
 def worth_in_cells(measured: list[Row], guesses: dict[Pair, Float[np.ndarray, " G"]]) -> float:
@@ -90,8 +93,8 @@ def _pooled(rows: list[Row]) -> tuple[float, Float[np.ndarray, " G"]]:
 
 
 def _measured(store: TokenStore, tokenizer: Tokenizer) -> Iterator[Row]:
-    """Effects of every perturbation in every replicate."""
-    labels = np.stack([store.target, store.sign, store.group], 1)
+    """Effects of every perturbation in every replicate, or, where it has one alone, in each of its folds."""
+    labels = np.stack([store.target, store.sign, store.group, store.folds()], 1)
     keys, which = np.unique(labels, axis=0, return_inverse=True)
     cells = np.bincount(which.ravel())
     means = np.zeros((len(keys), store.tokens.shape[1]))
@@ -104,8 +107,8 @@ def _measured(store: TokenStore, tokenizer: Tokenizer) -> Iterator[Row]:
     for i in np.flatnonzero(is_control):
         controls[int(keys[i, 2])] = means[i]
     for i in np.flatnonzero(~is_control):
-        target, sign, group = map(int, keys[i])
-        yield Row(target, sign, group, float(cells[i]), means[i] - controls.get(group, overall))
+        target, sign, group, fold = map(int, keys[i])
+        yield Row(target, sign, fold, float(cells[i]), means[i] - controls.get(group, overall))
 
 
 def _expression(store: TokenStore, tokenizer: Tokenizer) -> Iterator[tuple[slice, Float[np.ndarray, "rows G"]]]:
@@ -130,9 +133,8 @@ def _control_shares(store: TokenStore, n_bins: int) -> Float[np.ndarray, "G bins
     return found / found.sum(1, keepdims=True)
 
 
-def _guesses(
-    measured: list[Row], gene_ids: Int[np.ndarray, " G"], known: Float[np.ndarray, "G K"]
-) -> dict[Pair, Float[np.ndarray, " G"]]:
+def _guesses(measured: list[Row], gene_ids: Int[np.ndarray, " G"], known: Float[np.ndarray, "G K"]
+            ) -> dict[Pair, Float[np.ndarray, " G"]]:
     """Guesses for every gene of the panel that might be asked for, from a ridge on the targets' vectors."""
     by_pair: dict[Pair, list[Row]] = {}
     for row in measured:

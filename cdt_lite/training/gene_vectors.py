@@ -19,9 +19,8 @@ from cdt_lite.training.checkpoint import Checkpoint
 LEAST_SD = 1e-3  # of a gene's log expression: what varies less is taken for constant
 
 
-def coexpression(
-    blocks: Iterable[Float[np.ndarray, "cells G"]], above_noise: bool = False
-) -> Float[np.ndarray, "G K"]:
+def coexpression(blocks: Iterable[Float[np.ndarray, "_cells G"]], above_noise: bool = False
+                ) -> Float[np.ndarray, "G K"]:
     """Returns a vector for every gene; genes that rise and fall together lie close.
 
     Vectors are the eigenvectors of the genes' correlations, scaled so that inner products are correlations, the
@@ -29,8 +28,8 @@ def coexpression(
 
     Args:
         blocks: log1p expression of training cells, block by block.
-        above_noise: Keep only directions with eigenvalues above (1 + sqrt(G / n))^2, the largest that G independent genes
-            show in n cells (Marchenko and Pastur 1967); at least one.
+        above_noise: Keep only directions with eigenvalues above (1 + sqrt(G / n))^2, the largest that G independent
+            genes show in n cells (Marchenko and Pastur 1967); at least one.
     """
     n, total, squares = 0, 0.0, 0.0
     for block in blocks:
@@ -74,10 +73,8 @@ def give_vectors(checkpoint: Checkpoint, vectors: pd.DataFrame) -> None:
     table = _checked(vectors, "the table of gene vectors")
     known = [gene for gene in table.index if gene in checkpoint.vocabulary]
     if not known:
-        raise CDTError(
-            f"none of the {len(table)} genes with vectors is in the model's vocabulary: are they symbols like "
-            f"{checkpoint.vocabulary.symbols[:3]}?"
-        )
+        raise CDTError(f"none of the {len(table)} genes with vectors is in the model's vocabulary: are they symbols "
+                       f"like {checkpoint.vocabulary.symbols[:3]}?")
     values = _fit_width(table.loc[known].to_numpy(np.float64), checkpoint.config.model.gene_embed_dim)
     rows = torch.as_tensor(checkpoint.vocabulary.ids(known))
     with torch.no_grad():
@@ -92,7 +89,7 @@ def _checked(table: pd.DataFrame, name: str) -> pd.DataFrame:
         raise CDTError(f"{name} names {list(twice[:3])} more than once: one vector a gene.")
     others = table.select_dtypes(exclude="number").columns
     if len(others):
-        raise CDTError(f"{name} must hold one row of numbers a gene; these columns hold other things: {list(others[:3])}")
+        raise CDTError(f"{name} must hold one row of numbers a gene; other things are in {list(others)[:3]}")
     if not np.isfinite(table.to_numpy(float)).all():
         raise CDTError(f"{name} holds values that are missing or not finite: fill or drop those genes first.")
     return table

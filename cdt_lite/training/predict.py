@@ -1,6 +1,5 @@
 """AnnData in, AnnData out: control cells and a perturbation go in, generated perturbed cells come out as counts."""
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -27,34 +26,26 @@ from cdt_lite.training.train import denoiser
 class Generation:
     """How cells are generated.
 
-    Args:
-        guidance: 1 is plain; above 1 exaggerates what the perturbation changes; 0 to 20.
-        steps: Sampling steps; by default the checkpoint's.
-        unseen: For a target that training never perturbed: "vector", what its co-expression with other genes suggests
-            (only for genes on the panel; of others nothing is known), or "average", the average perturbation.
-        align: Predict only the shared genes when the panel differs.
-        columns: Where the screen keeps its labels.
-        device: Where to run.
-        cells_per_pass: Cells that share one control set and one forward pass.
+    A target that training never perturbed is predicted from its "vector", what its co-expression with other genes
+    suggests (only for genes on the panel; of others nothing is known), or as the "average" perturbation.
     """
 
-    guidance: float = 1.0
-    steps: int | None = None
-    unseen: str = "vector"
-    align: bool = False
-    columns: Columns = Columns()
+    guidance: float = 1.0  # 1 is plain, above exaggerates what the perturbation changes; 0 to 20
+    steps: int | None = None  # of sampling; None: the checkpoint's
+    unseen: str = "vector"  # or "average"
+    align: bool = False  # predict only the shared genes when the panel differs
+    columns: Columns = Columns()  # where the screen keeps its labels
     device: torch.device | str = "cpu"
-    cells_per_pass: int = 64
+    cells_per_pass: int = 64  # that share one control set and one forward pass
 
     def __post_init__(self) -> None:
         if not 0 <= self.guidance <= 20:
             raise CDTError(f"guidance must lie in [0, 20] (1 is plain, above 1 exaggerates), not {self.guidance}")
 
 
-def predict(
-    checkpoint: Checkpoint, screen: ad.AnnData, target: str, sign: int = -1, magnitude: float | None = None, *,
-    n_cells: int = 256, seed: int = 0, options: Generation = Generation(),
-) -> ad.AnnData:
+def predict(checkpoint: Checkpoint, screen: ad.AnnData, target: str, sign: int = -1,
+            magnitude: float | None = None, *, n_cells: int = 256, seed: int = 0,
+            options: Generation = Generation()) -> ad.AnnData:
     """Generates cells after a perturbation, given control cells.
 
     Args:
@@ -94,10 +85,9 @@ def predict(
 
 
 @torch.no_grad()
-def predict_mean(
-    checkpoint: Checkpoint, screen: ad.AnnData, target: str, sign: int = -1, magnitude: float | None = None, *,
-    n_cells: int = 256, seed: int = 0, options: Generation = Generation(),
-) -> Float[np.ndarray, " G"]:
+def predict_mean(checkpoint: Checkpoint, screen: ad.AnnData, target: str, sign: int = -1,
+                 magnitude: float | None = None, *, n_cells: int = 256, seed: int = 0,
+                 options: Generation = Generation()) -> Float[np.ndarray, " G"]:
     """Returns the predicted mean log1p expression of every gene, (G,), in one pass a set, without sampling noise.
 
     It is the expectation from the fully masked state. log1p is the natural log of 1 + counts scaled to the checkpoint's
@@ -204,9 +194,8 @@ def _guided(checkpoint: Checkpoint, batch: Batch, guidance: float) -> Denoiser:
 class _Plan:
     """Replicates, controls and depths of the cells to generate, all from one seed."""
 
-    def __init__(
-        self, checkpoint: Checkpoint, screen: ad.AnnData, request: Request, seed: int, options: Generation
-    ) -> None:
+    def __init__(self, checkpoint: Checkpoint, screen: ad.AnnData, request: Request, seed: int,
+                 options: Generation) -> None:
         labels = read_labels(screen, options.columns)
         require_controls(labels, options.columns)
         controls = align_panel(checkpoint, screen[labels.is_control], options.align)

@@ -10,32 +10,22 @@ from cdt_lite.training.checkpoint import Checkpoint
 
 @dataclass(frozen=True)
 class Request:
-    """A checked perturbation.
+    """A checked perturbation."""
 
-    Args:
-        target: Gene symbol, or the control label.
-        sign: -1, 0 or +1.
-        magnitude: log2 fold change of the target's own expression, NaN where unknown.
-        gene_id: Row of the target in the gene table, NO_TARGET or UNKNOWN_TARGET.
-        guess: Gene whose guessed mean effect stands in for an unknown one, or NO_TARGET.
-        notes: What the user should know.
-    """
-
-    target: str
-    sign: int
-    magnitude: float
-    gene_id: int
-    guess: int = NO_TARGET
-    notes: tuple[str, ...] = ()
+    target: str  # gene symbol, or the control label
+    sign: int  # -1, 0 or +1
+    magnitude: float  # log2 fold change of the target's own expression, NaN where unknown
+    gene_id: int  # row of the target in the gene table, NO_TARGET or UNKNOWN_TARGET
+    guess: int = NO_TARGET  # gene whose guessed mean effect stands in for an unknown one
+    notes: tuple[str, ...] = ()  # what the user should know
 
     def perturbation(self) -> Perturbation:
         """Returns what the model is told, for one set."""
         return Perturbation.of([self.gene_id], [self.sign], [self.magnitude], [self.guess])
 
 
-def check_request(
-    checkpoint: Checkpoint, target: str, sign: int, magnitude: float | None, control: str, unseen: str = "vector"
-) -> Request:
+def check_request(checkpoint: Checkpoint, target: str, sign: int, magnitude: float | None, control: str,
+                  unseen: str = "vector") -> Request:
     """Checks a perturbation at the door.
 
     Raises:
@@ -64,11 +54,9 @@ def _magnitude_notes(target: str, sign: int, magnitude: float | None, clip: floa
     if magnitude is None:
         return []
     if magnitude * sign < 0:
-        warnings.warn(
-            f"magnitude {magnitude:+.2f} (log2 fold change of {target}) points against sign {sign:+d}: kept as given, "
-            "since a knockout's own mRNA need not fall; check that it is meant.",
-            stacklevel=4,
-        )
+        against = f"magnitude {magnitude:+.2f} (log2 fold change of {target}) points against sign {sign:+d}"
+        kept = "kept as given, since a knockout's own mRNA need not fall; check that it is meant."
+        warnings.warn(f"{against}: {kept}", stacklevel=4)
     if abs(magnitude) <= clip:
         return []
     note = f"magnitude {magnitude:+.2f} lies outside [-{clip:g}, {clip:g}] and was clipped"

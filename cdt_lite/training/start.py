@@ -18,10 +18,8 @@ from cdt_lite.training.checkpoint import Checkpoint
 from cdt_lite.training.gene_vectors import coexpression, give_vectors
 
 
-def start(
-    config: Config, screen: ad.AnnData, *others: ad.AnnData, gene_vectors: pd.DataFrame | None = None, seed: int = 0,
-    columns: Columns = Columns(),
-) -> Checkpoint:
+def start(config: Config, screen: ad.AnnData, *others: ad.AnnData, gene_vectors: pd.DataFrame | None = None,
+          seed: int = 0, columns: Columns = Columns()) -> Checkpoint:
     """Returns a new, untrained model for a screen: bins fitted on its control cells, a vocabulary of all genes named.
 
     Args:

@@ -23,25 +23,15 @@ from cdt_lite.training.effects import effect_table
 
 @dataclass(frozen=True)
 class Progress:
-    """What one training step did.
+    """What one training step did."""
 
-    Args:
-        stage: "pretrain" or "finetune".
-        step: Steps done in this stage, after this one.
-        n_steps: Steps planned.
-        loss: Nats per hidden gene.
-        learning_rate: Of this step.
-        cells_per_second: Since this call began.
-        seconds_left: At that speed.
-    """
-
-    stage: str
-    step: int
-    n_steps: int
-    loss: float
+    stage: str  # "pretrain" or "finetune"
+    step: int  # steps done in this stage, after this one
+    n_steps: int  # planned
+    loss: float  # nats per hidden gene
     learning_rate: float
-    cells_per_second: float
-    seconds_left: float
+    cells_per_second: float  # since this call began
+    seconds_left: float  # at that speed
 
 
 def denoiser(model: CDT | V1, batch: Batch) -> Denoiser:
@@ -66,10 +56,8 @@ def learning_rate(config: TrainConfig, step: int, n_steps: int) -> float:
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, n_steps - warmup)))
 
 
-def train(
-    checkpoint: Checkpoint, data: SetSampler, *, steps: int | None = None, out: str | Path | None = None,
-    device: torch.device | str = "cpu",
-) -> Generator[Progress, None, None]:
+def train(checkpoint: Checkpoint, data: SetSampler, *, steps: int | None = None, out: str | Path | None = None,
+          device: torch.device | str = "cpu") -> Generator[Progress, None, None]:
     """Trains a checkpoint's model in place, yielding after every step.
 
     A checkpoint that was loaded from `out` with resume=True goes on from there, exactly: batch, masks and dropout of a
@@ -85,12 +73,10 @@ def train(
         device: Where to train.
 
     Raises:
-        CDTError: fp16 without a GPU, or a resumed run on other cells.
+        CDTError: A resumed run on other cells.
     """
     config = data.config
     n_steps = data.steps_for(config.epochs) if steps is None else steps
-    if config.precision == "fp16" and torch.device(device).type != "cuda":
-        raise CDTError("fp16 needs a CUDA GPU (gradients underflow without scaling kernels): use fp32 or bf16 here.")
     _begin(checkpoint, data)
     loop = _Loop(checkpoint, data, n_steps, device)
     began, first = time.perf_counter(), checkpoint.step
@@ -114,10 +100,8 @@ def _begin(checkpoint: Checkpoint, data: SetSampler) -> None:
     if checkpoint.stage != data.stage or not checkpoint.training:
         checkpoint.stage, checkpoint.step, checkpoint.training = data.stage, 0, {}
     elif checkpoint.card.get("data") != [store.digest() for store in data.stores]:
-        raise CDTError(
-            f"this {data.stage} was begun on other cells than it is to go on with: pass the same data, or begin anew "
-            "from Checkpoint.load(folder) without resume"
-        )
+        raise CDTError(f"this {data.stage} was begun on other cells than it is to go on with: pass the same data, or "
+                       "begin anew from Checkpoint.load(folder) without resume")
     if data.stage != "finetune":
         return
     names = set(checkpoint.trained_targets)
@@ -125,12 +109,12 @@ def _begin(checkpoint: Checkpoint, data: SetSampler) -> None:
         for gene in np.unique(store.target[store.target >= 0]):
             names.add(checkpoint.vocabulary.symbols[gene])
     checkpoint.trained_targets = sorted(names)
-    if checkpoint.model.effect is not None:
+    if checkpoint.model.effect is not None and data.config.mean_effects:
         checkpoint.model.effect.fill(effect_table(data.stores[0], checkpoint.tokenizer))
 
 
 class _Loop:
-    """The moving parts of a run: optimizer and gradient scaler."""
+    """The moving parts of a run."""
 
     def __init__(self, checkpoint: Checkpoint, data: SetSampler, n_steps: int, device: torch.device | str) -> None:
         self.checkpoint, self.data, self.n_steps = checkpoint, data, n_steps
@@ -140,7 +124,6 @@ class _Loop:
             self.model.compile()
         self.optimizer = optimizer_for(self.model, data.config)
         self.optimizer.zero_grad(set_to_none=True)  # an interrupted run may have left some behind
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=data.config.precision == "fp16")
         self.rate, self.whole = 0.0, True
         self._restore()
 
@@ -149,15 +132,13 @@ class _Loop:
         config, number = self.data.config, self.checkpoint.step
         self.model.train()  # between steps the caller may have predicted with it
         loss = self._loss(number)
-        self.scaler.scale(loss).backward()
-        self.scaler.unscale_(self.optimizer)
+        loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), config.gradient_clip)
         self.rate = learning_rate(config, number, self.n_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
         self.whole = False
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.checkpoint.step = number + 1
         self.whole = True
@@ -168,8 +149,8 @@ class _Loop:
         batch = self.data.batch(number).to(self.device)
         seed = hash((config.seed, number, STAGES.index(stage))) % 2**63
         generator = torch.Generator().manual_seed(seed)
-        half = torch.float16 if config.precision == "fp16" else torch.bfloat16
-        with torch.random.fork_rng(), torch.autocast(self.device.type, half, enabled=config.precision != "fp32"):
+        in_half = config.precision == "bf16"
+        with torch.random.fork_rng(), torch.autocast(self.device.type, torch.bfloat16, enabled=in_half):
             torch.manual_seed(seed)  # dropout, too, depends on it
             denoise = denoiser(self.model, batch)
             return self.checkpoint.process.loss(denoise, batch.tokens, generator, stage, number)
@@ -196,9 +177,8 @@ class _Loop:
 
 
 @torch.no_grad()
-def validation_curve(
-    checkpoint: Checkpoint, data: SetSampler, n_batches: int = 8, seed: int = 12345, shares: Sequence[float] = SHARES
-) -> Float[np.ndarray, " shares"]:
+def validation_curve(checkpoint: Checkpoint, data: SetSampler, n_batches: int = 8, seed: int = 12345,
+                     shares: Sequence[float] = SHARES) -> Float[np.ndarray, " shares"]:
     """Returns the mean loss at several shares of hidden genes, nats per gene, over batches that training never draws.
 
     Args:
