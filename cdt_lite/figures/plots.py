@@ -90,13 +90,11 @@ def stacked(rows: Mapping[str, Mapping[str, Number]], ax: Axes, unit: str = "", 
     return ax
 
 
-def roofline(
-    points: Mapping[str, tuple[Number, Number]], ceilings: Mapping[str, tuple[Number, Number]], ax: Axes
-) -> Axes:
+def roofline(points: pd.DataFrame, ceilings: Mapping[str, tuple[Number, Number]], ax: Axes) -> Axes:
     """Draws attainable TFLOP/s over arithmetic intensity.
 
     Args:
-        points: Part -> (FLOP per byte, share of all FLOPs); larger dots do more of the work.
+        points: A row a part: "intensity" (FLOP per byte) and "share" of all FLOPs; larger dots do more of the work.
         ceilings: Accelerator -> (TFLOP/s, GB/s); the dots lie under the first.
         ax: Where.
     """
@@ -104,10 +102,10 @@ def roofline(
     for (name, (peak, bandwidth)), style in zip(ceilings.items(), ("-", "--", ":", "-."), strict=False):
         ax.plot(x, np.minimum(peak, x * bandwidth / 1e3), style, color=ink, lw=1.4, label=name)
     peak, bandwidth = next(iter(ceilings.values()))
-    for i, (name, (intensity, share)) in enumerate(points.items()):
-        color = COLORS[i % len(COLORS)]
-        ax.scatter(intensity, min(peak, intensity * bandwidth / 1e3), s=40 + 700 * share, color=color, zorder=3)
-        ax.scatter([], [], s=40, color=color, label=f"{name} ({intensity:,.0f})")
+    for part, color in zip(points.itertuples(), COLORS, strict=False):
+        height = min(peak, part.intensity * bandwidth / 1e3)
+        ax.scatter(part.intensity, height, s=40 + 700 * part.share, color=color, zorder=3)
+        ax.scatter([], [], s=40, color=color, label=f"{part.Index} ({part.intensity:,.0f})")
     ax.set(xscale="log", yscale="log", ylim=(0.3, 2500))
     ax.set(xlabel="FLOP per byte moved (16-bit)", ylabel="attainable TFLOP/s")
     ax.legend(fontsize=8.5, loc="lower right")
