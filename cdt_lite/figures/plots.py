@@ -1,6 +1,7 @@
 """One function per figure: arrays and an Axes go in, the same Axes comes out. And the style that all figures share."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -102,7 +103,7 @@ def roofline(points: pd.DataFrame, ceilings: Mapping[str, tuple[Number, Number]]
     for (name, (peak, bandwidth)), style in zip(ceilings.items(), ("-", "--", ":", "-."), strict=False):
         ax.plot(x, np.minimum(peak, x * bandwidth / 1e3), style, color=ink, lw=1.4, label=name)
     peak, bandwidth = next(iter(ceilings.values()))
-    for part, color in zip(points.itertuples(), COLORS, strict=False):
+    for part, color in zip(points.itertuples(), cycle(COLORS), strict=False):
         height = min(peak, part.intensity * bandwidth / 1e3)
         ax.scatter(part.intensity, height, s=40 + 700 * part.share, color=color, zorder=3)
         ax.scatter([], [], s=40, color=color, label=f"{part.Index} ({part.intensity:,.0f})")
