@@ -99,13 +99,13 @@ def roofline(points: pd.DataFrame, ceilings: Mapping[str, tuple[Number, Number]]
         ceilings: Accelerator -> (TFLOP/s, GB/s); the dots lie under the first.
         ax: Where.
     """
-    x, ink = np.geomspace(5, 20_000, 200), mpl.rcParams["text.color"]
+    x, ink, paper = np.geomspace(5, 20_000, 200), mpl.rcParams["text.color"], mpl.rcParams["axes.facecolor"]
     for (name, (peak, bandwidth)), style in zip(ceilings.items(), ("-", "--", ":", "-."), strict=False):
         ax.plot(x, np.minimum(peak, x * bandwidth / 1e3), style, color=ink, lw=1.4, label=name)
     peak, bandwidth = next(iter(ceilings.values()))
     for part, color in zip(points.itertuples(), cycle(COLORS), strict=False):
         height = min(peak, part.intensity * bandwidth / 1e3)
-        ax.scatter(part.intensity, height, s=40 + 700 * part.share, color=color, zorder=3)
+        ax.scatter(part.intensity, height, s=40 + 700 * part.share, color=color, edgecolor=paper, zorder=3)
         ax.scatter([], [], s=40, color=color, label=f"{part.Index} ({part.intensity:,.0f})")
     ax.set(xscale="log", yscale="log", ylim=(0.3, 2500))
     ax.set(xlabel="FLOP per byte moved (16-bit)", ylabel="attainable TFLOP/s")

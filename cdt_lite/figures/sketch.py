@@ -18,7 +18,7 @@ from cdt_lite.figures.plots import DARK, INK, PALETTE, PAPER, SOFT, tint
 
 LINKS = {"stream": (PALETTE["token"], 3.5), "condition": (PALETTE["condition"], 1.8),
          "control": (PALETTE["control"], 1.8), "plain": (SOFT, 1.2)}  # kind -> colour, width
-FONTS = "Helvetica, Arial, Arimo, Liberation Sans, DejaVu Sans Condensed, sans-serif"  # equally wide
+FONTS = "Helvetica, Arial, Liberation Sans, Arimo, Nimbus Sans, DejaVu Sans Condensed, sans-serif"  # equally wide
 HEAD = f"""digraph "{{name}}" {{{{
   graph [rankdir={{direction}}, bgcolor="{PAPER}", pad=0.2, nodesep=0.25, ranksep=0.3]
   node [shape=box, style="rounded,filled", fontname="Helvetica", fontcolor="{INK}", fontsize=12, \
