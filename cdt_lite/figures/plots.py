@@ -24,6 +24,7 @@ COLORS = list(PALETTE.values())
 INK, SOFT, PAPER = "#1B1B1B", "#555555", "#FFFFFF"
 DARK = {INK: "#F2F2F2", SOFT: "#BDBDBD", PAPER: "#14171C"}
 MASK = "#C9C9C9"
+BESIDE = ((4, 3, "left"), (4, -11, "left"), (-4, 3, "right"), (-4, -11, "right"), (0, 6, "center"), (0, -14, "center"))
 EXPRESSION = LinearSegmentedColormap.from_list("expression", ["#F4F8FB", "#7FB8DA", PALETTE["token"], "#002B45"])
 
 
@@ -192,7 +193,7 @@ def _name_point(ax: Axes, name: str, point: tuple[Number, Number], dots: np.ndar
 
     In a crowd better no name than an unreadable one.
     """
-    for x, y, side in ((4, 3, "left"), (4, -11, "left"), (-4, 3, "right"), (-4, -11, "right")):
+    for x, y, side in BESIDE:
         text = ax.annotate(name, point, (x, y), textcoords="offset points", fontsize=8.5, ha=side)
         box = text.get_window_extent().padded(2)
         covered = ((dots >= box.min) & (dots <= box.max)).all(axis=1).sum()
