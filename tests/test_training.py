@@ -128,10 +128,10 @@ def test_an_interrupt_in_the_middle_of_an_update_leaves_the_last_save(tmp_path, 
     steps = train(checkpoint, data, steps=6, out=tmp_path)
     whole = losses_of(itertools.islice(steps, 3))
 
-    def interrupt(scaler):  # the weights have moved, the step is not counted yet
+    def interrupt(optimizer, set_to_none):  # the weights have moved, the step is not counted yet
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(torch.amp.GradScaler, "update", interrupt)
+    monkeypatch.setattr(torch.optim.AdamW, "zero_grad", interrupt)
     with pytest.raises(KeyboardInterrupt):
         next(steps)
     monkeypatch.undo()

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-import anndata as ad
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 from jaxtyping import Bool, Float, Int, Shaped
 from scipy import sparse
 
@@ -236,7 +236,7 @@ def dispersed_cells(control_counts: Matrix, mean_log1p: Vector, target_depth: fl
     return sparse.csr_matrix(cells, dtype=np.float32)
 
 
-def rival_cells(train: ad.AnnData, asked: list[tuple[str, int]], n_cells: int, seed: int) -> dict[str, ad.AnnData]:
+def rival_cells(train: AnnData, asked: list[tuple[str, int]], n_cells: int, seed: int) -> dict[str, AnnData]:
     """Hands in real training cells as predictions, for tools that score cells: what a sampler has to beat.
 
     Controls, and cells of the same perturbation in training or, where it was never seen, of all others of its sign.
@@ -248,9 +248,11 @@ def rival_cells(train: ad.AnnData, asked: list[tuple[str, int]], n_cells: int, s
         pools["control cells"].append(np.flatnonzero(sign == 0))
         pools["training cells"].append(np.flatnonzero(same if same.any() else sign == asked_sign))
     rng = np.random.default_rng(seed)
-    obs = pd.DataFrame(np.repeat(asked, n_cells, axis=0), columns=["target_gene", "sign"]).astype({"sign": int})
+    obs = pd.DataFrame(asked, columns=["target_gene", "sign"])
+    obs = obs.loc[obs.index.repeat(n_cells)].reset_index(drop=True).rename(index=str)
     rivals = {}
     for kind, many in pools.items():
         rows = [rng.choice(pool, n_cells, replace=len(pool) < n_cells) for pool in many]
-        rivals[kind] = ad.AnnData(train.X[np.concatenate(rows)], obs=obs.rename(index=str), var=train.var[[]])
+        cells = train.X[np.concatenate(rows)]
+        rivals[kind] = AnnData(cells, obs=obs.copy(), var=train.var[[]])
     return rivals

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from cdt_lite.data.expression import Matrix, Vector, gene_means, log1p_counts
 from cdt_lite.errors import CDTError, suggest
 from cdt_lite.evaluation.baselines import dispersed_cells
-from cdt_lite.evaluation.cells import Cells, Key
+from cdt_lite.evaluation.cells import Cells, Key, Split
 from cdt_lite.evaluation.differential import DE, differential_expression
 
 MIN_CELLS = 10  # below this many cells on a side, a metric that compares cells says nothing
@@ -119,24 +119,24 @@ class Truth:
 
     Args:
         real: The real screen.
-        halves: Rows of control cells: for the truth, and for predictions.
+        split: Rows of control cells: for the truth, and for predictions.
         depth: Depth of the log1p scale, counts per cell.
         seed: Chooses cells where there are too many.
         with_cells: Whether metrics of cells are wanted: then a mean is given cells.
     """
 
-    def __init__(self, real: Cells, halves: tuple[np.ndarray, np.ndarray], depth: float, seed: int,
-                 with_cells: bool = True) -> None:
+    def __init__(self, real: Cells, split: Split, depth: float, seed: int, with_cells: bool = True) -> None:
         self.real, self.depth, self.seed, self.with_cells = real, depth, seed, with_cells
         self.log1p = log1p_counts(real.counts, depth)
-        self.subtracted, self.given = (Controls(real, self.log1p, rows, seed) for rows in halves)
+        self.subtracted, self.given = (Controls(real, self.log1p, rows, seed) for rows in split)
         self.index = {key: i for i, key in enumerate(real.groups)}
         means, matched, deltas = [], [], []
         for rows in real.groups.values():
             means.append(gene_means(self.log1p[rows]))
             matched.append(self.given.mean_like(real.batch[rows]))
             deltas.append(means[-1] - self.subtracted.mean_like(real.batch[rows]))
-        self.means, self.control_means, self.deltas = np.array(means), np.array(matched), np.array(deltas)
+        self.means, self.deltas = np.array(means), np.array(deltas)
+        self.control_means = np.array(matched)
         self.real_sides: dict[tuple[Key, int], Side] = {}  # the same for every method
 
     def from_cells(self, key: Key, predicted: Cells) -> Prediction:
@@ -180,7 +180,8 @@ class Truth:
     def matched_controls(self, key: Key) -> np.ndarray:
         """Draws as many of the prediction's controls as there are real cells, from the same batches."""
         rng = self._rng(key)
-        return self.given.draw(rng.permutation(self.real.batch[self.real.groups[key]])[:MAX_CELLS], rng)
+        batches = rng.permutation(self.real.batch[self.real.groups[key]])
+        return self.given.draw(batches[:MAX_CELLS], rng)
 
     def compare(self, key: Key, prediction: Prediction) -> Comparison:
         """Puts a prediction beside the truth, and equal numbers of cells if it has any."""
@@ -196,8 +197,8 @@ class Truth:
             controls = self.log1p[self.given.rows_like(prediction.batch[picked])]
             counts = None if prediction.counts is None else prediction.counts[picked]
             predicted = Side(prediction.log1p[picked], counts, controls, self._exclude(key))
-        return Comparison(self.means[i], prediction.mean, self.deltas[i], delta, reference, self.deltas,
-                          i, self._exclude(key), real, predicted)
+        return Comparison(self.means[i], prediction.mean, self.deltas[i], delta, reference,
+                          self.deltas, i, self._exclude(key), real, predicted)
 
     def real_side(self, key: Key, rows: np.ndarray | None = None) -> Side:
         """Returns some (all) real cells of a perturbation and their control cells, the same for every method."""
