@@ -1,7 +1,6 @@
 """CDT-lite: a small Conditional Diffusion Transformer for single-cell perturbation screens, made to be read."""
 
-from importlib import import_module
-from typing import Any
+from cdt_lite._lazy import lazily
 
 __version__ = "0.1.0"
 
@@ -28,15 +27,4 @@ _HOME = {
     "CDTError": "errors",
 }
 __all__ = list(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    """Imports a public name when it is first used, so that `import cdt_lite` costs next to nothing."""
-    if name not in _HOME:
-        raise AttributeError(f"module 'cdt_lite' has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"cdt_lite.{_HOME[name]}"), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazily(__name__, _HOME)

@@ -1,11 +1,11 @@
-"""AnnData -> batches: cells tokenised once into a uint8 store, sets of perturbed cells drawn with matched controls."""
+"""Batches: sets of cells that share a perturbation, drawn from a token store with matched controls."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
 from cdt_lite.data.store import TokenStore
@@ -13,8 +13,7 @@ from cdt_lite.errors import CDTError
 from cdt_lite.model.config import TrainConfig
 from cdt_lite.model.perturbation import NO_TARGET, UNKNOWN_TARGET, Perturbation
 
-Group = tuple[tuple[int, int, int], np.ndarray]  # (target, sign, replicate) and its cells
-ALL = -1  # the group of all replicates together
+ALL = -1  # the key of the controls of all replicates together
 STAGES = ("pretrain", "finetune")
 
 
@@ -28,11 +27,70 @@ class Batch:
     log_depth: Float[Tensor, "B S"]
     gene_ids: Int[Tensor, " G"]
 
+    @classmethod
+    def of(
+        cls,
+        tokens: Integer[np.ndarray, "B S G"],
+        controls: Integer[np.ndarray, "B C G"] | None,
+        perturbation: Perturbation,
+        log_depth: Float[np.ndarray, "B S"],
+        gene_ids: Int[np.ndarray, " G"],
+    ) -> "Batch":
+        """Makes a batch from arrays: tokens of any whole-number type, the log of counts / target depth."""
+        return cls(
+            tokens=torch.from_numpy(tokens).long(),
+            controls=None if controls is None else torch.from_numpy(controls).long(),
+            perturbation=perturbation,
+            log_depth=torch.from_numpy(log_depth).float(),
+            gene_ids=torch.from_numpy(gene_ids),
+        )
+
     def to(self, device: torch.device | str) -> "Batch":
         """Returns a copy on a device."""
-        controls = None if self.controls is None else self.controls.to(device)
-        return Batch(self.tokens.to(device), controls, self.perturbation.to(device), self.log_depth.to(device),
-                     self.gene_ids.to(device))
+        return Batch(
+            tokens=self.tokens.to(device),
+            controls=None if self.controls is None else self.controls.to(device),
+            perturbation=self.perturbation.to(device),
+            log_depth=self.log_depth.to(device),
+            gene_ids=self.gene_ids.to(device),
+        )
+
+
+@dataclass(frozen=True)
+class _Group:
+    """The cells of a store that share target, sign and replicate: what a set is drawn from."""
+
+    target: int
+    sign: int
+    replicate: int
+    cells: Int[np.ndarray, " n"]
+
+
+class _Source:
+    """One store's groups with their weights, and the controls of each replicate and of all together."""
+
+    def __init__(self, store: TokenStore, config: TrainConfig, stage: str) -> None:
+        self.store = store
+        is_control = store.target == NO_TARGET
+        keys = np.stack([store.target, store.sign, store.group], 1)
+        if stage == "pretrain":  # no labels, and any cell can stand for a control
+            keys[:, :2] = NO_TARGET, 0
+            is_control = np.ones(len(store), bool)
+        unique, number, sizes = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
+        order = np.argsort(number.ravel(), kind="stable")
+        cells = np.split(order, np.cumsum(sizes)[:-1])
+        self.groups = [_Group(*key, rows) for key, rows in zip(unique.tolist(), cells, strict=True)]
+        self.weights = np.sqrt(sizes)
+        of_controls = unique[:, 0] == NO_TARGET
+        if of_controls.any() and not of_controls.all():
+            share = config.control_share  # controls are many: they get their share, perturbed sets the rest
+            self.weights[of_controls] *= share / self.weights[of_controls].sum()
+            self.weights[~of_controls] *= (1 - share) / self.weights[~of_controls].sum()
+        self.weights /= self.weights.sum()
+        self.controls = {ALL: np.flatnonzero(is_control)}
+        for replicate in np.unique(store.group[is_control]).tolist():
+            here = is_control & (store.group == replicate)
+            self.controls[replicate] = np.flatnonzero(here)
 
 
 class SetSampler:
@@ -50,20 +108,19 @@ class SetSampler:
 
     def __init__(self, stores: TokenStore | Sequence[TokenStore], config: TrainConfig, stage: str = "finetune") -> None:
         self.stores = [stores] if isinstance(stores, TokenStore) else list(stores)
-        self.config, self.stage = config, stage
-        if not self.stores or any(len(s) == 0 for s in self.stores):
+        self.config = config
+        self.stage = stage
+        self._sizes = np.array([len(store) for store in self.stores], float)
+        if not self.stores or not self._sizes.all():
             raise CDTError("no cells to train on: the selection is empty.")
-        self._groups = [_group_cells(s, stage) for s in self.stores]
-        self._controls = [_control_cells(s, stage) for s in self.stores]
-        if stage == "finetune" and any(not c for c in self._controls):
+        self._sources = [_Source(store, config, stage) for store in self.stores]
+        if any(len(source.controls[ALL]) == 0 for source in self._sources):
             raise CDTError("no control cells to fine-tune with: keep the screen's control cells on the training side.")
-        self._weights = [np.sqrt([len(cells) for _, cells in groups]) for groups in self._groups]
-        self._sizes = np.array([len(s) for s in self.stores], float) / sum(len(s) for s in self.stores)
 
     @property
     def n_cells(self) -> int:
         """Cells in all stores; an epoch is `n_cells / batch_size` steps."""
-        return sum(len(s) for s in self.stores)
+        return int(self._sizes.sum())
 
     def steps_for(self, epochs: int) -> int:
         """Returns the number of steps of so many epochs."""
@@ -71,71 +128,60 @@ class SetSampler:
 
     def batch(self, index: int) -> Batch:
         """Returns batch number `index`."""
-        rng = np.random.default_rng([self.config.seed, index, STAGES.index(self.stage)])
-        which = int(rng.choice(len(self.stores), p=self._sizes))
-        store, groups, c = self.stores[which], self._groups[which], self.config
-        chosen = self._choose_sets(rng, which)
-        cells = np.stack([_take(rng, groups[g][1], c.cells_per_set) for g in chosen])
+        c = self.config
+        rng = np.random.default_rng([c.seed, index, STAGES.index(self.stage)])
+        which = rng.choice(len(self.stores), p=self._sizes / self._sizes.sum())
+        source = self._sources[which]
+        store = source.store
+        chosen = rng.choice(len(source.groups), c.sets_per_batch, p=source.weights)
+        groups = [source.groups[i] for i in chosen]
+        cells = np.stack([_take(rng, group.cells, c.cells_per_set) for group in groups])
         controls = None
         if rng.random() >= c.controls_dropout:
-            by_group = self._controls[which]
-            pools = [by_group.get(groups[g][0][2], by_group[ALL]) for g in chosen]
-            chosen_controls = [_take(rng, pool, c.controls_per_set, without=own)
-                               for pool, own in zip(pools, cells, strict=True)]
-            controls = torch.from_numpy(store.tokens[np.stack(chosen_controls)]).long()
-        return Batch(torch.from_numpy(store.tokens[cells]).long(), controls,
-                     self._perturbations(rng, [groups[g] for g in chosen], store),
-                     torch.from_numpy(store.log_depth[cells]), torch.from_numpy(store.gene_ids))
+            controls = store.tokens[self._controls(rng, source, groups, cells)]
+        told = self._perturbations(rng, groups, store)
+        return Batch.of(store.tokens[cells], controls, told, store.log_depth[cells], store.gene_ids)
 
-    def _choose_sets(self, rng: np.random.Generator, which: int) -> np.ndarray:
-        weights = self._weights[which].copy()
-        is_control = np.array([key[0] == NO_TARGET for key, _ in self._groups[which]])
-        if self.stage == "finetune" and is_control.any() and not is_control.all():
-            share = self.config.control_share  # controls are many: they get their share, perturbed sets the rest
-            weights[is_control] *= share / weights[is_control].sum()
-            weights[~is_control] *= (1 - share) / weights[~is_control].sum()
-        return rng.choice(len(weights), size=self.config.sets_per_batch, p=weights / weights.sum())
+    def _controls(
+        self, rng: np.random.Generator, source: _Source, groups: list[_Group], cells: np.ndarray
+    ) -> np.ndarray:
+        """Draws each set's control cells from its replicate, or from all where that has none."""
+        drawn = []
+        for group, of_set in zip(groups, cells, strict=True):
+            pool = source.controls.get(group.replicate, source.controls[ALL])
+            others = np.setdiff1d(pool, of_set)
+            if len(others):  # a cell is its own control only where there is no other
+                pool = others
+            drawn.append(_take(rng, pool, self.config.controls_per_set))
+        return np.stack(drawn)
 
-    def _perturbations(self, rng: np.random.Generator, groups: list[Group], store: TokenStore) -> Perturbation:
-        c, target, sign, magnitude = self.config, [], [], []
-        guess, replicate = [], [group for (_, _, group), _ in groups]
-        own = [gene for (gene, _, _), _ in groups]
-        for (gene, direction, _), cells in groups:
-            lot = rng.random(3)
-            lose_all, lose_target, lose_size = lot < (c.perturbation_dropout, c.target_dropout, c.magnitude_dropout)
-            guess.append(int(gene) if lot[1] < c.target_dropout / 2 else NO_TARGET)  # half of the unknown are guessed
-            if gene == NO_TARGET or lose_all or self.stage == "pretrain":
-                gene, direction, size = NO_TARGET, 0, 0.0
-            else:
-                gene = UNKNOWN_TARGET if lose_target else gene
-                size = float("nan") if lose_size else store.magnitude[cells[0]]
-            target.append(int(gene))
-            sign.append(int(direction))
-            magnitude.append(float(size))
-        return Perturbation.of(target, sign, magnitude, guess, replicate, own)
+    def _perturbations(self, rng: np.random.Generator, groups: list[_Group], store: TokenStore) -> Perturbation:
+        """What the model is told of each set: all, or some of it, or nothing."""
+        c = self.config
+        target, sign, magnitude, guess = [], [], [], []
+        for group in groups:
+            lose_all, lose_target, lose_size = rng.random(3)
+            # half of the targets that are withheld come with a guess
+            guess.append(group.target if lose_target < c.target_dropout / 2 else NO_TARGET)
+            if self.stage == "pretrain" or group.target == NO_TARGET or lose_all < c.perturbation_dropout:
+                target.append(NO_TARGET)
+                sign.append(0)
+                magnitude.append(0.0)
+                continue
+            size = float(store.magnitude[group.cells[0]])
+            target.append(UNKNOWN_TARGET if lose_target < c.target_dropout else group.target)
+            sign.append(group.sign)
+            magnitude.append(float("nan") if lose_size < c.magnitude_dropout else size)
+        return Perturbation.of(
+            target,
+            sign,
+            magnitude,
+            guess,
+            replicate=[group.replicate for group in groups],
+            own=[group.target for group in groups],
+        )
 
 
-def _take(rng: np.random.Generator, pool: np.ndarray, n: int, without: np.ndarray | None = None) -> np.ndarray:
-    others = pool if without is None else np.setdiff1d(pool, without)
-    pool = others if len(others) else pool  # a cell is its own control only where there is no other
+def _take(rng: np.random.Generator, pool: np.ndarray, n: int) -> np.ndarray:
+    """Draws n cells, some more than once only where there are fewer."""
     return rng.choice(pool, n, replace=len(pool) < n)
-
-
-def _group_cells(store: TokenStore, stage: str) -> list[Group]:
-    """Cells by (target, sign, replicate); in pretraining by replicate or cell type only."""
-    keys = np.stack([store.target, store.sign, store.group], 1)
-    if stage == "pretrain":
-        keys[:, 0], keys[:, 1] = NO_TARGET, 0
-    unique, inverse = np.unique(keys, axis=0, return_inverse=True)
-    order = np.argsort(inverse.ravel(), kind="stable")
-    cells = np.split(order, np.cumsum(np.bincount(inverse.ravel()))[:-1])
-    return [((int(k[0]), int(k[1]), int(k[2])), c) for k, c in zip(unique, cells, strict=True)]
-
-
-def _control_cells(store: TokenStore, stage: str) -> dict[int, np.ndarray]:
-    """Control cells of each replicate, and of all together for a replicate that has none."""
-    is_control = np.ones(len(store), bool) if stage == "pretrain" else store.target == NO_TARGET
-    if not is_control.any():
-        return {}
-    pools = {int(g): np.flatnonzero(is_control & (store.group == g)) for g in np.unique(store.group[is_control])}
-    return pools | {ALL: np.flatnonzero(is_control)}

@@ -1,12 +1,13 @@
 """The one door for cells: what a screen looks like, and every check of labels, genes and counts, with one wording each.
 
 The layout: X holds raw counts (cells x genes); obs holds "target_gene", "batch", "sign" (-1 knockout or knockdown, +1
-activation, 0 exactly for controls) and "magnitude" (log2 fold change of the target's own mRNA, NaN where unknown).
+activation, 0 exactly for controls) and "magnitude" (log2 fold change of the target's own mRNA, NaN where unknown: an
+outcome of the experiment, so nobody knows it for a perturbation that has not been made).
 """
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from jaxtyping import Bool, Float, Int, Shaped
 
+from cdt_lite.data.expression import depths
 from cdt_lite.errors import CDTError, suggest
 
 CONTROL = "non-targeting"  # the label of cells that were not perturbed
@@ -50,6 +52,7 @@ class Labels:
         target: Perturbed gene, CONTROL for controls.
         is_control: Which cells were not perturbed.
         batch: Replicate.
+        batch_number: The same as numbers from 0, in the order of the column's categories.
         sign: -1, 0 (controls) or +1.
         magnitude: log2 fold change, NaN where unknown, 0 for controls.
     """
@@ -57,81 +60,120 @@ class Labels:
     target: Shaped[np.ndarray, " N"]
     is_control: Bool[np.ndarray, " N"]
     batch: Shaped[np.ndarray, " N"]
+    batch_number: Int[np.ndarray, " N"]
     sign: Int[np.ndarray, " N"]
     magnitude: Float[np.ndarray, " N"]
 
 
 def read_labels(
-    adata: AnnData, columns: Columns = Columns(), *, default_sign: int = -1, what: str = "the screen"
+    adata: AnnData,
+    columns: Columns = Columns(),
+    *,
+    default_sign: int = -1,
+    unlabelled: bool = False,
+    what: str = "the screen",
 ) -> Labels:
     """Reads and checks the labels of cells.
 
     Args:
         adata: Cells.
         columns: Where their labels are.
-        default_sign: Of perturbed cells, where no column says it.
+        default_sign: Of perturbed cells, where no column says it: -1 (knockdown) or +1 (activation).
+        unlabelled: Take cells without a column of targets, too: all are controls then.
         what: What to call these cells in a message.
 
     Raises:
         CDTError: A missing column or value, a sign that is none, a magnitude that is no number.
     """
-    target = _column(adata, columns, "target", what)
-    assert target is not None  # the target's column is never optional
-    is_control = target == columns.control
-    batch = _column(adata, columns, "batch", what)
+    if default_sign not in (-1, 1):
+        raise CDTError(f"default_sign must be -1 (knockdown) or +1 (activation), not {default_sign}")
+    target = _column(adata, "target", columns, what, needed=not unlabelled)
+    batch = _column(adata, "batch", columns, what)
+    sign = _column(adata, "sign", columns, what)
+    magnitude = _column(adata, "magnitude", columns, what)
+    if target is None:
+        target = pd.Series(columns.control, adata.obs_names)
     if batch is None:
-        batch = np.full(adata.n_obs, "all")
-    sign = _column(adata, columns, "sign", what)
-    if sign is None:
-        checked = np.where(is_control, 0, default_sign)
-    else:
-        checked = _signs(sign, is_control, columns, what)
-    magnitude = _magnitudes(adata, columns, is_control, what)
-    return Labels(np.where(is_control, CONTROL, target), is_control, batch, checked, magnitude)
+        batch = pd.Series("all", adata.obs_names)
+    names = target.astype(str).to_numpy(str)
+    is_control = names == columns.control
+    return Labels(
+        target=np.where(is_control, CONTROL, names),
+        is_control=is_control,
+        batch=batch.astype(str).to_numpy(str),
+        batch_number=batch.astype("category").cat.codes.to_numpy(np.int64),
+        sign=_signs(sign, is_control, default_sign, what),
+        magnitude=_magnitudes(magnitude, is_control, what),
+    )
 
 
-def _column(adata: AnnData, columns: Columns, role: str, what: str) -> np.ndarray | None:
-    """One column of labels as text; None where it may be missing and is."""
+def _column(adata: AnnData, role: str, columns: Columns, what: str, needed: bool = False) -> pd.Series | None:
+    """One column of labels; None where it may be missing and is."""
     key = getattr(columns, role)
-    if key is None:
+    if key in adata.obs:
+        column = adata.obs[key]
+        n = int(column.isna().sum())
+        if n and role != "magnitude":
+            raise CDTError(f"{what}: {n} cells have no value in obs[{key!r}]; label them, or remove them first")
+        return column
+    if key is None or (not needed and key == getattr(Columns(), role)):
         return None
-    if key not in adata.obs:
-        default = next(f.default for f in fields(Columns) if f.name == role)
-        if key == default and role != "target":
-            return None
+    raise CDTError(
+        f"{what} has no column {key!r} in obs, only {list(adata.obs)}: "
+        f"name yours with Columns({role}=...){suggest(key, adata.obs)}"
+    )
+
+
+def _signs(column: pd.Series | None, is_control: np.ndarray, default_sign: int, what: str) -> np.ndarray:
+    if column is None:
+        return np.where(is_control, 0, default_sign)
+    text = column.astype(str)
+    sign = pd.to_numeric(text, errors="coerce").to_numpy()
+    is_sign = np.isin(sign, (-1, 0, 1)).all()
+    if not is_sign or ((sign == 0) != is_control).any():
         raise CDTError(
-            f"{what} has no column {key!r} in obs, only {list(adata.obs)}{suggest(key, adata.obs)} "
-            f"Name yours with Columns({role}=...)"
+            f"{what}: obs[{column.name!r}] must be -1 or +1 for perturbed cells and 0 for controls only; it holds "
+            f"{sorted(set(text))[:8]}. Name another column with Columns(sign=...)"
         )
-    if n := int(adata.obs[key].isna().sum()):
-        raise CDTError(f"{what}: {n} cells have no value in obs[{key!r}]; label them, or remove them first")
-    return adata.obs[key].astype(str).to_numpy(str)
+    return sign.astype(np.int64)
 
 
-def _signs(column: np.ndarray, is_control: np.ndarray, columns: Columns, what: str) -> np.ndarray:
-    sign = pd.to_numeric(pd.Series(column), errors="coerce").to_numpy()
-    known = np.isin(sign, (-1, 0, 1))
-    if not known.all() or ((sign == 0) != is_control).any():
+def _magnitudes(column: pd.Series | None, is_control: np.ndarray, what: str) -> np.ndarray:
+    if column is None:
+        return np.where(is_control, 0.0, np.nan)
+    if column.dtype.kind not in "iuf":
         raise CDTError(
-            f"{what}: obs[{columns.sign!r}] must be -1 or +1 for perturbed cells and 0 for controls only; it holds "
-            f"{sorted(set(column))[:8]}. Name another column with Columns(sign=...)"
-        )
-    return sign.astype(int)
-
-
-def _magnitudes(adata: AnnData, columns: Columns, is_control: np.ndarray, what: str) -> np.ndarray:
-    unknown = np.where(is_control, 0.0, np.nan)
-    key = columns.magnitude
-    if key is None or (key == "magnitude" and key not in adata.obs):
-        return unknown
-    if key not in adata.obs:
-        _column(adata, columns, "magnitude", what)
-    if adata.obs[key].dtype.kind not in "iuf":
-        raise CDTError(
-            f"{what}: obs[{key!r}] must be log2 fold changes, not {adata.obs[key].dtype}. "
+            f"{what}: obs[{column.name!r}] must be log2 fold changes, not {column.dtype}. "
             "Name another column with Columns(magnitude=...)"
         )
-    return np.where(is_control, 0.0, adata.obs[key].to_numpy(np.float64))
+    return np.where(is_control, 0.0, column.to_numpy(np.float64))
+
+
+def require_controls(labels: Labels, columns: Columns = Columns(), what: str = "the screen", least: int = 1) -> None:
+    """Raises CDTError where fewer than `least` control cells are there."""
+    n = int(labels.is_control.sum())
+    if n >= least:
+        return
+    known = sorted(set(labels.target))
+    raise CDTError(
+        f"{what} has {n or 'no'} control cells: in obs[{columns.target!r}] at least {least} must be "
+        f"{columns.control!r}, but the labels there are {known[:8]}. "
+        f"Name that of unperturbed cells with Columns(control=...){suggest(columns.control, known)}"
+    )
+
+
+def control_depths(adata: AnnData, columns: Columns = Columns(), what: str = "the screen") -> np.ndarray:
+    """Returns the total counts of every control cell. Raises CDTError where there is none."""
+    labels = read_labels(adata, columns, what=what)
+    require_controls(labels, columns, what)
+    return depths(adata[labels.is_control].X)
+
+
+def check_cells(adata: AnnData, what: str = "the screen") -> None:
+    """Raises CDTError where no cells or genes are left, or a gene is named twice."""
+    if 0 in adata.shape:
+        raise CDTError(f"{what} is empty: {adata.n_obs} cells x {adata.n_vars} genes; check the selection")
+    check_genes(adata.var_names, what)
 
 
 def check_screen(
@@ -143,30 +185,16 @@ def check_screen(
         CDTError: Nothing left, genes named twice, labels that are none, no controls, no counts; the message says what
             was expected, what came and what to do.
     """
-    if 0 in adata.shape:
-        raise CDTError(f"{what} is empty: {adata.n_obs} cells x {adata.n_vars} genes; check the selection")
-    check_genes(adata.var_names, what)
+    check_cells(adata, what)
     labels = read_labels(adata, columns, default_sign=default_sign, what=what)
     require_controls(labels, columns, what)
     check_counts(adata, what)
-    if n := int((np.asarray(adata.X.sum(1)).ravel() == 0).sum()):
+    n = int((depths(adata.X) == 0).sum())
+    if n:
         raise CDTError(
             f"{what}: {n} cells have no count in these {adata.n_vars} genes: scanpy.pp.filter_cells(min_counts=1)"
         )
     return labels
-
-
-def require_controls(labels: Labels, columns: Columns, what: str = "the screen", least: int = 1) -> None:
-    """Raises CDTError where fewer than `least` control cells are there."""
-    n = int(labels.is_control.sum())
-    if n >= least:
-        return
-    known = sorted(set(labels.target))
-    raise CDTError(
-        f"{what} has {n or 'no'} control cells: in obs[{columns.target!r}] at least {least} must be "
-        f"{columns.control!r}{suggest(columns.control, known)} Labels there: {known[:8]}. "
-        "Name that of unperturbed cells with Columns(control=...)"
-    )
 
 
 def check_genes(genes: pd.Index, what: str, expected: Iterable[str] | None = None) -> None:
@@ -186,18 +214,24 @@ def check_genes(genes: pd.Index, what: str, expected: Iterable[str] | None = Non
         )
 
 
-def check_counts(adata: AnnData, what: str = "the screen") -> None:
-    """Raises CDTError where X is not raw counts, and says where counts are, if they are anywhere."""
-    problem = why_not_counts(adata.X)
+def check_counts(adata: AnnData, what: str = "the screen", block: Any = None) -> None:
+    """Raises CDTError where X is not raw counts, and says where counts are, if they are anywhere.
+
+    Args:
+        adata: Cells.
+        what: What to call them in a message.
+        block: Rows of X already read, to check these alone (of a file that is not read whole).
+    """
+    problem = why_not_counts(adata.X if block is None else block)
     if not problem:
         return
-    places = []
+    place = ""
+    if adata.raw is not None and not why_not_counts(adata.raw.X):
+        place = "; counts are in adata.raw: save adata.raw.to_adata() and load that"
     for key, values in adata.layers.items():
         if not why_not_counts(values):
-            places.append(f"; counts are in layer {key!r}: pass layer={key!r}")
-    if adata.raw is not None and not why_not_counts(adata.raw.X):
-        places.append("; counts are in adata.raw: save adata.raw.to_adata() and load that")
-    raise CDTError(f"{what}: X must hold raw counts, but it holds {problem}{''.join(places[:1])}")
+            place = f"; counts are in layer {key!r}: pass layer={key!r}"
+    raise CDTError(f"{what}: X must hold raw counts, but it holds {problem}{place}")
 
 
 def why_not_counts(values: Any) -> str:
@@ -221,7 +255,7 @@ def in_layout(counts: Any, obs: pd.DataFrame, genes: Iterable[str], facts: dict[
         batch=pd.Categorical(obs["batch"].astype(str)),
         sign=obs["sign"].astype(np.int8),
         magnitude=obs["magnitude"].astype(np.float32),
-        n_umi=np.asarray(counts.sum(1), np.float32).ravel(),
+        n_umi=depths(counts).astype(np.float32),
     )
     adata = AnnData(counts, obs=obs, var=pd.DataFrame(index=pd.Index(genes).astype(str)))
     unmeasured = set(obs["target_gene"].cat.categories) - {CONTROL} - set(adata.var_names)

@@ -7,11 +7,11 @@ shallow data and a generated cell is a count vector; sequencing depth then trave
 
 from typing import Any
 
-import anndata as ad
 import numpy as np
+from anndata import AnnData
 from jaxtyping import Real, UInt8
 
-from cdt_lite.data.expression import control_depths
+from cdt_lite.data.layout import Columns, control_depths
 from cdt_lite.errors import CDTError
 from cdt_lite.model.config import TokenizerConfig
 
@@ -22,10 +22,12 @@ def bin_edges(config: TokenizerConfig) -> np.ndarray:
     v1: 0 and 62 values log-spaced from 0.1 to 10,000. counts: 0..n_exact-1, then integers growing geometrically.
     """
     if config.space == "normalised":
-        return np.concatenate([[0.0], np.geomspace(config.lowest, config.highest, config.n_bins - 1)])
+        above = np.geomspace(config.lowest, config.highest, config.n_bins - 1)
+        return np.concatenate([[0.0], above])
     exact = np.arange(config.n_exact, dtype=np.float64)
     n_wide = config.n_bins - config.n_exact
-    wide = np.geomspace(config.n_exact, max(config.highest, config.n_exact + n_wide), n_wide).round()
+    highest = max(config.highest, config.n_exact + n_wide)
+    wide = np.geomspace(config.n_exact, highest, n_wide).round()
     for i in range(1, n_wide):  # rounding may merge neighbours; integer edges must grow
         wide[i] = max(wide[i], wide[i - 1] + 1)
     return np.concatenate([exact, wide])
@@ -54,14 +56,10 @@ class Tokenizer:
         if not target_depth > 0:
             raise CDTError(f"target_depth must be positive, not {target_depth}: are the control cells empty?")
         self.config = config
+        self.mask_id = config.mask_id
         self.target_depth = float(target_depth)
         self.edges = bin_edges(config)
         self.centres = bin_centres(config)
-
-    @property
-    def mask_id(self) -> int:
-        """The id of [MASK]."""
-        return self.config.mask_id
 
     def encode(self, values: Real[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
         """Returns the bin number of each value, in the tokenizer's own space (no scaling).
@@ -72,39 +70,44 @@ class Tokenizer:
         values = np.asarray(values)
         if np.isnan(values).any() or (values < 0).any():
             raise CDTError("expression must be non-negative and not NaN: give raw counts, not scaled or centred data.")
-        return (np.searchsorted(self.edges, values, side="right") - 1).astype(np.uint8)
+        bins = np.searchsorted(self.edges, values, side="right") - 1
+        return bins.astype(np.uint8)
 
     def decode(self, tokens: Any) -> np.ndarray:
         """Returns the centre of each token's bin, float32, same shape. Raises CDTError for [MASK] or beyond."""
         tokens = np.asarray(tokens)
         if tokens.size and tokens.max() >= self.config.n_bins:
-            raise CDTError(f"token {tokens.max()} is no data bin (0..{self.config.n_bins - 1}; {self.mask_id} is "
-                           "[MASK]): a masked position has no value yet.")
+            raise CDTError(
+                f"token {tokens.max()} is no data bin (0..{self.config.n_bins - 1}; {self.mask_id} is [MASK]): "
+                "a masked position has no value yet."
+            )
         return self.centres[tokens].astype(np.float32)
 
-    def tokenize(self, counts: Real[np.ndarray, "cells genes"], depth: Real[np.ndarray, " cells"] | None = None
-                 ) -> UInt8[np.ndarray, "cells genes"]:
-        """Turns raw counts (cells x genes) into tokens.
+    def tokenize(
+        self, counts: Real[np.ndarray, "cells genes"], depth: Real[np.ndarray, " cells"] | None = None
+    ) -> UInt8[np.ndarray, "cells genes"]:
+        """Turns raw counts into tokens.
 
         Args:
-            counts: Raw counts.
+            counts: Raw counts, cells x genes.
             depth: Total counts of each cell; by default the row sums.
         """
         if self.config.space == "counts":
             return self.encode(counts)
-        depth = counts.sum(1) if depth is None else depth
-        return self.encode(counts * (self.target_depth / np.maximum(depth, 1.0))[:, None])
+        if depth is None:
+            depth = counts.sum(1)
+        scale = self.target_depth / np.maximum(depth, 1.0)
+        return self.encode(counts * scale[:, None])
 
     def to_counts(self, tokens: Any, depth: Real[np.ndarray, " cells"]) -> np.ndarray:
         """Returns integer counts (float32) for tokens of cells with the given depth; `counts` space ignores depth."""
         values = self.decode(tokens)
         if self.config.space == "counts":
             return values
-        return np.rint(values * (np.asarray(depth) / self.target_depth)[:, None]).astype(np.float32)
+        scale = np.asarray(depth) / self.target_depth
+        return np.rint(values * scale[:, None]).astype(np.float32)
 
 
-def fit_tokenizer(config: TokenizerConfig, screen: ad.AnnData, *, target_key: str = "target_gene",
-                  control: str = "non-targeting") -> Tokenizer:
+def fit_tokenizer(config: TokenizerConfig, screen: AnnData, columns: Columns = Columns()) -> Tokenizer:
     """Makes a tokenizer whose target depth is the median depth of the (training) control cells given."""
-    depths = control_depths(screen, target_key=target_key, control=control)
-    return Tokenizer(config, float(np.median(depths)))
+    return Tokenizer(config, float(np.median(control_depths(screen, columns))))
