@@ -12,33 +12,34 @@ from typing import Any
 import anndata as ad
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from scipy import sparse
 
-Vector = Float[np.ndarray, "G"]
+from cdt_lite.data.expression import Vector
+
+COMPONENTS = 10  # of the gene scores
+FOLDS = 30  # at most so many training perturbations are left out, one at a time, to choose a number
+ROUNDS = 4  # corrections of the mean of dispersed cells
 
 
 @dataclass(frozen=True)
 class Responses:
-    """What training cells teach a simple predictor: the mean change of every perturbation.
+    """What training cells teach a simple predictor: the mean change of every perturbation."""
 
-    Attributes:
-        genes: Gene symbols, (G,).
-        targets: Perturbed gene of every row, (P,); "A+B" for a pair.
-        signs: -1 knockout or knockdown, +1 activation, (P,).
-        effects: Mean log1p expression minus that of the controls of the same batches, (P, G).
-    """
-
-    genes: np.ndarray
-    targets: np.ndarray
-    signs: np.ndarray
-    effects: Float[np.ndarray, "P G"]
+    genes: Shaped[np.ndarray, " G"]  # symbols
+    targets: Shaped[np.ndarray, " P"]  # perturbed gene of every row; "A+B" for a pair
+    signs: Int[np.ndarray, " P"]  # -1 knockout or knockdown, +1 activation
+    effects: Float[np.ndarray, "P G"]  # mean log1p expression minus that of controls of the same batches
 
     def others(self, target: str | None, sign: int) -> Bool[np.ndarray, "P"]:
         """Marks the rows of other perturbations; of the same sign, where there are any."""
         other = self.targets != target
         same = other & (self.signs == sign)
         return same if same.any() else other
+
+    def mean(self, rows: Bool[np.ndarray, "P"]) -> Vector | None:
+        """Returns the mean effect of some rows; None of none."""
+        return self.effects[rows].mean(axis=0) if rows.any() else None
 
     def row(self, target: str, sign: int) -> int | None:
         """Returns the row of a perturbation, or None."""
@@ -51,7 +52,7 @@ class Responses:
         return Responses(self.genes, *kept)
 
 
-def gene_scores(train: Responses, n_components: int) -> Float[np.ndarray, "G K"]:
+def gene_scores(train: Responses) -> Float[np.ndarray, "G K"]:
     """Describes every gene by how it answers to the training perturbations: scores on their first components.
 
     The mean effect of each sign is removed first; scores are scaled to mean square 1.
@@ -60,12 +61,12 @@ def gene_scores(train: Responses, n_components: int) -> Float[np.ndarray, "G K"]
     for sign in np.unique(train.signs):
         centred[train.signs == sign] -= centred[train.signs == sign].mean(axis=0)
     u, s, _ = np.linalg.svd(centred.T, full_matrices=False)
-    u = (u * s)[:, : min(n_components, max(len(centred) - 1, 1))]
-    return u / max(np.sqrt(np.mean(u**2)), 1e-12)
+    scores = (u * s)[:, : min(COMPONENTS, max(len(centred) - 1, 1))]
+    return scores / max(np.sqrt(np.mean(scores**2)), 1e-12)
 
 
 class Baseline:
-    """A predictor of mean expression: `fit` learns from `Responses`, `predict` answers (None: it cannot)."""
+    """A predictor of mean expression: `fit` learns from `Responses`, `effect` answers (None: it cannot)."""
 
     name = ""
     train: Responses
@@ -77,18 +78,7 @@ class Baseline:
 
     def effect(self, target: str, sign: int = -1) -> Vector | None:
         """Predicts the mean change from control, (G,)."""
-        return self._effect(target, sign)
-
-    def predict(self, target: str, sign: int, control: Vector) -> Vector | None:
-        """Predicts mean log1p expression on top of a control mean; expression is never negative."""
-        effect = self.effect(target, sign)
-        return None if effect is None else np.maximum(control + effect, 0.0)
-
-    def _effect(self, target: str, sign: int) -> Vector | None:
         raise NotImplementedError
-
-    def _mean_of(self, rows: np.ndarray) -> Vector | None:
-        return self.train.effects[rows].mean(axis=0) if np.any(rows) else None
 
 
 class ControlMean(Baseline):
@@ -96,7 +86,8 @@ class ControlMean(Baseline):
 
     name = "control"
 
-    def _effect(self, target: str, sign: int) -> Vector | None:
+    def effect(self, target: str, sign: int = -1) -> Vector | None:
+        """Predicts no change."""
         return np.zeros(len(self.train.genes))
 
 
@@ -105,8 +96,9 @@ class PerturbedMean(Baseline):
 
     name = "perturbed mean"
 
-    def _effect(self, target: str, sign: int) -> Vector | None:
-        return self._mean_of(self.train.others(target, sign))
+    def effect(self, target: str, sign: int = -1) -> Vector | None:
+        """Predicts the mean of the others."""
+        return self.train.mean(self.train.others(target, sign))
 
 
 class ReplicateMean(Baseline):
@@ -114,7 +106,8 @@ class ReplicateMean(Baseline):
 
     name = "replicate mean"
 
-    def _effect(self, target: str, sign: int) -> Vector | None:
+    def effect(self, target: str, sign: int = -1) -> Vector | None:
+        """Predicts the same again."""
         row = self.train.row(target, sign)
         return None if row is None else self.train.effects[row]
 
@@ -125,10 +118,12 @@ class Additive(Baseline):
     name = "additive"
     weight = 1.0
 
-    def _effect(self, target: str, sign: int) -> Vector | None:
+    def effect(self, target: str, sign: int = -1) -> Vector | None:
+        """Predicts the weighted sum of two known effects."""
         rows = [self.train.row(part, sign) for part in target.split("+")]
-        found = [row for row in rows if row is not None]
-        return self.weight * self.train.effects[found].sum(axis=0) if len(found) == len(rows) == 2 else None
+        if len(rows) != 2 or None in rows:
+            return None
+        return self.weight * self.train.effects[rows].sum(axis=0)
 
 
 class MatchingMean(Additive):
@@ -139,11 +134,10 @@ class MatchingMean(Additive):
 
 
 class Tuned(Baseline):
-    """A baseline on gene vectors with one number, chosen by leaving out training perturbations (at most 30).
+    """A baseline on gene vectors with one number, chosen by leaving out training perturbations.
 
     Args:
         value: The number; None chooses it from `grid`.
-        n_components: Number of components of the gene scores.
         vectors: A vector per gene symbol, such as a learned gene table; None takes the gene scores of the training
             responses. A target without a vector gets the mean of the others: nothing says what it is.
     """
@@ -151,41 +145,44 @@ class Tuned(Baseline):
     grid: tuple[float, ...] = ()
     chosen: float
 
-    def __init__(self, value: float | None = None, n_components: int = 10,
-                 vectors: Mapping[str, np.ndarray] | None = None) -> None:
-        self.value, self.n_components, self.vectors = value, n_components, vectors
+    def __init__(self, value: float | None = None, vectors: Mapping[str, np.ndarray] | None = None) -> None:
+        self.value, self.vectors = value, vectors
 
     def fit(self, train: Responses) -> "Baseline":
         """Learns from mean responses, the number included unless it was given."""
         self._prepare(train)
         self.chosen = self.grid[-1] if self.value is None else self.value
-        folds = np.flatnonzero(self.known)
-        if self.value is None and len(folds) and len(train.targets) > 2:
-            picked = np.unique(np.linspace(0, len(folds) - 1, 30).round().astype(int))
-            self.chosen = self.grid[int(np.argmin(sum(self._errors(train, int(i)) for i in folds[picked])))]
+        known = np.flatnonzero(self.known)
+        if self.value is None and len(known) and len(train.targets) > 2:
+            folds = np.unique(np.linspace(0, len(known) - 1, FOLDS).round().astype(int))
+            errors = sum(self._errors(train, int(row)) for row in known[folds])
+            self.chosen = self.grid[int(np.argmin(errors))]
         return self
 
-    def _errors(self, train: Responses, held_out: int) -> np.ndarray:
+    def _errors(self, train: Responses, held_out: int) -> Float[np.ndarray, " grid"]:
         """Squared error of every grid value on one row, by a copy that has seen nothing of it, scores included."""
         model = copy.copy(self)
         model._prepare(train.drop(held_out))
         target, sign = str(train.targets[held_out]), int(train.signs[held_out])
-        guesses = np.array([model._with(value, target, sign) for value in self.grid])
-        return ((guesses - train.effects[held_out]) ** 2).sum(axis=1)
+        effects = np.array([model._with(value, target, sign) for value in self.grid])
+        return ((effects - train.effects[held_out]) ** 2).sum(axis=1)
 
     def _prepare(self, train: Responses) -> None:
-        self.train, self.scores = train, gene_scores(train, self.n_components)
-        own = dict(zip(map(str, train.genes), self.scores, strict=True))
-        self.table = own if self.vectors is None else self.vectors
+        self.train, self.scores = train, gene_scores(train)
+        self.table = self.vectors
+        if self.table is None:
+            self.table = dict(zip(map(str, train.genes), self.scores, strict=True))
         rows = [self._row(str(t), int(s)) for t, s in zip(train.targets, train.signs, strict=True)]
         self.known = np.array([row is not None for row in rows])
         self.rows = np.array([row for row in rows if row is not None])
 
     def _row(self, target: str, sign: int) -> np.ndarray | None:
+        assert self.table is not None
         parts = [self.table[gene] for gene in target.split("+") if gene in self.table]
-        return (sign or 1) * np.sum(parts, axis=0) if parts else None
+        return sign * np.sum(parts, axis=0) if parts else None
 
-    def _effect(self, target: str, sign: int) -> Vector | None:
+    def effect(self, target: str, sign: int = -1) -> Vector | None:
+        """Predicts with the chosen number."""
         return self._with(self.chosen, target, sign)
 
     def _with(self, value: float, target: str, sign: int) -> Vector | None:
@@ -210,22 +207,24 @@ class Linear(Tuned):
         residual, p = train.effects[self.known], self.rows.copy()
         for sign in np.unique(train.signs):
             of_sign = train.signs[self.known] == sign
-            residual[of_sign] -= train.effects[train.signs == sign].mean(axis=0)
-            p[of_sign] -= p[of_sign].mean(axis=0) if of_sign.any() else 0.0
+            if of_sign.any():
+                residual[of_sign] -= train.effects[train.signs == sign].mean(axis=0)
+                p[of_sign] -= p[of_sign].mean(axis=0)
         self.gram_genes, self.gram_rows = self.scores.T @ self.scores, p.T @ p
         self.cross = self.scores.T @ residual.T @ p
 
     def _with(self, value: float, target: str, sign: int) -> Vector | None:
         same, p = self.train.others(None, sign), self._row(target, sign)
-        b, known = self._mean_of(same), same[self.known]
+        b, known = self.train.mean(same), same[self.known]
         if b is None or p is None or not known.any():
             return b
+        w = np.linalg.solve(_ridge(self.gram_genes, value), self.cross)
+        p = np.linalg.solve(_ridge(self.gram_rows, value), p - self.rows[known].mean(axis=0))
+        return b + self.scores @ (w @ p)
 
-        def ridge(gram: np.ndarray) -> np.ndarray:
-            return gram + (value * np.trace(gram) / len(gram) + 1e-12) * np.eye(len(gram))
 
-        w = np.linalg.solve(ridge(self.gram_genes), self.cross)
-        return b + self.scores @ (w @ np.linalg.solve(ridge(self.gram_rows), p - self.rows[known].mean(axis=0)))
+def _ridge(gram: np.ndarray, value: float) -> np.ndarray:
+    return gram + (value * np.trace(gram) / len(gram) + 1e-12) * np.eye(len(gram))
 
 
 class NearestNeighbours(Tuned):
@@ -238,24 +237,24 @@ class NearestNeighbours(Tuned):
         others, p = self.train.others(target, sign), self._row(target, sign)
         near = others[self.known]
         if p is None or not near.any():
-            return self._mean_of(others)
+            return self.train.mean(others)
         rows = self.rows[near]
         cosine = rows @ p / np.maximum(np.linalg.norm(rows, axis=1) * np.linalg.norm(p), 1e-12)
         nearest = np.argsort(-cosine, kind="stable")[: int(value)]
         return self.train.effects[np.flatnonzero(self.known & others)[nearest]].mean(axis=0)
 
 
-BASELINES: dict[str, type[Baseline]] = {b.name: b for b in (
-    ControlMean, PerturbedMean, ReplicateMean, Linear, NearestNeighbours, MatchingMean, Additive)}
+_BASELINES = (ControlMean, PerturbedMean, ReplicateMean, Linear, NearestNeighbours, MatchingMean, Additive)
+BASELINES: dict[str, type[Baseline]] = {baseline.name: baseline for baseline in _BASELINES}
 
 
 def dispersed_cells(
-    control_counts: Any, mean_log1p: Vector, target_depth: float, rng: np.random.Generator, n_rounds: int = 4
+    control_counts: Any, mean_log1p: Vector, target_depth: float, rng: np.random.Generator
 ) -> sparse.csr_matrix:
     """Turns a predicted mean into cells: control cells, every gene moved until its mean is the predicted one.
 
     A gene that falls is thinned, each transcript kept with the same probability; one that rises gets Poisson
-    transcripts in proportion to the depth of the cell. `n_rounds` corrections follow, because depth and logarithm
+    transcripts in proportion to the depth of the cell. Corrections follow, because depth and logarithm
     bend the means; a mean that no cells of one depth can have is approached only.
 
     Args:
@@ -263,7 +262,6 @@ def dispersed_cells(
         mean_log1p: Mean log1p expression to reach, (G,).
         target_depth: The depth of the log1p scale, counts per cell.
         rng: Source of randomness.
-        n_rounds: Number of corrections.
     """
     base = sparse.csr_matrix(control_counts, dtype=np.int64, copy=True)
     base.eliminate_zeros()
@@ -271,7 +269,7 @@ def dispersed_cells(
     share, before = depth / depth.mean(), np.asarray(base.mean(axis=0)).ravel()
     goal = np.expm1(np.maximum(mean_log1p, 0.0))
     rate = goal * depth.mean() / target_depth  # wanted transcripts per cell
-    for _ in range(n_rounds + 1):
+    for _ in range(ROUNDS + 1):
         keep = np.minimum(np.divide(rate, before, out=np.ones_like(rate), where=before > 0), 1.0)
         more = np.maximum(rate - before, 0.0)
         cells = base.toarray()
@@ -287,13 +285,23 @@ def rival_cells(train: ad.AnnData, asked: list[tuple[str, int]], n_cells: int, s
     """Hands in real training cells as predictions, for tools that score cells: what a sampler has to beat.
 
     Controls, and cells of the same perturbation in training or, where it was never seen, of all others of its sign.
+
+    Args:
+        train: Training cells in the layout of every screen.
+        asked: Target and sign of every perturbation.
+        n_cells: Cells of each.
+        seed: Same seed, same cells.
     """
     target, sign = train.obs["target_gene"].astype(str).to_numpy(), train.obs["sign"].to_numpy(int)
-    same, rng = [(target == t) & (sign == s) for t, s in asked], np.random.default_rng(seed)
-    pools = {"control cells": [sign == 0] * len(asked),
-             "training cells": [own if own.any() else sign == s for own, (_, s) in zip(same, asked, strict=True)]}
-    obs = pd.DataFrame([a for a in asked for _ in range(n_cells)], columns=["target_gene", "sign"]).rename(index=str)
-    rows = {kind: [rng.choice(np.flatnonzero(pool), n_cells, replace=pool.sum() < n_cells) for pool in many]
-            for kind, many in pools.items()}
-    return {kind: ad.AnnData(train.X[np.concatenate(chosen)], obs=obs.copy(), var=train.var[[]])
-            for kind, chosen in rows.items()}
+    pools: dict[str, list[np.ndarray]] = {"control cells": [], "training cells": []}
+    for gene, asked_sign in asked:
+        same = (target == gene) & (sign == asked_sign)
+        pools["control cells"].append(np.flatnonzero(sign == 0))
+        pools["training cells"].append(np.flatnonzero(same if same.any() else sign == asked_sign))
+    rng = np.random.default_rng(seed)
+    obs = pd.DataFrame(np.repeat(asked, n_cells, axis=0), columns=["target_gene", "sign"]).astype({"sign": int})
+    rivals = {}
+    for kind, many in pools.items():
+        rows = [rng.choice(pool, n_cells, replace=len(pool) < n_cells) for pool in many]
+        rivals[kind] = ad.AnnData(train.X[np.concatenate(rows)], obs=obs.rename(index=str), var=train.var[[]])
+    return rivals

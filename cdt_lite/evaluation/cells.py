@@ -1,61 +1,45 @@
-"""Cells and predictions at the door: labels, genes and space of values are checked before anything is scored."""
+"""Cells and predictions at the door: labels, genes and the space of values are checked before anything is scored."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
+from cdt_lite.data.layout import Columns, Labels, check_counts, check_genes, read_labels, require_controls
 from cdt_lite.errors import CDTError, suggest
 
 Key = tuple[str, int]  # a perturbation: its target gene and sign
-Halves = tuple[np.ndarray, np.ndarray]  # rows of control cells: for the truth, for predictions
-
-
-class Names(NamedTuple):
-    """Where an AnnData keeps its labels; None: it has no such column."""
-
-    target: str
-    control: str
-    batch: str | None
-    sign: str | None
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Checked cells, in an order of genes and cells that does not depend on how they were written.
+    """Checked cells, in an order of genes and cells that does not depend on how they were written."""
 
-    Attributes:
-        what: What to call them in a message.
-        genes: Gene symbols, sorted, (G,).
-        names: Cell names, sorted.
-        counts: Raw counts, cells x genes; log1p expression where `log1p_depth` is not None.
-        batch: Batch of every cell.
-        groups: Rows of every perturbation, sorted by target and sign.
-        control: Rows of control cells.
-        log1p_depth: Depth of the scale of predicted cells that are log1p expression.
-    """
+    what: str  # what to call them in a message
+    genes: np.ndarray  # sorted
+    names: np.ndarray  # sorted
+    counts: sparse.csr_matrix  # cells x genes; log1p expression where `is_log1p`
+    batch: np.ndarray  # of every cell
+    groups: dict[Key, np.ndarray]  # rows of every perturbation, sorted by target and sign
+    control: np.ndarray  # rows of control cells
+    is_log1p: bool = False  # whether a method made log1p expression in place of counts
 
-    what: str
-    genes: np.ndarray
-    names: np.ndarray
-    counts: sparse.csr_matrix
-    batch: np.ndarray
-    groups: dict[Key, np.ndarray]
-    control: np.ndarray
-    log1p_depth: float | None = None
-
-    def halves(self, seed: int) -> Halves:
+    def control_halves(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Splits the control rows in two at random, within every batch."""
         first, second = [], []
-        for i, batch in enumerate(np.unique(self.batch[self.control])):
-            rows = self.control[self.batch[self.control] == batch]
+        batch = self.batch[self.control]
+        for i, label in enumerate(np.unique(batch)):
+            rows = self.control[batch == label]
             rows = np.random.default_rng([seed, i]).permutation(rows)
             first.append(rows[: len(rows) // 2])
             second.append(rows[len(rows) // 2 :])
         return np.sort(np.concatenate(first)), np.sort(np.concatenate(second))
+
+    def control_depth(self) -> float:
+        """The median of the control cells' total counts."""
+        return float(np.median(np.asarray(self.counts[self.control].sum(axis=1))))
 
 
 @dataclass(frozen=True)
@@ -65,135 +49,133 @@ class Changes:
     table: pd.DataFrame
 
 
-@dataclass(frozen=True)
-class Means:
-    """A checked prediction without cells: mean log1p expression of every perturbation, or its change from control."""
-
-    values: dict[Key, np.ndarray]
-    change: bool
-
-
-Predicted = Cells | Means
+Predicted = Cells | Changes | pd.DataFrame  # checked, a table indexed by target and sign
 
 
 def keys_of(predicted: Predicted) -> list[Key]:
     """Returns the perturbations that a method predicts."""
-    return list(predicted.groups if isinstance(predicted, Cells) else predicted.values)
+    if isinstance(predicted, Cells):
+        return list(predicted.groups)
+    table = predicted.table if isinstance(predicted, Changes) else predicted
+    return table.index.to_list()
 
 
-def _column(adata: AnnData, key: str | None, what: str, default: str) -> np.ndarray:
-    if key is None:
-        return np.full(adata.n_obs, default)
-    if key not in adata.obs:
-        raise CDTError(f'{what}: expected a column obs["{key}"], got {list(adata.obs.columns)}'
-                       f"{suggest(key, adata.obs)}; say its name (batch_key and sign_key may be None: no such column)")
-    if adata.obs[key].isna().any():
-        raise CDTError(f'{what}: {int(adata.obs[key].isna().sum())} cells have no obs["{key}"]; label or drop them')
-    return adata.obs[key].astype(str).to_numpy(str)
-
-
-def _signs(column: np.ndarray, what: str) -> np.ndarray:
-    signs = pd.to_numeric(pd.Series(column), errors="coerce").to_numpy()
-    if (wrong := ~np.isin(signs, [-1, 0, 1])).any():
-        raise CDTError(f"{what}: expected sign -1 (knockout), 0 (control) or +1 (activation), got {column[wrong][0]}")
-    return signs.astype(int)
-
-
-def _check_genes(genes: pd.Index, expected: np.ndarray | None, what: str) -> None:
-    if genes.has_duplicates:
-        raise CDTError(f"{what} names gene {genes[genes.duplicated()][0]!r} twice; keep one of each")
-    if expected is not None and set(expected) != set(genes):
-        missing = [str(gene) for gene in sorted(set(expected) - set(genes))]
-        extra = [str(gene) for gene in sorted(set(genes) - set(expected))]
-        raise CDTError(
-            f"{what} does not measure the genes of the real screen: {len(missing)} missing {missing[:3]}, "
-            f"{len(extra)} more {extra[:3]}{suggest(extra[0], missing) if extra else ''}; keep the common ones in both")
-
-
-def _check_values(X: Any, what: str, log1p: bool) -> sparse.csr_matrix:
-    X = sparse.csr_matrix(X)
-    bad = ~np.isfinite(X.data) | (X.data < 0) | (X.data > 20 if log1p else X.data % 1 != 0)
-    if bad.any() and log1p:
-        raise CDTError(f"{what} says that it holds log1p expression (0 to 20), got {X.data[bad][0]:g}")
-    if bad.any():
-        raise CDTError(f"{what}: expected raw counts (integers from 0), got {X.data[bad][0]:g}; "
-                       "pass the counts, they are brought to log1p here. Predicted cells that have no counts say so "
-                       "in uns['cdt_lite'] = {'space': 'log1p', 'target_depth': depth}")
-    return X.astype(np.float32)
-
-
-def read_cells(adata: AnnData, what: str, names: Names, genes: np.ndarray | None = None,
-               screen: bool = True) -> Cells:
-    """Checks cells at the door.
+def read_screen(adata: AnnData, what: str, columns: Columns, genes: np.ndarray | None = None) -> Cells:
+    """Checks real cells, raw counts, at the door.
 
     Args:
-        adata: Raw counts with labels.
+        adata: The cells.
         what: What to call them in a message.
-        names: Where the labels are.
+        columns: Where their labels are.
         genes: Gene symbols that they have to measure, in any order.
-        screen: Whether control cells and unique cell names are needed.
 
     Raises:
         CDTError: If a column, a label, a gene or a count is not as expected.
     """
-    _check_genes(adata.var_names, genes, what)
-    target, batch = _column(adata, names.target, what, ""), _column(adata, names.batch, what, "")
-    sign = _signs(_column(adata, names.sign, what, "0"), what)
-    symbols, cells = adata.var_names.to_numpy(str), adata.obs_names.to_numpy(str)
-    by_gene, by_name = np.argsort(symbols), np.argsort(cells, kind="stable")
-    is_control = target[by_name] == names.control
-    if screen and is_control.sum() < 4:
-        raise CDTError(f"{what}: expected at least 4 control cells labelled {names.control!r}, got {is_control.sum()}"
-                       f"{suggest(names.control, sorted(set(target)))}")
-    if screen and is_control.all():
+    check_genes(adata.var_names, what, genes)
+    labels = read_labels(adata, columns, what=what)
+    require_controls(labels, columns, what, least=4)  # they are split in halves
+    if labels.is_control.all():
         raise CDTError(f"{what}: expected perturbed cells, got control cells only; check the selection")
-    if screen and len(set(cells)) < len(cells):
-        raise CDTError(f"{what}: cell names repeat, which would hide cells that training and test share; "
-                       "call obs_names_make_unique()")
-    keys = pd.Series(list(zip(target[by_name].tolist(), sign[by_name].tolist(), strict=True)))[~is_control]
-    groups = {key: np.sort(keys.index[rows]) for key, rows in sorted(keys.groupby(keys).indices.items())}
-    said = dict(adata.uns.get("cdt_lite", {})) if not screen else {}
-    log1p_depth = float(said.get("target_depth", 0)) if said.get("space") == "log1p" else None
-    counts = _check_values(adata.X, what, log1p_depth is not None)[by_name][:, by_gene]
-    return Cells(what, symbols[by_gene], cells[by_name], counts, batch[by_name], groups, np.flatnonzero(is_control),
-                 log1p_depth)
+    if not adata.obs_names.is_unique:
+        raise CDTError(
+            f"{what}: cell names repeat, which would hide cells that training and test share; "
+            "call obs_names_make_unique()"
+        )
+    check_counts(adata, what)
+    return _in_order(adata, what, labels)
 
 
-def read_prediction(predicted: AnnData | pd.DataFrame | Changes, what: str, names: Names, real: Cells, depth: float
-                    ) -> Predicted:
+def _in_order(adata: AnnData, what: str, labels: Labels, is_log1p: bool = False) -> Cells:
+    genes = adata.var_names.to_numpy(str)
+    names = adata.obs_names.to_numpy(str)
+    by_gene = np.argsort(genes)
+    by_name = np.argsort(names, kind="stable")
+    values = sparse.csr_matrix(adata.X).astype(np.float32)[by_name][:, by_gene]
+    table = pd.DataFrame({"target": labels.target[by_name], "sign": labels.sign[by_name]})
+    groups = {}
+    for (target, sign), rows in table[table["sign"] != 0].groupby(["target", "sign"]):
+        groups[str(target), int(sign)] = rows.index.to_numpy()
+    control = np.flatnonzero(labels.is_control[by_name])
+    return Cells(what, genes[by_gene], names[by_name], values, labels.batch[by_name], groups, control, is_log1p)
+
+
+def read_prediction(
+    predicted: AnnData | pd.DataFrame | Changes, what: str, columns: Columns, real: Cells, depth: float
+) -> Predicted:
     """Checks one method's prediction at the door: cells, or a table of means or of changes, targets x genes.
+
+    Args:
+        predicted: The prediction.
+        what: What to call it in a message.
+        columns: Where the labels of cells are.
+        real: The screen that it is about.
+        depth: Depth of the log1p scale, counts per cell.
 
     Raises:
         CDTError: If it is not about perturbations and genes of the real screen, or not in the expected space.
     """
     out: Predicted
     if isinstance(predicted, AnnData):
-        out = read_cells(predicted, what, names, real.genes, screen=False)
-        if out.log1p_depth is not None and not np.isclose(out.log1p_depth, depth, rtol=1e-3):
-            raise CDTError(f"{what} holds log1p expression scaled to {out.log1p_depth:g} counts per cell, but the real "
-                           f"cells are scaled to {depth:g}; bring it to that depth, or pass target_depth=")
+        out = _read_cells(predicted, what, columns, real, depth)
+    elif isinstance(predicted, Changes):
+        out = Changes(_read_table(predicted.table, what, real, lowest=-np.inf))
     else:
-        change = isinstance(predicted, Changes)
-        out = Means(_read_means(predicted.table if isinstance(predicted, Changes) else predicted, what, real, change),
-                    change)
+        out = _read_table(predicted, what, real, lowest=0.0)
     if not keys_of(out):
-        raise CDTError(f"{what} has no perturbed cells: all are labelled {names.control!r}")
+        raise CDTError(f"{what} has no perturbed cells: all are labelled {columns.control!r}")
+    known = sorted({target for target, _ in real.groups})
     for target, sign in keys_of(out):
         if (target, sign) not in real.groups:
-            known = sorted({t for t, _ in real.groups})
-            raise CDTError(f"{what}: the real screen has no cells of target {target!r} with sign {sign}"
-                           f"{suggest(target, known)}; it has {known[:10]}")
+            raise CDTError(
+                f"{what}: the real screen has no cells of target {target!r} with sign {sign}"
+                f"{suggest(target, known)}; it has {known[:10]}"
+            )
     return out
 
 
-def _read_means(table: pd.DataFrame, what: str, real: Cells, change: bool) -> dict[Key, np.ndarray]:
-    _check_genes(table.columns, real.genes, what)
+def _read_cells(adata: AnnData, what: str, columns: Columns, real: Cells, depth: float) -> Cells:
+    check_genes(adata.var_names, what, real.genes)
+    labels = read_labels(adata, columns, what=what)
+    space = dict(adata.uns.get("cdt_lite", {}))
+    if space.get("space") == "log1p":
+        _check_log1p(adata, what, float(space.get("target_depth", 0)), depth)
+        return _in_order(adata, what, labels, is_log1p=True)
+    try:
+        check_counts(adata, what)
+    except CDTError as error:
+        hint = "uns['cdt_lite'] = {'space': 'log1p', 'target_depth': depth}"
+        raise CDTError(f"{error}. Predicted cells that have no counts say so in {hint}") from None
+    return _in_order(adata, what, labels)
+
+
+def _check_log1p(adata: AnnData, what: str, depth: float, expected: float) -> None:
+    values = sparse.csr_matrix(adata.X).data
+    bad = ~np.isfinite(values) | (values < 0) | (values > 20)
+    if bad.any():
+        raise CDTError(f"{what} says that it holds log1p expression (0 to 20), got {values[bad][0]:g}")
+    if not np.isclose(depth, expected, rtol=1e-3):
+        raise CDTError(
+            f"{what} holds log1p expression scaled to {depth:g} counts per cell, but the real cells are scaled to "
+            f"{expected:g}; bring it to that depth, or pass target_depth="
+        )
+
+
+def _read_table(table: pd.DataFrame, what: str, real: Cells, lowest: float) -> pd.DataFrame:
+    check_genes(table.columns, what, real.genes)
     values = table[real.genes].to_numpy(np.float64)
-    if not (np.isfinite(values) & (change | (values >= 0))).all():
-        raise CDTError(f"{what}: expected mean log1p expression, finite and from 0, got {values.min():g}; wrap a table "
-                       "of changes from control in Changes(...)")
-    signs = {target: [sign for t, sign in real.groups if t == target] for target, _ in real.groups}
-    keys = [x if isinstance(x, tuple) else (x, sign) for x in table.index for sign in signs.get(x, [0])]
+    if not (np.isfinite(values) & (values >= lowest)).all():
+        raise CDTError(
+            f"{what}: expected mean log1p expression, finite and from 0, got {values.min():g}; wrap a table of changes "
+            "from control in Changes(...)"
+        )
+    keys: list[Key] = []
+    for label in table.index:
+        if isinstance(label, tuple):
+            keys.append((str(label[0]), int(label[1])))
+        else:
+            signs = [sign for target, sign in real.groups if target == label]
+            keys += [(str(label), sign) for sign in signs or [0]]
     if len(set(keys)) != len(table):
         raise CDTError(f"{what}: expected one row per perturbation; index by (target, sign) where a gene has both")
-    return dict(zip(keys, values, strict=True))
+    return pd.DataFrame(values, pd.MultiIndex.from_tuples(keys), real.genes)

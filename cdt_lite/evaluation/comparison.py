@@ -1,160 +1,220 @@
-"""The truth that predictions are scored against: real means and changes, and control cells of the same batches."""
+"""The truth that predictions are compared with: real means and changes, and control cells of the same batches."""
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
-from cdt_lite.data.expression import gene_means, log1p_counts
+from cdt_lite.data.expression import Matrix, Vector, gene_means, log1p_counts
 from cdt_lite.errors import CDTError, suggest
-from cdt_lite.evaluation.cells import Cells, Halves, Key, Means
+from cdt_lite.evaluation.baselines import dispersed_cells
+from cdt_lite.evaluation.cells import Cells, Key
 from cdt_lite.evaluation.differential import DE, differential_expression
-from cdt_lite.evaluation.metrics import Metric
 
 MIN_CELLS = 10  # below this many cells on a side, a metric that compares cells says nothing
+MAX_CELLS = 1000  # at most this many cells a side are compared
 
 
-class BatchMeans:
-    """Mean log1p expression of some cells in every batch, to be mixed like the batches of other cells."""
+class NothingToCompare(Exception):
+    """A metric asks for counts or for control cells that are not there, or too few: its score is NaN."""
 
-    def __init__(self, cells: Cells, log1p: Any, rows: np.ndarray) -> None:
+
+@dataclass(frozen=True)
+class Side:
+    """Real or predicted cells, and the control cells that they are tested against."""
+
+    log1p: Matrix  # cells x genes
+    counts: Matrix | None  # None where a method makes none
+    controls: Matrix  # log1p of control cells in the proportions of the batches of these cells
+    exclude: tuple[int, ...]  # positions of perturbed genes
+
+    @cached_property
+    def changed(self) -> DE:
+        """What a test against the control cells finds. Raises NothingToCompare where there are too few."""
+        if min(self.log1p.shape[0], self.controls.shape[0]) < MIN_CELLS:
+            raise NothingToCompare
+        return differential_expression(self.log1p, self.controls, self.exclude)
+
+
+NO_CELLS = Side(np.empty((0, 0)), None, np.empty((0, 0)), ())
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One prediction beside the truth about its perturbation: all that a metric may ask for."""
+
+    real_mean: Vector  # mean log1p expression
+    predicted_mean: Vector
+    real_delta: Vector  # minus the mean of the truth's half of the controls
+    predicted_delta: Vector  # minus the mean of the prediction's half
+    reference: Vector  # mean of the other perturbations, on the prediction's half of the controls
+    real_deltas: Float[np.ndarray, "P G"]  # of all perturbations
+    index: int  # of this perturbation among them
+    exclude: tuple[int, ...]  # positions of its genes, left out of every metric
+    real: Side = NO_CELLS  # equal numbers of real and predicted cells
+    predicted: Side = NO_CELLS
+
+
+class Prediction(NamedTuple):
+    """What is said of one perturbation: its mean log1p expression, (G,), and cells if there are any."""
+
+    mean: Vector
+    counts: Matrix = np.empty((0, 0))  # cells x genes
+    batch: np.ndarray = np.empty(0)  # of every cell
+    is_log1p: bool = False  # whether a method made log1p expression in place of counts
+
+
+class Controls:
+    """One half of the control cells: their mean, and they themselves, in the batches that other cells come from."""
+
+    def __init__(self, cells: Cells, log1p: Matrix, rows: np.ndarray, seed: int = 0) -> None:
         self.what = cells.what
-        self.means = {b: gene_means(log1p[rows[cells.batch[rows] == b]]) for b in np.unique(cells.batch[rows])}
+        self.means, self.rows = {}, {}
+        batch = cells.batch[rows]
+        for i, label in enumerate(np.unique(batch)):
+            here = rows[batch == label]
+            self.means[label] = gene_means(log1p[here])
+            self.rows[label] = np.random.default_rng([seed, i]).permutation(here)
 
-    def mix(self, batches: np.ndarray) -> np.ndarray:
+    def mean_like(self, batches: np.ndarray) -> Vector:
         """Returns the mean over control cells that are spread over batches like these cells, (G,)."""
         labels, n = np.unique(batches, return_counts=True)
         for label in labels:
             if label not in self.means:
-                raise CDTError(f"{self.what} has too few control cells in batch {str(label)!r}"
-                               f"{suggest(label, self.means)}; drop it, or pass batch_key=None to pool batches")
+                raise CDTError(
+                    f"{self.what} has too few control cells in batch {str(label)!r}{suggest(label, self.means)}; "
+                    "drop it, or pass columns=Columns(batch=None) to pool batches"
+                )
         return np.average([self.means[label] for label in labels], axis=0, weights=n)
 
-
-class Guess(NamedTuple):
-    """What is said of one perturbation: its mean log1p expression, (G,), and cells with their batches if there are any.
-
-    Cells are counts, or log1p expression where a method makes no counts.
-    """
-
-    mean: np.ndarray
-    counts: Any = None
-    batch: np.ndarray | None = None
-    log1p: bool = False
-
-
-class Arena:
-    """The truth about perturbations, with one half of the control cells on its side and the other on ours.
-
-    Args:
-        real: The real screen.
-        log1p: Its log1p expression, cells x genes.
-        halves: Rows of control cells for the truth and for predictions.
-        depth: Depth of the log1p scale.
-        seed: Chooses cells where there are too many.
-        max_cells: At most this many cells a side are compared.
-        groups: Rows of the cells that are the truth; all by default.
-    """
-
-    def __init__(self, real: Cells, log1p: Any, halves: Halves, depth: float, seed: int = 0,
-                 max_cells: int = 1000, groups: Mapping[Key, np.ndarray] | None = None) -> None:
-        self.real, self.log1p, self.halves, self.depth = real, log1p, halves, depth
-        self.seed, self.max_cells = seed, max_cells
-        self.groups = dict(real.groups if groups is None else groups)
-        self.index = {key: i for i, key in enumerate(self.groups)}
-        self.exclude = {key: tuple(int(i) for i in np.flatnonzero(np.isin(real.genes, [key[0], *key[0].split("+")])))
-                        for key in self.groups}
-        truth, self.ours = (BatchMeans(real, self.log1p, rows) for rows in halves)
-        batches = [real.batch[rows] for rows in self.groups.values()]
-        self.means = np.array([gene_means(self.log1p[rows]) for rows in self.groups.values()])
-        self.controls = np.array([self.ours.mix(b) for b in batches])
-        self.deltas = self.means - np.array([truth.mix(b) for b in batches])
-        self.tested: dict[tuple[Key, int], DE] = {}
-        self.pools = [{b: np.random.default_rng([seed, i]).permutation(rows[real.batch[rows] == b])
-                       for i, b in enumerate(np.unique(real.batch[rows]))} for rows in halves]
-
-    def guess(self, key: Key, predicted: Cells) -> Guess:
-        """Turns predicted cells into a guess; their mean is moved to the batches that the real cells come from."""
-        rows = predicted.groups[key]
-        counts, batches, log1p = predicted.counts[rows], predicted.batch[rows], predicted.log1p_depth is not None
-        mean = gene_means(counts if log1p else log1p_counts(counts, self.depth))
-        return Guess(mean + self.controls[self.index[key]] - self.ours.mix(batches), counts, batches, log1p)
-
-    def mean_of(self, key: Key, predicted: Means) -> np.ndarray:
-        """Returns a predicted mean; a change stands on our control cells, and expression is never negative."""
-        value = predicted.values[key]
-        return np.maximum(self.controls[self.index[key]] + value, 0.0) if predicted.change else value
-
-    def controls_like(self, side: int, batches: np.ndarray) -> np.ndarray:
-        """Returns as many control rows of one half (0 truth, 1 ours) as stand in the proportions of these batches.
+    def rows_like(self, batches: np.ndarray) -> np.ndarray:
+        """Returns as many control rows as stand in the proportions of these batches.
 
         A test against control cells of other batches, or of other proportions of them, would find batch effects.
         """
         labels, n = np.unique(batches, return_counts=True)
-        pools = [self.pools[side].get(label, np.array([], int)) for label in labels]
-        share = min(len(pool) / k for pool, k in zip(pools, n, strict=True))
-        return np.concatenate([pool[: int(share * k + 1e-9)] for pool, k in zip(pools, n, strict=True)])
+        rows = [self.rows.get(label, np.array([], int)) for label in labels]
+        share = min(len(here) / k for here, k in zip(rows, n, strict=True))
+        return np.concatenate([here[: int(share * k + 1e-9)] for here, k in zip(rows, n, strict=True)])
+
+    def draw(self, batches: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Draws as many control rows as there are cells, from the same batches."""
+        drawn = []
+        for label, n in zip(*np.unique(batches, return_counts=True), strict=True):
+            here = np.sort(self.rows[label])
+            drawn.append(rng.choice(here, n, replace=n > len(here)))
+        return np.concatenate(drawn)
+
+
+class Truth:
+    """The truth about perturbations, with one half of the control cells on its side and the other for predictions.
+
+    Args:
+        real: The real screen.
+        halves: Rows of control cells: for the truth, and for predictions.
+        depth: Depth of the log1p scale, counts per cell.
+        seed: Chooses cells where there are too many.
+    """
+
+    def __init__(self, real: Cells, halves: tuple[np.ndarray, np.ndarray], depth: float, seed: int = 0) -> None:
+        self.real, self.depth, self.seed = real, depth, seed
+        self.log1p = log1p_counts(real.counts, depth)
+        self.subtracted, self.given = (Controls(real, self.log1p, rows, seed) for rows in halves)
+        self.index = {key: i for i, key in enumerate(real.groups)}
+        means, matched, deltas = [], [], []
+        for rows in real.groups.values():
+            means.append(gene_means(self.log1p[rows]))
+            matched.append(self.given.mean_like(real.batch[rows]))
+            deltas.append(means[-1] - self.subtracted.mean_like(real.batch[rows]))
+        self.means, self.control_means, self.deltas = np.array(means), np.array(matched), np.array(deltas)
+        self.real_sides: dict[tuple[Key, int], Side] = {}  # the same for every method
+
+    def _rng(self, key: Key) -> np.random.Generator:
+        return np.random.default_rng([self.seed, self.index[key]])
+
+    def from_cells(self, key: Key, predicted: Cells) -> Prediction:
+        """Reads predicted cells; their mean is moved to the batches that the real cells come from."""
+        rows = predicted.groups[key]
+        counts, batch = predicted.counts[rows], predicted.batch[rows]
+        log1p = counts if predicted.is_log1p else log1p_counts(counts, self.depth)
+        shift = self.control_means[self.index[key]] - self.given.mean_like(batch)
+        return Prediction(gene_means(log1p) + shift, counts, batch, predicted.is_log1p)
+
+    def from_change(self, key: Key, change: Vector, with_cells: bool) -> Prediction:
+        """Puts a predicted change on the prediction's half of the controls; expression is never negative."""
+        return self.from_mean(key, np.maximum(self.control_means[self.index[key]] + change, 0.0), with_cells)
+
+    def from_mean(self, key: Key, mean: Vector, with_cells: bool) -> Prediction:
+        """Gives a mean cells of its own, so that metrics of cells can be computed.
+
+        All matched control cells are moved to the mean, and some of them drawn, so that they scatter about it as
+        sampled cells do: cells with exactly the predicted mean would look nearer to the real ones than real cells are.
+        """
+        if not with_cells:
+            return Prediction(mean)
+        rows = self.matched_controls(key)
+        pool = self.given.rows_like(self.real.batch[self.real.groups[key]])
+        if len(pool) < len(rows):
+            pool = rows
+        rng = self._rng(key)
+        cells = dispersed_cells(self.real.counts[pool], mean, self.depth, rng)
+        drawn = rng.choice(len(pool), len(rows), replace=False)
+        return Prediction(mean, cells[drawn], self.real.batch[pool[drawn]])
+
+    def from_controls(self, key: Key) -> Prediction:
+        """Predicts that nothing changes: control cells as they are."""
+        rows = self.matched_controls(key)
+        return Prediction(self.control_means[self.index[key]], self.real.counts[rows], self.real.batch[rows])
+
+    def matched_controls(self, key: Key) -> np.ndarray:
+        """Draws as many of the prediction's controls as there are real cells, from the same batches."""
+        rng = self._rng(key)
+        return self.given.draw(rng.permutation(self.real.batch[self.real.groups[key]])[:MAX_CELLS], rng)
 
     def n_changed(self, key: Key) -> float:
         """Returns how many genes the real cells say are changed; 0 marks a null target, NaN too few cells to tell."""
-        rows = self.groups[key]
-        enough = min(len(rows), len(self.controls_like(0, self.real.batch[rows]))) >= MIN_CELLS
-        return float(len(self._real_de(key, rows).significant())) if enough else float("nan")
+        try:
+            return float(len(self._real_side(key, self.real.groups[key]).changed.significant()))
+        except NothingToCompare:
+            return float("nan")
 
-    def _real_de(self, key: Key, rows: np.ndarray) -> DE:
-        if (key, len(rows)) not in self.tested:  # the same for every method
-            control = self.log1p[self.controls_like(0, self.real.batch[rows])]
-            self.tested[key, len(rows)] = differential_expression(self.log1p[rows], control, self.exclude[key])
-        return self.tested[key, len(rows)]
-
-    def matched_controls(self, key: Key) -> np.ndarray:
-        """Draws as many of our control cells as there are real ones, from the same batches: rows of the screen."""
-        rng = np.random.default_rng([self.seed, self.index[key]])
-        batches = rng.permutation(self.real.batch[self.groups[key]])[: self.max_cells]
-        drawn = []
-        for label, n in zip(*np.unique(batches, return_counts=True), strict=True):
-            pool = self.halves[1][self.real.batch[self.halves[1]] == label]
-            drawn.append(rng.choice(pool, n, replace=n > len(pool)))
-        return np.concatenate(drawn)
-
-    def score(self, key: Key, guess: Guess, metrics: Sequence[Metric]) -> dict[str, float]:
-        """Returns every metric of one prediction; NaN where too few cells or perturbations are there to tell."""
+    def compare(self, key: Key, prediction: Prediction) -> Comparison:
+        """Puts a prediction beside the truth, and equal numbers of cells if it has any."""
         i = self.index[key]
-        others = np.delete(np.arange(len(self.groups)), i)
-        effects = (self.means - self.controls)[others]
-        reference = self.controls[i] + effects.mean(axis=0) if len(others) else guess.mean
-        known: dict[str, Callable[[], Any]] = {
-            "real_mean": lambda: self.means[i], "predicted_mean": lambda: guess.mean,
-            "real_delta": lambda: self.deltas[i], "predicted_delta": lambda: guess.mean - self.controls[i],
-            "reference": lambda: reference, "real_deltas": lambda: self.deltas,
-            "index": lambda: i, "exclude": lambda: self.exclude[key]}
-        n = 0 if guess.counts is None else min(len(self.groups[key]), guess.counts.shape[0], self.max_cells)
-        if n >= MIN_CELLS:
-            known |= self._cells(key, guess, n)
-        return {m.name: m.function(**{name: known[name]() for name in m.inputs if name in known})
-                if not m.needs_cells or known.keys() >= {x for x in m.inputs if x.startswith(("real", "predicted"))}
-                else float("nan") for m in metrics}
+        control, reference = self.control_means[i], prediction.mean
+        if len(self.real.groups) > 1:
+            reference = control + np.delete(self.means - self.control_means, i, axis=0).mean(axis=0)
+        delta = prediction.mean - control
+        sides = self._sides(key, prediction) if len(prediction.batch) else (NO_CELLS, NO_CELLS)
+        return Comparison(
+            self.means[i], prediction.mean, self.deltas[i], delta, reference, self.deltas, i, self._exclude(key), *sides
+        )
 
-    def _cells(self, key: Key, guess: Guess, n: int) -> dict[str, Callable[[], Any]]:
-        """Equal numbers of real and predicted cells, and what a test against their control cells finds in each."""
-        rng, rows = np.random.default_rng([self.seed, self.index[key]]), self.groups[key]
-        batch = self.real.batch[rows] if guess.batch is None else guess.batch
-        rows = rows if len(rows) == n else np.sort(rng.choice(rows, n, replace=False))
-        picked = np.arange(n)
-        if guess.counts.shape[0] != n:
-            picked = np.sort(rng.choice(guess.counts.shape[0], n, replace=False))
-        counts, batch = guess.counts[picked], batch[picked]
-        log1p = counts if guess.log1p else log1p_counts(counts, self.depth)
-        sides = [self.controls_like(side, b) for side, b in enumerate((self.real.batch[rows], batch))]
+    def _exclude(self, key: Key) -> tuple[int, ...]:
+        """The positions of the perturbed gene, or of both genes of a pair."""
+        found = np.isin(self.real.genes, [key[0], *key[0].split("+")])
+        return tuple(np.flatnonzero(found).tolist())
 
-        @cache
-        def predicted_de() -> DE:
-            return differential_expression(log1p, self.log1p[sides[1]], self.exclude[key])
+    def _sides(self, key: Key, prediction: Prediction) -> tuple[Side, Side]:
+        rows, rng = self.real.groups[key], self._rng(key)
+        n = min(len(rows), len(prediction.batch), MAX_CELLS)
+        real = self._real_side(key, _draw(rng, rows, n))
+        picked = _draw(rng, np.arange(len(prediction.batch)), n)
+        values = prediction.counts[picked]
+        controls = self.log1p[self.given.rows_like(prediction.batch[picked])]
+        if prediction.is_log1p:
+            return real, Side(values, None, controls, real.exclude)
+        return real, Side(log1p_counts(values, self.depth), values, controls, real.exclude)
 
-        known: dict[str, Callable[[], Any]] = {"real": lambda: self.log1p[rows], "predicted": lambda: log1p}
-        if min(map(len, sides)) >= MIN_CELLS:
-            known |= {"real_de": lambda: self._real_de(key, rows), "predicted_de": predicted_de}
-        if not guess.log1p:
-            known |= {"real_counts": lambda: self.real.counts[rows], "predicted_counts": lambda: counts}
-        return known
+    def _real_side(self, key: Key, rows: np.ndarray) -> Side:
+        if (key, len(rows)) not in self.real_sides:
+            controls = self.log1p[self.subtracted.rows_like(self.real.batch[rows])]
+            side = Side(self.log1p[rows], self.real.counts[rows], controls, self._exclude(key))
+            self.real_sides[key, len(rows)] = side
+        return self.real_sides[key, len(rows)]
+
+
+def _draw(rng: np.random.Generator, rows: np.ndarray, n: int) -> np.ndarray:
+    return rows if len(rows) == n else np.sort(rng.choice(rows, n, replace=False))

@@ -6,7 +6,7 @@ With shared controls the same sampling noise stands on both sides and inflates e
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,61 +14,49 @@ import pandas as pd
 from anndata import AnnData
 
 from cdt_lite.data.expression import gene_means, log1p_counts
+from cdt_lite.data.layout import Columns, read_labels
 from cdt_lite.errors import CDTError, suggest
-from cdt_lite.evaluation.baselines import BASELINES, Baseline, ControlMean, PerturbedMean, Responses, dispersed_cells
-from cdt_lite.evaluation.cells import (
-    Cells,
-    Changes,
-    Halves,
-    Key,
-    Means,
-    Names,
-    Predicted,
-    keys_of,
-    read_cells,
-    read_prediction,
-)
-from cdt_lite.evaluation.comparison import MIN_CELLS, Arena, BatchMeans, Guess
-from cdt_lite.evaluation.metrics import METRICS, Metric, spearman_brown
-from cdt_lite.evaluation.summary import LABELS, summarise
+from cdt_lite.evaluation.baselines import BASELINES, ControlMean, PerturbedMean, Responses
+from cdt_lite.evaluation.cells import Cells, Changes, Key, Predicted, keys_of, read_prediction, read_screen
+from cdt_lite.evaluation.comparison import MIN_CELLS, Controls, Prediction, Truth
+from cdt_lite.evaluation.metrics import METRICS, Metric
+from cdt_lite.evaluation.summary import LABELS
 
-__all__ = ["Changes", "control_halves", "evaluate", "summarise"]
+CEILING = "ceiling"  # what one half of the real cells says about the other
+WITHOUT_TRAINING = [ControlMean.name, PerturbedMean.name]  # these never see the scored perturbation
 
 
-def control_halves(
-    real: AnnData, *, target_key: str = "target_gene", control: str = "non-targeting",
-    batch_key: str | None = "batch", seed: int = 0,
-) -> tuple[AnnData, AnnData]:
+def control_halves(real: AnnData, *, columns: Columns = Columns(), seed: int = 0) -> tuple[AnnData, AnnData]:
     """Splits the control cells of a screen as `evaluate` does: those of the truth, and those to give to a model.
 
     Args:
         real: The screen that will be evaluated on.
-        target_key: Column of obs with the perturbed gene.
-        control: Label of control cells.
-        batch_key: Column of obs with the batch, or None.
+        columns: Where its labels are.
         seed: The seed of `evaluate`.
     """
-    cells = read_cells(real, "the real screen", Names(target_key, control, batch_key, None))
-    truth, ours = (cells.names[rows] for rows in cells.halves(seed))
-    return real[truth], real[ours]
+    cells = read_screen(real, "the real screen", columns)
+    truth, given = cells.control_halves(seed)
+    return real[cells.names[truth]], real[cells.names[given]]
+
+
+def check_unseen(targets: Iterable[str], train: AnnData, *, columns: Columns = Columns()) -> None:
+    """Raises CDTError, by name, where targets that are called unseen are in the training screen."""
+    trained = read_labels(train, columns, what="the training screen").target
+    leaked = sorted(set(targets).intersection(trained))
+    if leaked:
+        raise CDTError(f"targets {leaked} are in the training screen, but called unseen; take them out before training")
 
 
 @dataclass(frozen=True)
-class _Job:
+class _Task:
     """What one call of `evaluate` works on."""
 
     real: Cells
     train: Cells | None
     predicted: dict[str, Predicted]
-    baselines: list[Baseline]
-    ceiling: bool
+    baselines: list[str]
     depth: float
-    max_cells: int
     seed: int
-
-    def arena(self, halves: Halves, groups: Mapping[Key, np.ndarray] | None = None) -> Arena:
-        log1p = log1p_counts(self.real.counts, self.depth)
-        return Arena(self.real, log1p, halves, self.depth, self.seed, self.max_cells, groups)
 
     @property
     def keys(self) -> list[Key]:
@@ -77,139 +65,90 @@ class _Job:
         return [key for key in self.real.groups if key in named or not self.predicted]
 
 
-def _scores(job: _Job, metrics: Sequence[Metric], halves: Halves) -> pd.DataFrame:
-    """Scores every method, every baseline and the ceiling with these two sets of control cells."""
-    arena = job.arena(halves)
-    cells = any(m.needs_cells for m in metrics)
+def _scores(task: _Task, metrics: Sequence[Metric], halves: tuple[np.ndarray, np.ndarray]) -> pd.DataFrame:
+    """Scores every method and every baseline with these two sets of control cells."""
+    truth = Truth(task.real, halves, task.depth, task.seed)
+    with_cells = any(metric.needs_cells for metric in metrics)
     rows = []
-    for method, predicted in job.predicted.items():
+    for method, predicted in task.predicted.items():
         for key in keys_of(predicted):
-            if isinstance(predicted, Cells):
-                guess = arena.guess(key, predicted)
-            else:
-                mean = arena.mean_of(key, predicted)
-                guess = _disperse(arena, key, mean) if cells else Guess(mean)
-            rows.append(_row(arena, method, key, guess, metrics))
-    train = _responses(job, arena)
-    for baseline in job.baselines:
-        baseline.fit(train)
-        for key in job.keys:
-            answer = baseline.predict(*key, arena.controls[arena.index[key]])
-            if answer is not None:
-                unchanged = isinstance(baseline, ControlMean)
-                guess = _disperse(arena, key, answer, unchanged) if cells else Guess(answer)
-                rows.append(_row(arena, baseline.name, key, guess, metrics))
-    return pd.DataFrame(rows + (_ceiling(job, metrics, halves) if job.ceiling else []))
+            rows.append(_row(truth, method, key, _read(truth, key, predicted, with_cells), metrics))
+    train = _responses(task, truth, halves)
+    for name in task.baselines:
+        if name == CEILING:
+            rows += _ceiling(task, metrics, halves)
+            continue
+        baseline = BASELINES[name]().fit(train)
+        for key in task.keys:
+            change = baseline.effect(*key)
+            if name == ControlMean.name:
+                rows.append(_row(truth, name, key, truth.from_controls(key), metrics))
+            elif change is not None:
+                rows.append(_row(truth, name, key, truth.from_change(key, change, with_cells), metrics))
+    return pd.DataFrame(rows)
 
 
-def _row(arena: Arena, method: str, key: Key, guess: Guess, metrics: Sequence[Metric]) -> dict:
-    n = 0 if guess.counts is None else guess.counts.shape[0]
-    changed = arena.n_changed(key) if any(m.needs_cells for m in metrics) else float("nan")
-    labels = dict(zip(LABELS, (method, *key, len(arena.groups[key]), n, changed), strict=True))
-    return labels | arena.score(key, guess, metrics)
+def _read(truth: Truth, key: Key, predicted: Predicted, with_cells: bool) -> Prediction:
+    if isinstance(predicted, Cells):
+        return truth.from_cells(key, predicted)
+    if isinstance(predicted, Changes):
+        return truth.from_change(key, predicted.table.loc[key].to_numpy(), with_cells)
+    return truth.from_mean(key, predicted.loc[key].to_numpy(), with_cells)
 
 
-def _disperse(arena: Arena, key: Key, mean: np.ndarray, unchanged: bool = False) -> Guess:
-    """Gives a mean cells of its own, so that metrics of cells can be computed.
-
-    All matched control cells are moved to the mean, and some of them drawn, so that they scatter about it as sampled
-    cells do: cells with exactly the predicted mean would look nearer to the real ones than real cells are.
-    """
-    rows, rng = arena.matched_controls(key), np.random.default_rng([arena.seed, arena.index[key]])
-    if unchanged:
-        return Guess(mean, arena.real.counts[rows], arena.real.batch[rows])
-    pool = max(arena.controls_like(1, arena.real.batch[arena.groups[key]]), rows, key=len)
-    cells = dispersed_cells(arena.real.counts[pool], mean, arena.depth, rng)
-    drawn = rng.choice(len(pool), len(rows), replace=False)
-    return Guess(mean, cells[drawn], arena.real.batch[pool[drawn]])
+def _row(truth: Truth, method: str, key: Key, prediction: Prediction, metrics: Sequence[Metric]) -> dict:
+    with_cells = any(metric.needs_cells for metric in metrics)
+    changed = truth.n_changed(key) if with_cells else float("nan")
+    labels = (method, *key, len(truth.real.groups[key]), len(prediction.batch), changed)
+    comparison = truth.compare(key, prediction)
+    scores = {metric.name: metric.score(comparison) for metric in metrics}
+    return dict(zip(LABELS, labels, strict=True)) | scores
 
 
-def _ceiling(job: _Job, metrics: Sequence[Metric], halves: Halves) -> list[dict]:
-    """One half of the real cells predicts the other; correlations and MAE are corrected to full size."""
+def _ceiling(task: _Task, metrics: Sequence[Metric], halves: tuple[np.ndarray, np.ndarray]) -> list[dict]:
+    """One half of the real cells predicts the other; scores are corrected to full size."""
     first, second = {}, {}
-    for i, (key, rows) in enumerate(job.real.groups.items()):
-        mixed, half = np.random.default_rng([job.seed, i]).permutation(rows), len(rows) // 2
+    for i, (key, rows) in enumerate(task.real.groups.items()):
+        mixed = np.random.default_rng([task.seed, i]).permutation(rows)
+        half = len(rows) // 2
         if half:
             first[key], second[key] = np.sort(mixed[:half]), np.sort(mixed[half : 2 * half])
-    arena, table = job.arena(halves, first), []
-    for key in [key for key in job.keys if key in first]:
-        guess = arena.guess(key, replace(job.real, groups=second))
-        row = _row(arena, "ceiling", key, guess, metrics)
-        for m in metrics:
-            if m.correlation:
-                row[m.name] = spearman_brown(row[m.name])
-            elif m.name == "mae":  # the noise of half as many cells on each side is sqrt(2) times as large
-                row[m.name] /= np.sqrt(2)
-        table.append(row)
+    truth = Truth(replace(task.real, groups=first), halves, task.depth, task.seed)
+    other = replace(task.real, groups=second)
+    table = []
+    for key in task.keys:
+        if key in first:
+            row = _row(truth, CEILING, key, truth.from_cells(key, other), metrics)
+            for metric in metrics:
+                row[metric.name] = metric.of_full_size(row[metric.name])
+            table.append(row)
     return table
 
 
-def _responses(job: _Job, arena: Arena) -> Responses:
+def _responses(task: _Task, truth: Truth, halves: tuple[np.ndarray, np.ndarray]) -> Responses:
     """Mean effects that baselines learn from: of the training screen, without the truth's half of the controls.
 
     Without a training screen, those of the real one: only baselines that leave the scored perturbation out see them.
     """
-    cells, log1p, means = job.real, arena.log1p, arena.ours
-    if job.train is not None:
-        cells, log1p = job.train, log1p_counts(job.train.counts, job.depth)
-        hidden = np.setdiff1d(*arena.halves)
-        means = BatchMeans(cells, log1p, cells.control[~np.isin(_same_cells(job)[cells.control], hidden)])
-    effects = [gene_means(log1p[rows]) - means.mix(cells.batch[rows]) for rows in cells.groups.values()]
-    targets, signs = (np.array(column) for column in zip(*cells.groups, strict=True))
-    return Responses(cells.genes, targets, signs, np.array(effects))
+    cells, log1p, controls = task.real, truth.log1p, truth.given
+    if task.train is not None:
+        cells, log1p = task.train, log1p_counts(task.train.counts, task.depth)
+        hidden = np.isin(_same_cells(task.real, cells)[cells.control], np.setdiff1d(*halves))
+        controls = Controls(cells, log1p, cells.control[~hidden])
+    effects = []
+    for rows in cells.groups.values():
+        effects.append(gene_means(log1p[rows]) - controls.mean_like(cells.batch[rows]))
+    targets, signs = zip(*cells.groups, strict=True)
+    return Responses(cells.genes, np.array(targets), np.array(signs), np.array(effects))
 
 
-def _same_cells(job: _Job) -> np.ndarray:
+def _same_cells(real: Cells, train: Cells) -> np.ndarray:
     """For every training cell, the row of the very same cell (name and counts) in the real screen, or -1."""
-    assert job.train is not None
-    rows = pd.Index(job.real.names).get_indexer(job.train.names)
-    at = np.flatnonzero(rows >= 0)
-    differ = (job.real.counts[rows[at]] != job.train.counts[at]).sum(axis=1)
-    rows[at[np.asarray(differ).ravel() > 0]] = -1
+    rows = pd.Index(real.names).get_indexer(train.names)
+    found = np.flatnonzero(rows >= 0)
+    differ = (real.counts[rows[found]] != train.counts[found]).sum(axis=1)
+    rows[found[np.asarray(differ).ravel() > 0]] = -1
     return rows
-
-
-def _choose(choice: bool | Sequence[str | Baseline], has_train: bool) -> list[Baseline]:
-    free = [ControlMean.name, PerturbedMean.name]  # these two never see the scored perturbation
-    if isinstance(choice, bool):
-        choice = [] if not choice else list(BASELINES) if has_train else free
-    chosen = []
-    for baseline in choice:
-        if isinstance(baseline, str):
-            if baseline not in BASELINES:
-                raise CDTError(f"unknown baseline {baseline!r}{suggest(baseline, BASELINES)}; known: {list(BASELINES)}")
-            baseline = BASELINES[baseline]()
-        if not has_train and baseline.name not in free:
-            raise CDTError(f"baseline {baseline.name!r} learns from training cells; pass train=")
-        chosen.append(baseline)
-    return chosen
-
-
-def _metrics(names: Sequence[str] | None) -> list[Metric]:
-    for name in names or ():
-        if name not in METRICS:
-            raise CDTError(f"unknown metric {name!r}{suggest(name, METRICS)}; there are {list(METRICS)}")
-    return list(METRICS.values()) if names is None else [METRICS[name] for name in names]
-
-
-def _guesses(predicted: AnnData | Mapping[str, AnnData | pd.DataFrame | Changes] | None, names: Names, cells: Cells,
-             depth: float) -> dict[str, Predicted]:
-    methods = {} if predicted is None else {"prediction": predicted} if isinstance(predicted, AnnData) else predicted
-    if taken := {*BASELINES, "ceiling"}.intersection(methods):
-        raise CDTError(f"a prediction has the name of a baseline, {taken}; choose another")
-    return {name: read_prediction(x, f"prediction {name!r}", names, cells, depth) for name, x in methods.items()}
-
-
-def _check_splits(job: _Job, unseen: bool) -> None:
-    if job.train is None:
-        return
-    trained = {key[0] for key in job.train.groups}
-    if unseen and (leaked := sorted({target for target, _ in job.keys if target in trained})):
-        raise CDTError(f"targets {leaked} are in the training screen, but unseen=True; take them out before training")
-    rows = _same_cells(job)
-    for key in job.keys:
-        if n := int(np.isin(rows, job.real.groups[key]).sum()):
-            raise CDTError(f"{n} cells of target {key[0]!r} are in both the training and the real screen; split first")
 
 
 def evaluate(
@@ -217,17 +156,10 @@ def evaluate(
     predicted: AnnData | Mapping[str, AnnData | pd.DataFrame | Changes] | None = None,
     *,
     train: AnnData | None = None,
-    baselines: bool | Sequence[str | Baseline] = True,
-    target_key: str = "target_gene",
-    control: str = "non-targeting",
-    batch_key: str | None = "batch",
-    sign_key: str | None = "sign",
+    baselines: bool | Sequence[str] = True,
+    columns: Columns = Columns(),
     target_depth: float | None = None,
     metrics: Sequence[str] | None = None,
-    ceiling: bool = True,
-    shared_controls: bool = False,
-    unseen: bool = False,
-    max_cells: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Scores predicted cells against real ones, perturbation by perturbation, beside baselines and ceiling.
@@ -240,17 +172,10 @@ def evaluate(
             DataFrame holds mean log1p expression, targets x genes; wrapped in `Changes`, it holds changes from control,
             which are put on the real control means. Both get cells as baselines do. None: baselines only.
         train: Training cells, for the baselines that learn; control cells that the truth uses are left out of them.
-        baselines: All that can answer, none, or names and fitted-on-call objects of `cdt_lite.evaluation.baselines`.
-        target_key: Column of obs with the perturbed gene, "A+B" for a pair.
-        control: Label of control cells.
-        batch_key: Column of obs with the batch (replicate), or None.
-        sign_key: Column of obs with -1, 0 or +1, or None.
+        baselines: All that can answer, none, or names from `BASELINES` and "ceiling", one half of the real cells.
+        columns: Where the labels are; a pair of targets is "A+B".
         target_depth: Depth of the log1p scale; by default the median depth of training (else real) controls.
         metrics: Names from `METRICS`; all by default.
-        ceiling: Whether to add what one half of the real cells says about the other.
-        shared_controls: Use all control cells on both sides: the trap, to show it.
-        unseen: Refuse a scored target that is in `train`.
-        max_cells: At most this many cells a side in metrics that compare cells.
         seed: Same seed, same table.
 
     Returns:
@@ -261,39 +186,78 @@ def evaluate(
     Raises:
         CDTError: If columns, labels, genes, counts or splits are not as expected.
     """
-    names = Names(target_key, control, batch_key, sign_key)
-    cells = read_cells(real, "the real screen", names)
-    trained = None if train is None else read_cells(train, "the training screen", names, cells.genes)
-    chosen = _metrics(metrics)
-    source = cells if trained is None else trained
-    depth = target_depth or float(np.median(np.asarray(source.counts[source.control].sum(axis=1))))
-    guesses = _guesses(predicted, names, cells, depth)
-    job = _Job(cells, trained, guesses, _choose(baselines, train is not None), ceiling, depth, max_cells, seed)
-    _check_splits(job, unseen)
-    everyone = (cells.control, cells.control)
-    table = _scores(job, chosen, everyone if shared_controls else cells.halves(seed))
-    shared = _scores(job, [METRICS["pearson_delta"]], everyone)["pearson_delta"]
-    unknown = [method for method, guess in guesses.items() if isinstance(guess, Means) and not guess.change]
-    table["pearson_delta_shared"] = shared.mask(table["method"].isin(unknown))
-    table.attrs = {"seed": seed, "target_depth": depth, "shared_controls": shared_controls, "notes": _notes(job, table)}
+    cells = read_screen(real, "the real screen", columns)
+    trained = None if train is None else read_screen(train, "the training screen", columns, cells.genes)
+    depth = target_depth or (trained or cells).control_depth()
+    scored = [METRICS[name] for name in _known(METRICS if metrics is None else metrics, METRICS, "metric")]
+    methods = _read_methods(predicted, columns, cells, depth)
+    task = _Task(cells, trained, methods, _chosen(baselines, train is not None), depth, seed)
+    _check_leaks(task)
+    table = _scores(task, scored, cells.control_halves(seed))
+    shared = _scores(task, [METRICS["pearson_delta"]], (cells.control, cells.control))["pearson_delta"]
+    on_unknown_controls = [name for name, method in methods.items() if isinstance(method, pd.DataFrame)]
+    table["pearson_delta_shared"] = shared.mask(table["method"].isin(on_unknown_controls))
+    table.attrs = {"seed": seed, "target_depth": depth, "notes": _notes(task, table)}
     for note in table.attrs["notes"]:
         warnings.warn(note, stacklevel=2)
     return table
 
 
-def _notes(job: _Job, table: pd.DataFrame) -> list[str]:
+def _known(names: Iterable[str], known: Iterable[str], what: str) -> Iterable[str]:
+    for name in names:
+        if name not in known:
+            raise CDTError(f"unknown {what} {name!r}{suggest(name, known)}; known: {list(known)}")
+    return names
+
+
+def _chosen(choice: bool | Sequence[str], has_train: bool) -> list[str]:
+    if isinstance(choice, bool):
+        possible = [*(BASELINES if has_train else WITHOUT_TRAINING), CEILING]
+        return possible if choice else []
+    for name in _known(choice, [*BASELINES, CEILING], "baseline"):
+        if not has_train and name not in [*WITHOUT_TRAINING, CEILING]:
+            raise CDTError(f"baseline {name!r} learns from training cells; pass train=")
+    return list(choice)
+
+
+def _read_methods(
+    predicted: AnnData | Mapping[str, AnnData | pd.DataFrame | Changes] | None, columns: Columns, real: Cells,
+    depth: float,
+) -> dict[str, Predicted]:
+    if isinstance(predicted, AnnData):
+        predicted = {"prediction": predicted}
+    methods = {}
+    for name, prediction in (predicted or {}).items():
+        if name in [*BASELINES, CEILING]:
+            raise CDTError(f"a prediction has the name of a baseline, {name!r}; choose another")
+        methods[name] = read_prediction(prediction, f"prediction {name!r}", columns, real, depth)
+    return methods
+
+
+def _check_leaks(task: _Task) -> None:
+    if task.train is None:
+        return
+    rows = _same_cells(task.real, task.train)
+    for key in task.keys:
+        if n := int(np.isin(rows, task.real.groups[key]).sum()):
+            raise CDTError(f"{n} cells of target {key[0]!r} are in both the training and the real screen; split first")
+
+
+def _notes(task: _Task, table: pd.DataFrame) -> list[str]:
     notes = []
     n_predicted = table["n_predicted"].where(table["n_predicted"] > 0, MIN_CELLS)
     few = table[(table["n_real"] < MIN_CELLS) | (n_predicted < MIN_CELLS)]
     if len(few):
         targets = sorted(set(few["target"]))
         notes.append(f"fewer than {MIN_CELLS} cells for {targets} (a ceiling has half): metrics of cells are NaN")
-    lone = table[(table["n_real"] >= MIN_CELLS) & table["n_changed"].isna() & (table["method"] != "ceiling")]
-    if len(lone) and any(m.needs_cells for m in METRICS.values() if m.name in table):
-        notes.append(f"fewer than {MIN_CELLS} control cells on a side in the batches of {sorted(set(lone['target']))}: "
-                     "what is tested against control cells is NaN")
-    if len(job.real.control) < 2 * MIN_CELLS:
+    lone = table[(table["n_real"] >= MIN_CELLS) & table["n_changed"].isna() & (table["method"] != CEILING)]
+    if len(lone) and any(METRICS[name].needs_cells for name in METRICS.keys() & table.columns):
+        notes.append(
+            f"fewer than {MIN_CELLS} control cells on a side in the batches of {sorted(set(lone['target']))}: "
+            "what is tested against control cells is NaN"
+        )
+    if len(task.real.control) < 2 * MIN_CELLS:
         notes.append(f"fewer than {2 * MIN_CELLS} control cells: what is tested against them is NaN")
-    if len(job.real.groups) == 1:
+    if len(task.real.groups) == 1:
         notes.append("one perturbation only: systema_pearson is NaN and discrimination scores are 1 by definition")
     return notes
