@@ -1,4 +1,4 @@
-"""Exercises as data, and `check`: does a learner's function have the properties that the exercise asks for?
+"""Exercises, and `check`: does a learner's function have the properties that the exercise asks for?
 
 A property compares the learner's result with a hand value or an independent formula, never with the learner's own code.
 """
@@ -7,24 +7,25 @@ import importlib
 import inspect
 import os
 import pkgutil
-import re
 import textwrap
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 from cdt_lite.errors import CDTError, suggest
 from cdt_lite.teaching import exercises, progress
 from cdt_lite.teaching.compare import compare, type_name
-from cdt_lite.teaching.guard import NotAttempted, guarded, limited, own_chance, remaining
+from cdt_lite.teaching.guard import Guarded, NotAttempted, TimeUp, limited, own_chance
 
 Answer = Callable[..., Any]
+Pair = tuple[Any, Any]
+Run = Callable[[Answer], Pair]
 SECONDS = 10.0  # a check takes well under 2 s; a busy laptop gets five times that before a loop counts as endless
 CLAIM, WIDTH, HINT = 44, 18, 88  # columns of the table and its hints: it fits a browser window of 1280 pixels
-MODULE = re.compile(r"ex(\d\d)[a-z]?")
 _LAST: dict[str, tuple[Answer, bool]] = {}  # the answer checked last, so that catch_up need not check it again
 
 
@@ -40,13 +41,13 @@ class Property:
     """
 
     claim: str
-    run: Callable[[Answer], tuple[Any, Any]]
+    run: Run
     hint: str
 
 
 @dataclass(frozen=True)
 class Exercise:
-    """One exercise.
+    """One exercise, with what its card says.
 
     Args:
         number: "3.2": notebook and place.
@@ -67,8 +68,28 @@ class Exercise:
     objective: str
     misconception: str
     reference: Answer
-    properties: tuple[Property, ...]
+    properties: list[Property]
     hints: tuple[str, ...]
+
+    def requires(self, claim: str) -> Callable[[Run], Run]:
+        """Makes a property of the function below: it returns (expected, yours), and its docstring is the hint."""
+
+        def add(run: Run) -> Run:
+            hint = " ".join((run.__doc__ or "").split())
+            self.properties.append(Property(claim, run, hint))
+            return run
+
+        return add
+
+
+def exercise(number: str, title: str, *, difficulty: int, minutes: int, objective: str, misconception: str,
+             hints: tuple[str, ...]) -> Callable[[Answer], Exercise]:
+    """Makes an exercise of the function below, which is its reference answer; arguments as of Exercise."""
+
+    def make(reference: Answer) -> Exercise:
+        return Exercise(number, title, difficulty, minutes, objective, misconception, reference, [], hints)
+
+    return make
 
 
 @dataclass(frozen=True)
@@ -82,7 +103,7 @@ class Row:
     hint: str = ""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Verdict:
     """What `check` found; `attempted` is false for an untouched stub."""
 
@@ -96,24 +117,13 @@ class Verdict:
         return self.attempted and all(row.holds for row in self.rows)
 
 
-def _modules() -> list[str]:
-    return sorted(m.name for m in pkgutil.iter_modules(exercises.__path__) if MODULE.fullmatch(m.name))
-
-
-def _load(names: list[str]) -> dict[str, Exercise]:
-    found: dict[str, Exercise] = {}
-    for name in names:
-        for exercise in importlib.import_module(f"cdt_lite.teaching.exercises.{name}").EXERCISES:
-            if exercise.number in found:
-                raise CDTError(f"two exercises are numbered {exercise.number}")
-            found[exercise.number] = exercise
-    return found
-
-
 def all_exercises() -> tuple[Exercise, ...]:
-    """Returns every exercise, in the order of notebooks and numbers."""
-    found = _load(_modules())
-    return tuple(found[n] for n in sorted(found, key=lambda n: [int(part) for part in n.split(".")]))
+    """Returns every exercise, in the order of the notebooks."""
+    found: list[Exercise] = []
+    for file in pkgutil.iter_modules(exercises.__path__):
+        module = importlib.import_module(f"{exercises.__name__}.{file.name}")
+        found += [value for value in vars(module).values() if isinstance(value, Exercise)]
+    return tuple(found)
 
 
 def find(number: str) -> Exercise:
@@ -122,87 +132,104 @@ def find(number: str) -> Exercise:
     Raises:
         CDTError: No exercise has this number.
     """
-    notebook = str(number).split(".")[0]
-    near = _load([name for name in _modules() if name[2:4] == notebook.zfill(2)])
-    if str(number) not in near:
-        known = ", ".join(near) or "none"
-        raise CDTError(f"no exercise {number!r}{suggest(str(number), near)}; notebook {notebook} has: {known}")
-    return near[str(number)]
-
-
-def _arity(fn: Answer, reference: Answer) -> Row | None:
-    """Says if a function cannot be called with the arguments that the reference takes."""
-    wanted = inspect.signature(reference)
-    needed = [p for p in wanted.parameters.values() if p.default is p.empty and p.kind <= p.POSITIONAL_OR_KEYWORD]
-    try:
-        own = inspect.signature(fn)
-    except (TypeError, ValueError):  # built-in functions may not tell theirs; the call itself will
-        return None
-    try:
-        own.bind(*[None] * len(needed))
-        return None
-    except TypeError:
-        names = [", ".join(s.parameters) or "nothing" for s in (wanted, own)]
-        return Row("it takes the arguments of the stub", False, names[0], names[1],
-                   f"Your function takes ({names[1]}), the exercise calls it with ({names[0]}): keep the first line.")
-
-
-def _failed(prop: Property, error: BaseException, told: set[str]) -> Row:
-    """Turns an exception from the learner's code into a row that names it and its line, at length the first time."""
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if "cdt_lite" not in f.filename
-             and ("ipykernel" in f.filename or f.filename.startswith("<"))]
-    where = f", line {lines[-1]} of your cell" if lines else ""
-    said = textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder="...") + where
-    first = "The same error." if said in told else f"{said}. If the message does not help:"
-    told.add(said)
-    return Row(prop.claim, False, "a result", f"raised {type(error).__name__}", f"{first} {prop.hint}")
+    number = str(number)
+    notebook = number.split(".")[0]
+    near = {}
+    for candidate in all_exercises():
+        if candidate.number == number:
+            return candidate
+        if candidate.number.split(".")[0] == notebook:
+            near[candidate.number] = candidate
+    known = ", ".join(near) or "none"
+    raise CDTError(f"no exercise {number!r}{suggest(number, near)}; notebook {notebook} has: {known}")
 
 
 def examine(number: str, fn: Any, seconds: float = SECONDS) -> Verdict:
     """Runs every property of an exercise on a function, and prints nothing."""
     exercise = find(number)
-    verdict = Verdict(exercise)
     if fn is None or fn is Ellipsis:
-        verdict.attempted = False
-        return verdict
+        return Verdict(exercise, attempted=False)
+    if row := _unfit(fn, exercise):
+        return Verdict(exercise, [row])
+    try:
+        with own_chance():
+            return Verdict(exercise, _rows(fn, exercise, seconds))
+    except NotAttempted:
+        return Verdict(exercise, attempted=False)
+
+
+def _unfit(fn: Any, exercise: Exercise) -> Row | None:
+    """Says if a value cannot be called with the arguments that the reference takes."""
     if not callable(fn):
-        verdict.rows.append(Row("it is a function", False, "a function", type(fn).__name__,
-                                f"Give the function itself, without calling it: check({number!r}, your_function)."))
-        return verdict
-    if row := _arity(fn, exercise.reference):
-        verdict.rows.append(row)
-        return verdict
-    altered, told = set[str](), set[str]()
-    answer, deadline = guarded(fn, altered), time.monotonic() + seconds
-    with own_chance():
-        for prop in exercise.properties:
-            outcome = limited(partial(prop.run, answer), remaining(deadline))
-            if isinstance(outcome.error, NotAttempted):
-                verdict.attempted = False
-                return verdict
-            if outcome.late:
-                verdict.rows.append(Row(prop.claim, False, "an answer", f"none after {seconds:g} s",
-                                        "Your function does not come to an end: look for a loop whose condition never "
-                                        "becomes false. The properties after this one were not tried."))
-                break
-            verdict.rows.append(_failed(prop, outcome.error, told) if outcome.error else _judged(prop, outcome.value))
-    if altered:
-        names = ", ".join(sorted(altered))
-        verdict.rows.append(Row("its inputs stay as they were", False, "unchanged", f"{names} changed",
-                                f"You changed {names} in place, and later cells still need it: work on a copy "
-                                "(.clone() of a tensor, .copy() of an array)."))
-    return verdict
+        hint = f"Give the function itself, without calling it: check({exercise.number!r}, your_function)."
+        return Row("it is a function", False, "a function", type(fn).__name__, hint)
+    wanted = inspect.signature(exercise.reference).parameters
+    needed = [parameter for parameter in wanted.values() if parameter.default is parameter.empty]
+    try:
+        own = inspect.signature(fn)
+    except (TypeError, ValueError):  # built-in functions may not tell theirs; the call itself will
+        return None
+    try:
+        own.bind(*needed)
+    except TypeError:
+        stub, yours = ", ".join(wanted), ", ".join(own.parameters) or "nothing"
+        hint = f"Your function takes ({yours}), the exercise calls it with ({stub}): keep the first line."
+        return Row("it takes the arguments of the stub", False, stub, yours, hint)
+    return None
 
 
-def _judged(prop: Property, values: tuple[Any, Any]) -> Row:
+def _rows(fn: Answer, exercise: Exercise, seconds: float) -> list[Row]:
+    """Tries one property after the other, all within the given time."""
+    rows: list[Row] = []
+    told: set[str] = set()
+    answer = Guarded(fn, list(inspect.signature(exercise.reference).parameters))
+    end = time.monotonic() + seconds
+    for prop in exercise.properties:
+        try:
+            expected, yours = limited(partial(prop.run, answer), end - time.monotonic())
+        except (NotAttempted, KeyboardInterrupt):
+            raise
+        except TimeUp:
+            hint = ("Your function does not come to an end: look for a loop whose condition never becomes false. The "
+                    "properties after this one were not tried.")
+            rows.append(Row(prop.claim, False, "an answer", f"none after {seconds:g} s", hint))
+            break
+        except BaseException as error:  # a learner's exit() is an error like any other
+            rows.append(_failed(prop, error, told))
+        else:
+            rows.append(_judged(prop, expected, yours))
+    if answer.altered:
+        names = ", ".join(sorted(answer.altered))
+        hint = (f"You changed {names} in place, and later cells still need it: work on a copy (.clone() of a tensor, "
+                ".copy() of an array).")
+        rows.append(Row("its inputs stay as they were", False, "unchanged", f"{names} changed", hint))
+    return rows
+
+
+def _failed(prop: Property, error: BaseException, told: set[str]) -> Row:
+    """Turns an exception from the learner's code into a row that names it and its line, at length the first time."""
+    kind = type(error).__name__
+    said = textwrap.shorten(f"{kind}: {error}", 200, placeholder="...")
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if "ipykernel" in frame.filename or frame.filename.startswith("<ipython"):
+            said += f", line {frame.lineno} of your cell"
+            break
+    first = "The same error." if said in told else f"{said}. If the message does not help:"
+    told.add(said)
+    return Row(prop.claim, False, "a result", f"raised {kind}", f"{first} {prop.hint}")
+
+
+def _judged(prop: Property, expected: Any, yours: Any) -> Row:
     """Compares expected and yours; a value that cannot be compared is a wrong value, not an error."""
-    expected, yours = values
     try:
         holds, wanted, got = compare(expected, yours)
     except Exception as error:
         holds, wanted, got = False, "a comparable value", f"{type(yours).__name__} ({type(error).__name__})"
-    kind = "Compare type and shape first. " if wanted == type_name(expected) and got == type_name(yours) else ""
-    return Row(prop.claim, holds, wanted, got, "" if holds else kind + prop.hint)
+    if holds:
+        return Row(prop.claim, True, wanted, got)
+    only_types = wanted == type_name(expected) and got == type_name(yours)
+    hint = f"Compare type and shape first. {prop.hint}" if only_types else prop.hint
+    return Row(prop.claim, False, wanted, got, hint)
 
 
 def report(verdict: Verdict) -> str:
@@ -210,31 +237,22 @@ def report(verdict: Verdict) -> str:
     head = f"Exercise {verdict.exercise.number}: {verdict.exercise.title}"
     if not verdict.attempted:
         return f"{head}: not attempted yet. Replace the dots in the stub, run its cell, then this one."
-    right = sum(row.holds for row in verdict.rows)
-    lines = [f"{head}: {right} of {len(verdict.rows)} hold" + (". Well done." if verdict.passed else ""),
-             f"     {'property':<{CLAIM}} | {'expected':<{WIDTH}} | {'yours':<{WIDTH}} | hint"]
     failed = [row for row in verdict.rows if not row.holds]
+    praise = "" if failed else ". Well done."
+    lines = [f"{head}: {len(verdict.rows) - len(failed)} of {len(verdict.rows)} hold{praise}",
+             f"     {'property':<{CLAIM}} | {'expected':<{WIDTH}} | {'yours':<{WIDTH}} | hint"]
     for row in verdict.rows:
-        columns = [textwrap.wrap(text, width) or [""] for text, width in
-                   ((row.claim, CLAIM), (row.expected, WIDTH), (row.yours, WIDTH))]
-        for i in range(max(map(len, columns))):
-            mark = ("ok  " if row.holds else "NO  ") if i == 0 else "    "
-            claim, expected, yours = (column[i] if i < len(column) else "" for column in columns)
-            lines.append(f"{mark} {claim:<{CLAIM}} | {expected:<{WIDTH}} | {yours}")
-        if row.hint:
-            sure = "hint" if row is failed[0] else "maybe"
-            lines += textwrap.wrap(f"{sure}: {row.hint}", HINT, initial_indent=" " * 5, subsequent_indent=" " * 11)
-        if len(failed) > 1 and row is failed[0]:
+        columns = [["ok" if row.holds else "NO"], textwrap.wrap(row.claim, CLAIM), textwrap.wrap(row.expected, WIDTH),
+                   textwrap.wrap(row.yours, WIDTH)]
+        for mark, claim, expected, yours in zip_longest(*columns, fillvalue=""):
+            lines.append(f"{mark:<4} {claim:<{CLAIM}} | {expected:<{WIDTH}} | {yours}")
+        if row.holds:
+            continue
+        sure = "hint" if row is failed[0] else "maybe"
+        lines += textwrap.wrap(f"{sure}: {row.hint}", HINT, initial_indent=" " * 5, subsequent_indent=" " * 11)
+        if row is failed[0] and len(failed) > 1:
             lines.append("     (Begin with this row: those below may follow from it, and their hints may not fit.)")
     return "\n".join(lines)
-
-
-def _so_far(solved: int) -> str:
-    """Writes how many exercises are solved, without those of a record from another version that are gone."""
-    known = {exercise.number for exercise in all_exercises()}
-    kept, _ = progress.read(progress.folder() / "progress.json")
-    gone = sum(entry["passed"] for number, entry in kept.items() if number not in known)
-    return f"Solved so far: {solved - gone} of {len(known)} exercises."
 
 
 def check(number: str, fn: Any, seconds: float = SECONDS) -> bool:
@@ -260,16 +278,20 @@ def check(number: str, fn: Any, seconds: float = SECONDS) -> bool:
         assert verdict.passed, text
     print(text)
     if verdict.attempted:
-        solved, said = progress.note(number, verdict.passed)
-        notes = [_so_far(solved)] if verdict.passed else []
-        print(*notes, *[said] * bool(said), sep="\n", end="\n" if notes or said else "")
+        solved, trouble = progress.note(number, verdict.passed)
+        if verdict.passed:
+            known = {exercise.number for exercise in all_exercises()}  # a record may name some that are gone
+            print(f"Solved so far: {len(known & solved)} of {len(known)} exercises.")
+        if trouble:
+            print(trouble)
     return verdict.passed
 
 
 def catch_up(number: str, fn: Any) -> Answer:
     """Returns your function if it passes its check, else a right one, so that later cells work; says which."""
-    last = _LAST.get(number)
-    passed = last[1] if last and last[0] is fn else examine(number, fn).passed
+    checked, passed = _LAST.get(number, (None, False))
+    if fn is not checked:
+        passed = examine(number, fn).passed
     if passed:
         return fn
     print(f"Exercise {number}: the cells below use the reference answer until yours passes.")
