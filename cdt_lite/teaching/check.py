@@ -11,7 +11,7 @@ import textwrap
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
 from typing import Any
@@ -22,54 +22,37 @@ from cdt_lite.teaching.compare import compare, type_name
 from cdt_lite.teaching.guard import Guarded, NotAttempted, TimeUp, limited, own_chance
 
 Answer = Callable[..., Any]
-Pair = tuple[Any, Any]
+Pair = tuple[Any, Any]  # what is expected, and what the learner's function gave
 Run = Callable[[Answer], Pair]
 SECONDS = 10.0  # a check takes well under 2 s; a busy laptop gets five times that before a loop counts as endless
 CLAIM, WIDTH, HINT = 44, 18, 88  # columns of the table and its hints: it fits a browser window of 1280 pixels
+ENDLESS = ("Your function does not come to an end: look for a loop whose condition never becomes false. The properties "
+           "after this one were not tried.")
 _LAST: dict[str, tuple[Answer, bool]] = {}  # the answer checked last, so that catch_up need not check it again
 
 
 @dataclass(frozen=True)
 class Property:
-    """One row of the table that `check` prints.
+    """One row of the table: changed inputs, errors and endless loops are noticed around `run`."""
 
-    Args:
-        claim: What must hold, in a few words: "the counts sum to n_genes".
-        run: Takes the learner's function; returns (expected, yours). Changed inputs, errors and loops are noticed
-            around it: it need not test for them.
-        hint: Shown if it does not hold; names the misconception.
-    """
-
-    claim: str
+    claim: str  # what must hold, in a few words: "the counts sum to n_genes"
     run: Run
-    hint: str
+    hint: str  # shown if it does not hold; names the misconception
 
 
 @dataclass(frozen=True)
 class Exercise:
-    """One exercise, with what its card says.
+    """One exercise: what its card says, a right answer, and what is asked of an answer."""
 
-    Args:
-        number: "3.2": notebook and place.
-        title: A few words.
-        difficulty: 1 to 5.
-        minutes: How long a learner needs.
-        objective: What one can do after it.
-        misconception: What it cures.
-        reference: A right answer; its signature is the stub's, and `catch_up` hands it out.
-        properties: What `check` tests.
-        hints: The ladder of growing hints that the notebook shows folded.
-    """
-
-    number: str
+    number: str  # "3.2": notebook and place
     title: str
-    difficulty: int
+    difficulty: int  # 1 to 5
     minutes: int
-    objective: str
-    misconception: str
-    reference: Answer
+    objective: str  # what one can do after it
+    misconception: str  # what it cures
+    reference: Answer  # its signature is the stub's, and `catch_up` hands it out
     properties: list[Property]
-    hints: tuple[str, ...]
+    hints: tuple[str, ...]  # each says more than the one before; the notebook shows them folded
 
     def requires(self, claim: str) -> Callable[[Run], Run]:
         """Makes a property of the function below: it returns (expected, yours), and its docstring is the hint."""
@@ -84,37 +67,20 @@ class Exercise:
 
 def exercise(number: str, title: str, *, difficulty: int, minutes: int, objective: str, misconception: str,
              hints: tuple[str, ...]) -> Callable[[Answer], Exercise]:
-    """Makes an exercise of the function below, which is its reference answer; arguments as of Exercise."""
-
-    def make(reference: Answer) -> Exercise:
-        return Exercise(number, title, difficulty, minutes, objective, misconception, reference, [], hints)
-
-    return make
+    """Makes an exercise, still without properties, of the function below: its reference answer."""
+    card = partial(Exercise, number, title, difficulty, minutes, objective, misconception)
+    return lambda reference: card(reference, [], hints)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One property's verdict."""
+    """What became of one property."""
 
     claim: str
     holds: bool
     expected: str
     yours: str
     hint: str = ""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What `check` found; `attempted` is false for an untouched stub."""
-
-    exercise: Exercise
-    rows: list[Row] = field(default_factory=list)
-    attempted: bool = True
-
-    @property
-    def passed(self) -> bool:
-        """Whether every property holds."""
-        return self.attempted and all(row.holds for row in self.rows)
 
 
 def all_exercises() -> tuple[Exercise, ...]:
@@ -132,30 +98,44 @@ def find(number: str) -> Exercise:
     Raises:
         CDTError: No exercise has this number.
     """
-    number = str(number)
-    notebook = number.split(".")[0]
-    near = {}
-    for candidate in all_exercises():
-        if candidate.number == number:
-            return candidate
-        if candidate.number.split(".")[0] == notebook:
-            near[candidate.number] = candidate
-    known = ", ".join(near) or "none"
-    raise CDTError(f"no exercise {number!r}{suggest(number, near)}; notebook {notebook} has: {known}")
+    known = {exercise.number: exercise for exercise in all_exercises()}
+    if str(number) in known:
+        return known[str(number)]
+    notebook = str(number).split(".")[0]
+    near = [name for name in known if name.startswith(f"{notebook}.")]
+    raise CDTError(f"no exercise {number!r}{suggest(str(number), near)}; notebook {notebook} has: "
+                   f"{', '.join(near) or 'none'}")
 
 
-def examine(number: str, fn: Any, seconds: float = SECONDS) -> Verdict:
-    """Runs every property of an exercise on a function, and prints nothing."""
+def examine(number: str, fn: Any, seconds: float = SECONDS) -> list[Row]:
+    """Tries every property of an exercise on a function; returns one row each, none for an untouched stub."""
     exercise = find(number)
     if fn is None or fn is Ellipsis:
-        return Verdict(exercise, attempted=False)
+        return []
     if row := _unfit(fn, exercise):
-        return Verdict(exercise, [row])
+        return [row]
+    answer = Guarded(fn, list(inspect.signature(exercise.reference).parameters))
+    end = time.monotonic() + seconds
+    rows: list[Row] = []
     try:
         with own_chance():
-            return Verdict(exercise, _rows(fn, exercise, seconds))
+            for prop in exercise.properties:
+                rows.append(_row(prop, answer, end - time.monotonic(), rows))
     except NotAttempted:
-        return Verdict(exercise, attempted=False)
+        return []
+    except TimeUp:
+        rows.append(Row(prop.claim, False, "an answer", f"none after {seconds:g} s", ENDLESS))
+    if answer.altered:
+        names = ", ".join(sorted(answer.altered))
+        hint = (f"You changed {names} in place, and later cells still need it: work on a copy (.clone() of a tensor, "
+                ".copy() of an array).")
+        rows.append(Row("its inputs stay as they were", False, "unchanged", f"{names} changed", hint))
+    return rows
+
+
+def passes(rows: list[Row]) -> bool:
+    """Says whether every property holds."""
+    return bool(rows) and all(row.holds for row in rows)
 
 
 def _unfit(fn: Any, exercise: Exercise) -> Row | None:
@@ -167,10 +147,9 @@ def _unfit(fn: Any, exercise: Exercise) -> Row | None:
     needed = [parameter for parameter in wanted.values() if parameter.default is parameter.empty]
     try:
         own = inspect.signature(fn)
-    except (TypeError, ValueError):  # built-in functions may not tell theirs; the call itself will
-        return None
-    try:
         own.bind(*needed)
+    except ValueError:  # built-in functions may not tell theirs; the call itself will
+        return None
     except TypeError:
         stub, yours = ", ".join(wanted), ", ".join(own.parameters) or "nothing"
         hint = f"Your function takes ({yours}), the exercise calls it with ({stub}): keep the first line."
@@ -178,72 +157,44 @@ def _unfit(fn: Any, exercise: Exercise) -> Row | None:
     return None
 
 
-def _rows(fn: Answer, exercise: Exercise, seconds: float) -> list[Row]:
-    """Tries one property after the other, all within the given time."""
-    rows: list[Row] = []
-    told: set[str] = set()
-    answer = Guarded(fn, list(inspect.signature(exercise.reference).parameters))
-    end = time.monotonic() + seconds
-    for prop in exercise.properties:
-        try:
-            expected, yours = limited(partial(prop.run, answer), end - time.monotonic())
-        except (NotAttempted, KeyboardInterrupt):
-            raise
-        except TimeUp:
-            hint = ("Your function does not come to an end: look for a loop whose condition never becomes false. The "
-                    "properties after this one were not tried.")
-            rows.append(Row(prop.claim, False, "an answer", f"none after {seconds:g} s", hint))
-            break
-        except BaseException as error:  # a learner's exit() is an error like any other
-            rows.append(_failed(prop, error, told))
-        else:
-            rows.append(_judged(prop, expected, yours))
-    if answer.altered:
-        names = ", ".join(sorted(answer.altered))
-        hint = (f"You changed {names} in place, and later cells still need it: work on a copy (.clone() of a tensor, "
-                ".copy() of an array).")
-        rows.append(Row("its inputs stay as they were", False, "unchanged", f"{names} changed", hint))
-    return rows
+def _line(error: BaseException) -> str:
+    """Names the line of the learner's cell that an error came from, if it came from a cell."""
+    frames = traceback.extract_tb(error.__traceback__)
+    cells = [frame.lineno for frame in frames if "ipykernel" in frame.filename or frame.filename.startswith("<ipython")]
+    return f", line {cells[-1]} of your cell" if cells else ""
 
 
-def _failed(prop: Property, error: BaseException, told: set[str]) -> Row:
-    """Turns an exception from the learner's code into a row that names it and its line, at length the first time."""
-    kind = type(error).__name__
-    said = textwrap.shorten(f"{kind}: {error}", 200, placeholder="...")
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if "ipykernel" in frame.filename or frame.filename.startswith("<ipython"):
-            said += f", line {frame.lineno} of your cell"
-            break
-    first = "The same error." if said in told else f"{said}. If the message does not help:"
-    told.add(said)
-    return Row(prop.claim, False, "a result", f"raised {kind}", f"{first} {prop.hint}")
-
-
-def _judged(prop: Property, expected: Any, yours: Any) -> Row:
-    """Compares expected and yours; a value that cannot be compared is a wrong value, not an error."""
+def _row(prop: Property, answer: Answer, seconds: float, before: list[Row]) -> Row:
+    """Tries one property; an error from the learner's code is named, with its line, at length the first time."""
     try:
-        holds, wanted, got = compare(expected, yours)
-    except Exception as error:
-        holds, wanted, got = False, "a comparable value", f"{type(yours).__name__} ({type(error).__name__})"
-    if holds:
-        return Row(prop.claim, True, wanted, got)
-    only_types = wanted == type_name(expected) and got == type_name(yours)
-    hint = f"Compare type and shape first. {prop.hint}" if only_types else prop.hint
-    return Row(prop.claim, False, wanted, got, hint)
+        expected, yours = limited(partial(prop.run, answer), seconds)
+    except (NotAttempted, TimeUp, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # a learner's exit() is an error like any other
+        kind = type(error).__name__
+        said = textwrap.shorten(f"{kind}: {error}", 200, placeholder="...") + _line(error)
+        told = any(row.hint.startswith(said) for row in before)
+        first = "The same error." if told else f"{said}. If the message does not help:"
+        return Row(prop.claim, False, "a result", f"raised {kind}", f"{first} {prop.hint}")
+    holds, wanted, got = compare(expected, yours)
+    hint = prop.hint
+    if (wanted, got) == (type_name(expected), type_name(yours)):
+        hint = f"Compare type and shape first. {hint}"
+    return Row(prop.claim, holds, wanted, got, "" if holds else hint)
 
 
-def report(verdict: Verdict) -> str:
+def report(exercise: Exercise, rows: list[Row]) -> str:
     """Writes the table: property | expected | yours, and under each row that fails its hint."""
-    head = f"Exercise {verdict.exercise.number}: {verdict.exercise.title}"
-    if not verdict.attempted:
+    head = f"Exercise {exercise.number}: {exercise.title}"
+    if not rows:
         return f"{head}: not attempted yet. Replace the dots in the stub, run its cell, then this one."
-    failed = [row for row in verdict.rows if not row.holds]
+    failed = [row for row in rows if not row.holds]
     praise = "" if failed else ". Well done."
-    lines = [f"{head}: {len(verdict.rows) - len(failed)} of {len(verdict.rows)} hold{praise}",
+    lines = [f"{head}: {len(rows) - len(failed)} of {len(rows)} hold{praise}",
              f"     {'property':<{CLAIM}} | {'expected':<{WIDTH}} | {'yours':<{WIDTH}} | hint"]
-    for row in verdict.rows:
-        columns = [["ok" if row.holds else "NO"], textwrap.wrap(row.claim, CLAIM), textwrap.wrap(row.expected, WIDTH),
-                   textwrap.wrap(row.yours, WIDTH)]
+    for row in rows:
+        mark = "ok" if row.holds else "NO"
+        columns = [mark], *map(textwrap.wrap, (row.claim, row.expected, row.yours), (CLAIM, WIDTH, WIDTH))
         for mark, claim, expected, yours in zip_longest(*columns, fillvalue=""):
             lines.append(f"{mark:<4} {claim:<{CLAIM}} | {expected:<{WIDTH}} | {yours}")
         if row.holds:
@@ -270,28 +221,28 @@ def check(number: str, fn: Any, seconds: float = SECONDS) -> bool:
         AssertionError: Not all hold, and CDT_STRICT=1 is set (as in the tests of this project).
         CDTError: No exercise has this number.
     """
-    verdict = examine(number, fn, seconds)
-    text = report(verdict)
-    if callable(fn):
-        _LAST[number] = fn, verdict.passed
+    rows = examine(number, fn, seconds)
+    passed = passes(rows)
+    text = report(find(number), rows)
+    _LAST[number] = fn, passed
     if os.environ.get("CDT_STRICT", "0") not in ("", "0"):
-        assert verdict.passed, text
+        assert passed, text
     print(text)
-    if verdict.attempted:
-        solved, trouble = progress.note(number, verdict.passed)
-        if verdict.passed:
+    if rows:
+        solved, trouble = progress.note(number, passed)
+        if passed:
             known = {exercise.number for exercise in all_exercises()}  # a record may name some that are gone
             print(f"Solved so far: {len(known & solved)} of {len(known)} exercises.")
         if trouble:
             print(trouble)
-    return verdict.passed
+    return passed
 
 
 def catch_up(number: str, fn: Any) -> Answer:
     """Returns your function if it passes its check, else a right one, so that later cells work; says which."""
     checked, passed = _LAST.get(number, (None, False))
     if fn is not checked:
-        passed = examine(number, fn).passed
+        passed = passes(examine(number, fn))
     if passed:
         return fn
     print(f"Exercise {number}: the cells below use the reference answer until yours passes.")

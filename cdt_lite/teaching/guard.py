@@ -36,17 +36,11 @@ def copied(value: Any) -> Any:
 
 
 class Guarded:
-    """A learner's function that gets copies of its inputs.
+    """A learner's function that gets copies of its inputs; `altered` names those that it changed in place.
 
     Args:
         fn: The function.
         names: What its arguments are called.
-
-    Attributes:
-        altered: Names of the arguments that it changed in place, in any call.
-
-    Raises:
-        NotAttempted: On a call, if the function returns an ellipsis.
     """
 
     def __init__(self, fn: Callable[..., Any], names: list[str]) -> None:
@@ -55,27 +49,22 @@ class Guarded:
         self.altered: set[str] = set()
 
     def __call__(self, *inputs: Any) -> Any:
-        """Calls the function."""
+        """Calls it; raises NotAttempted if an ellipsis comes back."""
         handed = copied(inputs)
         result = self.fn(*handed)
         if result is Ellipsis or (isinstance(result, tuple) and any(part is Ellipsis for part in result)):
             raise NotAttempted
-        for name, before, after in zip(self.names, inputs, handed, strict=False):  # some may have defaults
+        for name, before, after in zip(self.names, inputs, handed, strict=False):  # arguments may have defaults
             if changed(before, after):
                 self.altered.add(name)
         return result
 
 
 def limited(call: Callable[[], Any], seconds: float) -> Any:
-    """Calls a function in a thread of its own and stops it when its time is over.
+    """Calls a function in a thread of its own, and raises TimeUp if its time is over.
 
     Signals would do it on Linux and macOS only. A thread takes an exception from outside on every system; only code
-    that waits outside Python (a sleep, a lock) does not notice it. Such a thread is left behind and ends with
-    the kernel.
-
-    Raises:
-        TimeUp: It did not return in time.
-        BaseException: Whatever the function raised.
+    that waits outside Python (a sleep, a lock) does not notice it. Such a thread ends with the kernel.
     """
     future: Future[Any] = Future()
 
@@ -91,7 +80,7 @@ def limited(call: Callable[[], Any], seconds: float) -> Any:
         thread.join(max(seconds, 0.05))
     finally:  # the time is over, or the learner pressed stop
         _stop(thread)
-    if not future.done() or isinstance(future.exception(), TimeUp):
+    if not future.done():
         raise TimeUp
     return future.result()
 
@@ -99,10 +88,9 @@ def limited(call: Callable[[], Any], seconds: float) -> Any:
 def _stop(thread: threading.Thread, tries: int = 10) -> None:
     """Raises TimeUp inside a thread, again and again in case that the code in it catches everything."""
     for _ in range(tries):
-        if not thread.is_alive():
-            return
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(TimeUp))
-        thread.join(0.05)
+        if thread.is_alive():
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(TimeUp))
+            thread.join(0.05)
 
 
 @contextmanager

@@ -40,19 +40,12 @@ def profile_name() -> str:
 
 @dataclass
 class Lesson:
-    """One notebook's run.
+    """One notebook's run."""
 
-    Args:
-        number: "00" to "06".
-        profile: "ci", "laptop" or "gpu".
-        device: Where models run.
-        screen: The cells at hand.
-    """
-
-    number: str
-    profile: str
-    device: str
-    screen: ad.AnnData
+    number: str  # "00" to "06"
+    profile: str  # one of PROFILES
+    device: str  # where models run
+    screen: ad.AnnData  # the cells at hand
     began: float = field(default_factory=time.perf_counter)
 
     def pick(self, ci: T, laptop: T, gpu: T) -> T:
@@ -119,14 +112,12 @@ def begin(number: str, seed: int = 0) -> Lesson:
 
 def _as_table(table: object) -> pd.DataFrame:
     """Returns a DataFrame of a DataFrame, a Series, or a dict of columns or of single values."""
-    if isinstance(table, dict):
-        if any(map(np.ndim, table.values())):
-            return pd.DataFrame(table)
-        table = pd.Series(table, name="value")
+    if isinstance(table, dict) and not any(map(np.ndim, table.values())):
+        table = pd.Series(table)
     if isinstance(table, pd.Series):
         return table.to_frame(table.name or "value")
-    if isinstance(table, pd.DataFrame):
-        return table
+    if isinstance(table, dict | pd.DataFrame):
+        return pd.DataFrame(table)
     raise CDTError(f"a figure's numbers are a DataFrame, a Series or a dict, not {type(table).__name__}")
 
 

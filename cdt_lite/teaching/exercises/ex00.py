@@ -26,26 +26,17 @@ def mean_change(knockout: Float[np.ndarray, "cells G"], control: Float[np.ndarra
 def _cells(seed: int, n: int, rates: list[int]) -> np.ndarray:
     return np.random.default_rng(seed).poisson(rates, (n, len(rates))) + 1.0
 
-
 @mean_change.requires("one change a gene")
 def _(fn: Answer) -> Pair:
-    """An error about shapes: keep the axis (keepdims=True) when you divide by a cell's total.
-
-    No error: You averaged over genes: the mean runs over cells, axis 0, and leaves one number a gene.
-    """
+    """You averaged over genes: the mean runs over cells, axis 0. An error about shapes: divide with keepdims=True."""
     rates = [1, 2, 3, 4]
     return (4,), np.shape(fn(_cells(0, 6, rates), _cells(1, 3, rates), 10.0))
 
-
 @mean_change.requires("two genes by hand: one falls, one rises")
 def _(fn: Answer) -> Pair:
-    """Signs swapped: a change is knockout minus control.
-
-    Signs right, sizes not: use the natural log1p and divide each cell by its own total.
-    """
+    """Signs swapped: a change is knockout minus control. Only sizes: natural log1p, each cell by its own total."""
     change = np.log([1 / 3, 5 / 3])
     return change, fn(np.array([[0.0, 4.0], [0.0, 4.0]]), np.array([[2.0, 2.0], [2.0, 2.0]]), 4.0)
-
 
 @mean_change.requires("sequencing three times as deeply changes nothing")
 def _(fn: Answer) -> Pair:
@@ -53,13 +44,11 @@ def _(fn: Answer) -> Pair:
     cells = np.array([[1.0, 2.0, 5.0], [2.0, 2.0, 4.0]])
     return np.zeros(3), fn(3 * cells, cells, 8.0)
 
-
 @mean_change.requires("the logarithm comes before the mean")
 def _(fn: Answer) -> Pair:
     """You took the mean first and the logarithm after it: log1p of every cell comes first."""
     uneven, even = np.array([[0.0, 8.0], [8.0, 0.0]]), np.full((2, 2), 4.0)
     return np.full(2, np.log(9) / 2 - np.log(5)), fn(uneven, even, 8.0)
-
 
 @mean_change.requires("random cells, both arms of different size")
 def _(fn: Answer) -> Pair:
