@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-RELATIVE, ABSOLUTE = 1e-4, 1e-5  # tolerances for floating-point numbers, which may have been computed in 32 bits
+FINE, COARSE = (1e-5, 1e-8), (1e-4, 1e-5)  # relative and absolute tolerance; the coarse one where 32 bits take part
 WIDTH = 30
 ARRAY = torch.Tensor | np.ndarray
 KINDS = {"b": "bool", "i": "integer", "u": "integer", "f": "float"}
@@ -69,10 +69,11 @@ def compare(expected: Any, yours: Any) -> tuple[bool, str, str]:
 
 
 def _close(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Marks the entries that agree: within the tolerance where one side holds floating-point numbers, else exactly."""
-    if {a.dtype.kind, b.dtype.kind} in ({"f"}, {"f", "i"}, {"f", "u"}):
-        return np.isclose(a, b, RELATIVE, ABSOLUTE, equal_nan=True)
-    return np.asarray(a == b)
+    """Marks the entries that agree: within a tolerance where one side holds floating-point numbers, else exactly."""
+    if {a.dtype.kind, b.dtype.kind} not in ({"f"}, {"f", "i"}, {"f", "u"}):
+        return np.asarray(a == b)
+    tolerance = COARSE if np.float32 in (a.dtype, b.dtype) else FINE
+    return np.asarray(np.isclose(a, b, *tolerance, equal_nan=True))
 
 
 def _scalars(expected: Any, yours: Any) -> tuple[bool, str, str]:

@@ -1,4 +1,4 @@
-"""What every notebook begins and ends with, and how it shows a figure: the set-up line, words and numbers, the report."""
+"""What every notebook uses: the set-up line, the profile's sizes, figures with words and numbers, the run report."""
 
 import base64
 import html

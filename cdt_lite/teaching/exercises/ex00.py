@@ -28,7 +28,10 @@ def _cells(seed: int, n: int, rates: list[int]) -> np.ndarray:
 
 @mean_change.requires("one change a gene")
 def _(fn: Answer) -> Pair:
-    """You averaged over genes: the mean runs over cells, axis 0. An error about shapes: divide with keepdims=True."""
+    """You averaged over genes: the mean runs over cells, axis 0, and leaves one number a gene.
+
+    An error about shapes: keep the axis (keepdims=True) when you divide by a cell's total.
+    """
     rates = [1, 2, 3, 4]
     return (4,), np.shape(fn(_cells(0, 6, rates), _cells(1, 3, rates), 10.0))
 

@@ -44,7 +44,10 @@ def _(fn: Answer) -> Pair:
 
 @encode_decode.requires("a value on an edge belongs to the bin that begins there")
 def _(fn: Answer) -> Pair:
-    """A bin owns its lower edge: side="right". An IndexError: the last bin, too, needs a middle."""
+    """A value equal to an edge fell into the bin below it. A bin owns its lower edge: side="right".
+
+    An IndexError here comes from decoding: the last bin needs a middle, too.
+    """
     return [0, 1, 2, 3], fn(FOUR, FOUR)[0]
 
 @encode_decode.requires("a bin decodes to its geometric middle: sqrt(1 * 4) and sqrt(4 * 16)")
@@ -95,7 +98,7 @@ def _encoder(edges: np.ndarray) -> Encoder:
     return lambda values: np.searchsorted(edges, values, side="right") - 1
 
 
-def _left(values: np.ndarray) -> np.ndarray:
+def _left(values: float | np.ndarray) -> np.integer | np.ndarray:
     return np.searchsorted(FOUR, values, side="left") - 1
 
 @boundary_errors.requires("a right encoder has no errors")
@@ -148,7 +151,10 @@ def _(fn: Answer) -> Pair:
 
 @log1p_at.requires("two cells, each scaled by its own total")
 def _(fn: Answer) -> Pair:
-    """Cells were not scaled by their own totals, or after the logarithm: sum over genes (axis 1), keep the axis."""
+    """Cells were not scaled by their own totals, or only after the logarithm.
+
+    Sum over genes (axis 1) and keep the axis to divide.
+    """
     return np.log([[9.0, 13.0, 1.0], [6.0, 1.0, 16.0]]), fn(SMALL, 20.0)
 
 @log1p_at.requires("undoing the logarithm gives every cell the target depth")

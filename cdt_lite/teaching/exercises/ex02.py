@@ -49,7 +49,10 @@ def _against_loops(fn: Answer, heads: int, genes: int, memory: int, width: int) 
 
 @multi_query_attention.requires("keys that are all alike: every query reads the mean of the values")
 def _(fn: Answer) -> Pair:
-    """A query's weights do not sum to 1 over what it reads: softmax over the last axis. An error about shapes: it is q @ k.T."""
+    """A query's weights do not sum to 1 over the positions it reads: softmax over the last axis.
+
+    An error about shapes: the product is q, (H, G, hd), times k.T, (hd, M).
+    """
     v = _random(5, 4)
     return v.mean(0).expand(2, 3, 4), fn(_random(2, 3, 4, seed=1), torch.ones(5, 4), v)
 
@@ -62,7 +65,7 @@ def _(fn: Answer) -> Pair:
 
 @multi_query_attention.requires("2 heads, 3 positions, 5 read, against loops")
 def _(fn: Answer) -> Pair:
-    """No head may be mixed with, or copied from, another: each has its queries; the root is of hd, not of H*hd."""
+    """Each head asks for itself: no head may be mixed with, or copied from, another; the root is of hd, not of H*hd."""
     return _against_loops(fn, 2, 3, 5, 4)
 
 @multi_query_attention.requires("one head that reads one position")
@@ -112,7 +115,10 @@ def _(fn: Answer) -> Pair:
 
 @split_heads.requires("head 0 of position 1 has the columns 0 to 3 of row 1")
 def _(fn: Answer) -> Pair:
-    """A view to (H, G, hd) cuts the numbers in the order in which they lie: view to (G, H, hd), then swap two axes."""
+    """A view to (H, G, hd) cuts the numbers in the order in which they lie, so head 0 got the rest of position 0.
+
+    View to (G, H, hd) first, then swap the two axes.
+    """
     return COLUMNS[1, :4], fn(COLUMNS, 2)[0, 1]
 
 @split_heads.requires("head 1 of position 2 has the columns 4 to 7 of row 2")

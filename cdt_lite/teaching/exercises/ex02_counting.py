@@ -121,7 +121,10 @@ def block_flops(n_genes: int, n_controls: int, dim: int, n_head: int, ffn_mult: 
 
 @block_flops.requires("G x G terms, D = 8: 2 products of 2 G G D")
 def _(fn: Answer) -> Pair:
-    """Sharing keys saves nothing here: QK^T is G G D multiply-adds, as many for AV, each of them 2 operations."""
+    """Sharing keys saves nothing here: every query of every head meets every key.
+
+    That is G*H queries, hd wide, and G keys: G G D multiply-adds for QK^T, as many for AV, each of them 2 operations.
+    """
     few, some, many = fn(10, 0, 8, 2, 4, 8), fn(20, 0, 8, 2, 4, 8), fn(30, 0, 8, 2, 4, 8)
     return 2 * 2 * 8 * 2 * 10**2, many - 2 * some + few  # the second difference: all else is linear in G
 

@@ -168,7 +168,7 @@ def _(fn: Answer) -> Pair:
 
 @expected_groups.requires("v1's nine groups for 2,000 genes")
 def _(fn: Answer) -> Pair:
-    """Compare your first group: 143.3616. If only this row fails: an expectation is not a whole number: do not round."""
+    """If only this row fails: an expectation is not a whole number: do not round. The first group is 143.3616."""
     alpha = np.cos((np.arange(10) / 10 + 0.008) / 1.008 * np.pi / 2) ** 2  # the original's cosine schedule
     groups = [143.3616, 223.5371, 282.1744, 313.6236, 314.8546, 285.7488, 229.1105, 150.397, 57.1924]
     return np.array(groups), fn(1 - alpha / alpha[0], 2000)

@@ -82,7 +82,10 @@ def _(fn: Answer) -> Pair:
 
 @rate.requires("the peak at steps warmup - 1 and warmup")
 def _(fn: Answer) -> Pair:
-    """Climb and cosine do not meet at the peak: x is (step - warmup) / (n_steps - warmup), and `peak` scales both."""
+    """Climb and cosine do not meet at the peak: the cosine is one of (step - warmup) / (n_steps - warmup).
+
+    Warm-up ends at step warmup - 1; `peak` scales both.
+    """
     return [0.02, 0.02], [fn(9, 210, 0.02, 10), fn(10, 210, 0.02, 10)]
 
 @rate.requires("half way down, half the peak")
@@ -134,7 +137,10 @@ def _(fn: Answer) -> Pair:
 
 @moving_average.requires("one step from 0 to 1: 0.9")
 def _(fn: Answer) -> Pair:
-    """At i = 0 keep 1/10 of `initial`. (0.01: Your memory is long from the start, random initial weights linger.)."""
+    """At i = 0 keep 1/10 of `initial`: min(decay, (1 + i) / (10 + i)), i from 0.
+
+    0.01: Your memory is long from the start, so that random initial weights linger.
+    """
     return np.array([0.9]), fn(np.array([0.0]), np.array([[1.0]]), 0.99)
 
 @moving_average.requires("2,000 steps at 0, then one at 1: 0.01")
@@ -169,7 +175,7 @@ def mean_cost(batches: Batches) -> float:
     return float(torch.stack(costs).mean())
 
 
-def _batch(*rows: list[float]) -> tuple[Tensor, Tensor]:
+def _batch(*rows: list[float | int]) -> tuple[Tensor, Tensor]:
     """Makes a batch from costs; 0 marks a visible gene."""
     nll = torch.tensor(rows)
     return nll, nll > 0

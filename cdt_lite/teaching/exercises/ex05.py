@@ -131,7 +131,10 @@ def _split(fn: Answer, unseen: Sequence[str] = ("C",), n_top: int = 2) -> tuple[
 
 @split_and_select.requires("no cell of an unseen target trains")
 def _(fn: Answer) -> Pair:
-    """You split cells at random, and those in training give away those in the test. (Or is your mask inverted?)."""
+    """Is your mask inverted? If not: You split cells at random.
+
+    Cells of one perturbation are alike, those in training give away those in the test: split by perturbation.
+    """
     return 0, sum(_split(fn)[0][TARGET == "C"])
 
 @split_and_select.requires("the controls stay in training")
@@ -152,7 +155,7 @@ def _(fn: Answer) -> Pair:
 
 @split_and_select.requires("nothing unseen: the largest variance comes first")
 def _(fn: Answer) -> Pair:
-    """You sorted the wrong way: np.argsort sorts upwards, so sort the negative. (And the variance, not the mean.)."""
+    """You sorted the wrong way: np.argsort sorts upwards, so sort the negative. And the variance, not the mean."""
     return [4, 2, 0], _split(fn, (), 3)[1]
 
 @split_and_select.requires("genes are picked on training cells")
@@ -178,7 +181,10 @@ def _dropped(fn: Answer, target: list[int], draw: list[float], share: float) -> 
 
 @drop_targets.requires("dropped means unknown, not unperturbed")
 def _(fn: Answer) -> Pair:
-    """You wrote NO_TARGET: that calls perturbed cells controls. UNKNOWN (-2): something was perturbed, not known what."""
+    """You wrote NO_TARGET: that tells the model that perturbed cells are controls.
+
+    UNKNOWN (-2) says that something was perturbed, and not what.
+    """
     return 2, sum(_dropped(fn, [4, 4], [0.0, 0.0], 1.0) != NO_TARGET)
 
 @drop_targets.requires("every set decides for itself")

@@ -258,7 +258,7 @@ def _halves(fn: Answer, seed: int = 0, replicate: np.ndarray = REPLICATE) -> tup
 
 @split_controls.requires("no control on both sides")
 def _(fn: Answer) -> Pair:
-    """A control stands on both sides: its noise correlates with itself. (Row numbers are asked for, not masks.)."""
+    """A control stands on both sides: its noise correlates with itself. Row numbers are asked for, not masks."""
     return [], np.intersect1d(*_halves(fn))
 
 @split_controls.requires("every control is used once")
