@@ -63,7 +63,7 @@ class Lesson:
         Raises:
             CDTError: No text, no numbers, or something that is not a picture.
         """
-        from IPython.core.getipython import get_ipython
+        from IPython.core.interactiveshell import InteractiveShell
         from IPython.display import display
         from PIL import Image
 
@@ -76,7 +76,7 @@ class Lesson:
             image = Image.open(BytesIO(picture))
         except OSError as error:
             raise CDTError("these bytes are not a PNG or GIF that can be read") from error
-        if get_ipython() is None:  # a plain script: words only
+        if not InteractiveShell.initialized():  # a plain script: words only
             print(f"Figure: {words}")
             return
         kind = image.get_format_mimetype()
