@@ -102,7 +102,7 @@ def test_a_bad_answer_fails_and_is_told_why(answer, told, capsys):
     rows = engine.examine("9.1", answer)
     assert any(told in part for row in rows for part in (row.yours, row.hint))
     printed = "".join(capsys.readouterr().out.split())  # the table wraps what is wider than its columns
-    assert all("".join(row.hint.split()) in printed for row in rows)
+    assert all("".join(row.hint.split()) in printed for row in rows if not row.holds)
 
 
 @pytest.mark.parametrize("answer", [scale, lambda x, n: n * x, lambda x, n: sum([x] * n),
@@ -208,21 +208,22 @@ def test_a_check_leaves_random_numbers_alone():
 ], ids=lambda v: type(v).__name__)
 def test_changes_are_noticed_and_never_reach_the_original(value, spoil):
     before = short(value)
-    careless, careful = guard.Guarded(spoil, ["x"]), guard.Guarded(lambda x: None, ["x"])
-    careless(value), careful(value)
-    assert careless.altered == {"x"} and short(value) == before
-    assert not careful.altered
+    altered = set()
+    guard.guarded(lambda x: None, ["x"], altered)(value)
+    assert not altered
+    guard.guarded(spoil, ["x"], altered)(value)
+    assert altered == {"x"} and short(value) == before
 
 
 def test_a_generator_is_handed_on_and_moves_on():
     generator = torch.Generator().manual_seed(0)
-    draw = guard.Guarded(lambda g: torch.rand(1, generator=g), ["g"])
+    draw = guard.guarded(lambda g: torch.rand(1, generator=g), ["g"], set())
     assert draw(generator) != draw(generator)
 
 
 def test_gradients_flow_through_the_copies():
     x = torch.ones(2, requires_grad=True)
-    guard.Guarded(lambda x: (x * 3).sum(), ["x"])(x).backward()
+    guard.guarded(lambda x: (x * 3).sum(), ["x"], set())(x).backward()
     assert x.grad.tolist() == [3, 3]
 
 

@@ -2,6 +2,7 @@
 
 import base64
 from io import BytesIO
+from unittest.mock import MagicMock
 
 import anndata as ad
 import numpy as np
@@ -51,7 +52,7 @@ def lesson():
 def shown(monkeypatch):
     """What a notebook would be sent: [(data, metadata), ...]."""
     sent = []
-    monkeypatch.setattr("IPython.core.interactiveshell.InteractiveShell.initialized", lambda: True)
+    monkeypatch.setattr("IPython.core.getipython.get_ipython", MagicMock())
     monkeypatch.setattr("IPython.display.display", lambda data, raw, metadata=None: sent.append((data, metadata)))
     return sent
 
@@ -86,14 +87,14 @@ def test_pictures_of_every_kind_are_taken_and_wide_ones_are_shown_narrower(lesso
         lesson.show(picture, "Some picture or other.", {"a": 1})
     kinds = [next(iter(about)) for _, about in shown[::2]]
     assert kinds == ["image/png", "image/png", "image/gif"]
-    assert shown[0][1]["image/png"]["width"] == 900 and "width" not in shown[2][1]["image/png"]
+    assert shown[0][1]["image/png"]["width"] == 900 and shown[2][1]["image/png"]["width"] == 1
 
 
 @pytest.mark.parametrize("figure, text, table, told", [
     (PNG, " ", {"a": 1}, "alt text"), (PNG, "A dot.", {}, "numbers"), (PNG, "A dot.", pd.DataFrame(), "numbers"),
     (PNG, "A dot.", [1, 2], "not list"), ("<svg></svg>", "A dot.", {"a": 1}, "give the Diagram"),
     (b"JFIF", "A dot.", {"a": 1}, "PNG or GIF"), (b"\x89PNG broken", "A dot.", {"a": 1}, "can be read"),
-    (None, "A dot.", {"a": 1}, "not NoneType"),
+    (None, "A dot.", {"a": 1}, "not a NoneType"),
 ])
 def test_what_is_no_figure_or_comes_without_words_is_refused(lesson, shown, figure, text, table, told):
     with pytest.raises(CDTError, match=told):

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import os
 import pkgutil
+import re
 import textwrap
 import time
 import traceback
@@ -14,12 +15,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
-from typing import Any
+from typing import Any, NamedTuple
 
 from cdt_lite.errors import CDTError, suggest
 from cdt_lite.teaching import exercises, progress
 from cdt_lite.teaching.compare import compare, type_name
-from cdt_lite.teaching.guard import Guarded, NotAttempted, TimeUp, limited, own_chance
+from cdt_lite.teaching.guard import NotAttempted, TimeUp, guarded, limited, own_chance
 
 Answer = Callable[..., Any]
 Pair = tuple[Any, Any]  # what is expected, and what the learner's function gave
@@ -31,8 +32,7 @@ ENDLESS = ("Your function does not come to an end: look for a loop whose conditi
 _LAST: dict[str, tuple[Answer, bool]] = {}  # the answer checked last, so that catch_up need not check it again
 
 
-@dataclass(frozen=True)
-class Property:
+class Property(NamedTuple):
     """One row of the table: changed inputs, errors and endless loops are noticed around `run`."""
 
     claim: str  # what must hold, in a few words: "the counts sum to n_genes"
@@ -58,8 +58,7 @@ class Exercise:
         """Makes a property of the function below: it returns (expected, yours), and its docstring is the hint."""
 
         def add(run: Run) -> Run:
-            hint = " ".join((run.__doc__ or "").split())
-            self.properties.append(Property(claim, run, hint))
+            self.properties.append(Property(claim, run, " ".join((run.__doc__ or "").split())))
             return run
 
         return add
@@ -72,15 +71,14 @@ def exercise(number: str, title: str, *, difficulty: int, minutes: int, objectiv
     return lambda reference: card(reference, [], hints)
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """What became of one property."""
 
     claim: str
     holds: bool
     expected: str
     yours: str
-    hint: str = ""
+    hint: str  # for the case that it does not hold
 
 
 def all_exercises() -> tuple[Exercise, ...]:
@@ -114,9 +112,10 @@ def examine(number: str, fn: Any, seconds: float = SECONDS) -> list[Row]:
         return []
     if row := _unfit(fn, exercise):
         return [row]
-    answer = Guarded(fn, list(inspect.signature(exercise.reference).parameters))
-    end = time.monotonic() + seconds
     rows: list[Row] = []
+    altered: set[str] = set()
+    answer = guarded(fn, list(inspect.signature(exercise.reference).parameters), altered)
+    end = time.monotonic() + seconds
     try:
         with own_chance():
             for prop in exercise.properties:
@@ -125,10 +124,9 @@ def examine(number: str, fn: Any, seconds: float = SECONDS) -> list[Row]:
         return []
     except TimeUp:
         rows.append(Row(prop.claim, False, "an answer", f"none after {seconds:g} s", ENDLESS))
-    if answer.altered:
-        names = ", ".join(sorted(answer.altered))
-        hint = (f"You changed {names} in place, and later cells still need it: work on a copy (.clone() of a tensor, "
-                ".copy() of an array).")
+    if altered:
+        names = ", ".join(sorted(altered))
+        hint = f"You changed {names} in place, and later cells need it: work on a copy (.clone() or .copy())."
         rows.append(Row("its inputs stay as they were", False, "unchanged", f"{names} changed", hint))
     return rows
 
@@ -157,13 +155,6 @@ def _unfit(fn: Any, exercise: Exercise) -> Row | None:
     return None
 
 
-def _line(error: BaseException) -> str:
-    """Names the line of the learner's cell that an error came from, if it came from a cell."""
-    frames = traceback.extract_tb(error.__traceback__)
-    cells = [frame.lineno for frame in frames if "ipykernel" in frame.filename or frame.filename.startswith("<ipython")]
-    return f", line {cells[-1]} of your cell" if cells else ""
-
-
 def _row(prop: Property, answer: Answer, seconds: float, before: list[Row]) -> Row:
     """Tries one property; an error from the learner's code is named, with its line, at length the first time."""
     try:
@@ -172,15 +163,16 @@ def _row(prop: Property, answer: Answer, seconds: float, before: list[Row]) -> R
         raise
     except BaseException as error:  # a learner's exit() is an error like any other
         kind = type(error).__name__
-        said = textwrap.shorten(f"{kind}: {error}", 200, placeholder="...") + _line(error)
+        said = textwrap.shorten(f"{kind}: {error}", 200, placeholder="...")
+        frames = traceback.extract_tb(error.__traceback__)
+        if cells := [frame.lineno for frame in frames if re.search("ipykernel|ipython", frame.filename)]:
+            said += f", line {cells[-1]} of your cell"
         told = any(row.hint.startswith(said) for row in before)
         first = "The same error." if told else f"{said}. If the message does not help:"
         return Row(prop.claim, False, "a result", f"raised {kind}", f"{first} {prop.hint}")
     holds, wanted, got = compare(expected, yours)
-    hint = prop.hint
-    if (wanted, got) == (type_name(expected), type_name(yours)):
-        hint = f"Compare type and shape first. {hint}"
-    return Row(prop.claim, holds, wanted, got, "" if holds else hint)
+    types = "Compare type and shape first. " if (wanted, got) == (type_name(expected), type_name(yours)) else ""
+    return Row(prop.claim, holds, wanted, got, types + prop.hint)
 
 
 def report(exercise: Exercise, rows: list[Row]) -> str:
@@ -189,8 +181,7 @@ def report(exercise: Exercise, rows: list[Row]) -> str:
     if not rows:
         return f"{head}: not attempted yet. Replace the dots in the stub, run its cell, then this one."
     failed = [row for row in rows if not row.holds]
-    praise = "" if failed else ". Well done."
-    lines = [f"{head}: {len(rows) - len(failed)} of {len(rows)} hold{praise}",
+    lines = [f"{head}: {len(rows) - len(failed)} of {len(rows)} hold{'' if failed else '. Well done.'}",
              f"     {'property':<{CLAIM}} | {'expected':<{WIDTH}} | {'yours':<{WIDTH}} | hint"]
     for row in rows:
         mark = "ok" if row.holds else "NO"

@@ -22,16 +22,12 @@ def _is_scalar(value: Any) -> bool:
     return value.ndim == 0 if isinstance(value, ARRAY) else isinstance(value, int | float | np.number | np.bool_)
 
 
-def _kind(value: Any) -> str:
-    dtype = _array(value).dtype
-    return KINDS.get(dtype.kind, dtype.name)
-
-
 def type_name(value: Any) -> str:
     """Names a value's type as a learner would: "tensor of float (2, 3)"."""
     if isinstance(value, ARRAY):
         name = "tensor" if isinstance(value, torch.Tensor) else "array"
-        return f"{name} of {_kind(value)} {tuple(value.shape)}"
+        dtype = _array(value).dtype
+        return f"{name} of {KINDS.get(dtype.kind, dtype.name)} {tuple(value.shape)}"
     return type(value).__name__
 
 
@@ -58,7 +54,10 @@ def compare(expected: Any, yours: Any) -> tuple[bool, str, str]:
     within the tolerance. NaN equals NaN.
     """
     if _is_scalar(expected) and _is_scalar(yours):
-        return _scalars(expected, yours)
+        a, b = _array(expected), _array(yours)
+        if (a.dtype == bool) != (b.dtype == bool):  # a truth value is not a number
+            return False, short(expected), f"{type_name(yours)}: {short(yours)}"
+        return bool(_close(a, b)), short(expected), short(yours)
     if isinstance(expected, ARRAY):
         return _arrays(expected, yours)
     if isinstance(expected, list | tuple) and isinstance(yours, list | tuple | ARRAY) and not _is_scalar(yours):
@@ -74,18 +73,6 @@ def _close(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.asarray(a == b)
     tolerance = COARSE if np.float32 in (a.dtype, b.dtype) else FINE
     return np.asarray(np.isclose(a, b, *tolerance, equal_nan=True))
-
-
-def _scalars(expected: Any, yours: Any) -> tuple[bool, str, str]:
-    wanted, got = short(expected), short(yours)
-    if (_kind(expected) == "bool") != (_kind(yours) == "bool"):  # a truth value is not a number
-        return False, wanted, f"{_kind(yours)}: {got}"
-    a, b = _array(expected), _array(yours)
-    if _close(a, b):
-        return True, wanted, got
-    if wanted == got:  # they differ beyond the digits shown
-        return False, repr(a.item()), repr(b.item())
-    return False, wanted, got
 
 
 def _arrays(expected: Any, yours: Any) -> tuple[bool, str, str]:
@@ -109,10 +96,10 @@ def _sequences(expected: list[Any], yours: list[Any]) -> tuple[bool, str, str]:
     whole, mine = short(expected), short(yours)
     for i, (a, b) in enumerate(zip(expected, yours, strict=True)):
         same, wanted, got = compare(a, b)
-        if not same and (whole == mine or "..." in whole + mine):  # too long to be seen whole
-            return False, f"entry {i}: {wanted}", f"entry {i}: {got}"
-        if not same:
+        if not same and whole != mine and "..." not in whole + mine:  # short enough to be seen whole
             return False, whole, mine
+        if not same:
+            return False, f"entry {i}: {wanted}", f"entry {i}: {got}"
     return True, whole, mine
 
 

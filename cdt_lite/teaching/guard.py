@@ -5,7 +5,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -35,36 +35,31 @@ def copied(value: Any) -> Any:
     return value
 
 
-class Guarded:
-    """A learner's function that gets copies of its inputs; `altered` names those that it changed in place.
+def guarded(fn: Callable[..., Any], names: list[str], altered: set[str]) -> Callable[..., Any]:
+    """Wraps a learner's function: it gets copies of its inputs, and `altered` collects the names of those it changed.
 
-    Args:
-        fn: The function.
-        names: What its arguments are called.
+    Raises:
+        NotAttempted: On the call, if the function returns an ellipsis.
     """
 
-    def __init__(self, fn: Callable[..., Any], names: list[str]) -> None:
-        self.fn = fn
-        self.names = names
-        self.altered: set[str] = set()
-
-    def __call__(self, *inputs: Any) -> Any:
-        """Calls it; raises NotAttempted if an ellipsis comes back."""
+    def call(*inputs: Any) -> Any:
         handed = copied(inputs)
-        result = self.fn(*handed)
+        result = fn(*handed)
         if result is Ellipsis or (isinstance(result, tuple) and any(part is Ellipsis for part in result)):
             raise NotAttempted
-        for name, before, after in zip(self.names, inputs, handed, strict=False):  # arguments may have defaults
+        for name, before, after in zip(names, inputs, handed, strict=False):  # arguments may have defaults
             if changed(before, after):
-                self.altered.add(name)
+                altered.add(name)
         return result
+
+    return call
 
 
 def limited(call: Callable[[], Any], seconds: float) -> Any:
     """Calls a function in a thread of its own, and raises TimeUp if its time is over.
 
-    Signals would do it on Linux and macOS only. A thread takes an exception from outside on every system; only code
-    that waits outside Python (a sleep, a lock) does not notice it. Such a thread ends with the kernel.
+    A thread takes an exception from outside on every system (a signal does not); only code that waits outside Python
+    (a sleep, a lock) does not notice it, and ends with the kernel.
     """
     future: Future[Any] = Future()
 
@@ -79,30 +74,22 @@ def limited(call: Callable[[], Any], seconds: float) -> Any:
     try:
         thread.join(max(seconds, 0.05))
     finally:  # the time is over, or the learner pressed stop
-        _stop(thread)
+        for _ in range(10):  # again and again, in case that the code in it catches everything
+            if thread.is_alive():
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(TimeUp))
+                thread.join(0.05)
     if not future.done():
         raise TimeUp
     return future.result()
 
 
-def _stop(thread: threading.Thread, tries: int = 10) -> None:
-    """Raises TimeUp inside a thread, again and again in case that the code in it catches everything."""
-    for _ in range(tries):
-        if thread.is_alive():
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(TimeUp))
-            thread.join(0.05)
-
-
 @contextmanager
 def own_chance(seed: int = 0) -> Iterator[None]:
     """Seeds all random generators inside, and puts them back after: a check leaves later cells' numbers alone."""
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), ExitStack() as after:
+        after.callback(random.setstate, random.getstate())
+        after.callback(np.random.set_state, np.random.get_state())
         random.seed(seed)
         np.random.seed(seed)
         torch.default_generator.manual_seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
+        yield

@@ -63,7 +63,7 @@ class Lesson:
         Raises:
             CDTError: No text, no numbers, or something that is not a picture.
         """
-        from IPython.core.interactiveshell import InteractiveShell
+        from IPython.core.getipython import get_ipython
         from IPython.display import display
         from PIL import Image
 
@@ -76,15 +76,12 @@ class Lesson:
             image = Image.open(BytesIO(picture))
         except OSError as error:
             raise CDTError("these bytes are not a PNG or GIF that can be read") from error
-        if not InteractiveShell.initialized():  # a plain script: words only
+        if get_ipython() is None:  # a plain script: words only
             print(f"Figure: {words}")
             return
         kind = image.get_format_mimetype()
-        about: dict[str, object] = {"alt": words}
-        if image.width > WIDEST:
-            about["width"] = WIDEST
         shown = {kind: base64.b64encode(picture).decode(), "text/plain": f"Figure: {words}"}
-        display(shown, raw=True, metadata={kind: about})
+        display(shown, raw=True, metadata={kind: {"alt": words, "width": min(image.width, WIDEST)}})
         rows = numbers.to_html(border=0, float_format="{:.4g}".format)
         folded = f"<details><summary>Figure: {html.escape(words)} (the numbers)</summary>{rows}</details>"
         display({"text/html": folded, "text/plain": words}, raw=True)
@@ -113,10 +110,8 @@ def begin(number: str, seed: int = 0) -> Lesson:
 def _as_table(table: object) -> pd.DataFrame:
     """Returns a DataFrame of a DataFrame, a Series, or a dict of columns or of single values."""
     if isinstance(table, dict) and not any(map(np.ndim, table.values())):
-        table = pd.Series(table)
-    if isinstance(table, pd.Series):
-        return table.to_frame(table.name or "value")
-    if isinstance(table, dict | pd.DataFrame):
+        table = pd.Series(table, name="value")
+    if isinstance(table, dict | pd.Series | pd.DataFrame):
         return pd.DataFrame(table)
     raise CDTError(f"a figure's numbers are a DataFrame, a Series or a dict, not {type(table).__name__}")
 
@@ -137,6 +132,5 @@ def _as_bytes(figure: object) -> bytes:
         figure.savefig(out, format="png", dpi=120, bbox_inches="tight", metadata={"Software": None})
         plt.close(figure)
         return small_png(out.getvalue())
-    raise CDTError(f"a figure is a matplotlib Figure, a Diagram, or the bytes of a PNG or GIF, not "
-                   f"{type(figure).__name__}. For an SVG give the Diagram it was made from: notebooks that were "
-                   "downloaded hide SVG until they are trusted")
+    raise CDTError(f"a figure is a matplotlib Figure, a Diagram, or the bytes of a PNG or GIF, not a "
+                   f"{type(figure).__name__} (for an SVG give the Diagram: untrusted notebooks hide SVG)")
