@@ -1,1 +1,6 @@
 """What notebooks use: the set-up line, figures with words, exercises and their checks."""
+
+from cdt_lite.teaching.check import catch_up, check
+from cdt_lite.teaching.lesson import Lesson, begin
+
+__all__ = ["Lesson", "begin", "catch_up", "check"]
