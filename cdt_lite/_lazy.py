@@ -1,22 +1,24 @@
 """Names that are imported when they are first used."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
 
-def lazily(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Returns `__getattr__` and `__dir__` for a package, so that importing it costs next to nothing.
+def lazily(package: str, modules: Mapping[str, Sequence[str]]) -> tuple[list[str], Callable, Callable]:
+    """Returns `__all__`, `__getattr__` and `__dir__` of a package, so that importing it costs next to nothing.
 
     Args:
         package: The package's `__name__`.
-        homes: Each public name and the module inside the package that it lives in, such as "model.config".
+        modules: Modules inside the package, such as "model.config", and the public names that each holds.
     """
+    homes: dict[str, str] = {}
+    for module, names in modules.items():
+        homes.update(dict.fromkeys(names, module))
 
     def find(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        module = import_module(f"{package}.{homes[name]}")
-        return getattr(module, name)
+        return getattr(import_module(f"{package}.{homes[name]}"), name)
 
-    return find, lambda: sorted(homes)
+    return list(homes), find, lambda: sorted(homes)

@@ -1,41 +1,65 @@
 """The options of the command line, as data: what argparse is told about each."""
 
-from cdt_lite.model.config import PRESETS
+from typing import Any
 
-OPTIONS: dict[str, dict] = {
-    "preset": {"default": "lite", "help": f"one of {', '.join(PRESETS)}"},
-    "screen": {"default": "papalexi2021", "help": "papalexi2021, simulated, or the path of an .h5ad file"},
-    "out": {"help": "where to write"}, "seed": {"type": int, "default": 0},
-    "steps": {"type": int, "help": "length of the stage (default: the preset's epochs)"},
-    "device": {"default": "cpu", "help": "cpu or cuda"},
-    "precision": {"choices": ["fp32", "bf16", "fp16"]},
-    "compile": {"action": "store_const", "const": True, "help": "compile the model first (worth it on a GPU)"},
-    "learning-rate": {"type": float}, "resume": {"action": "store_true", "help": "go on from --out"},
-    "more": {"nargs": "*", "default": [], "help": "further .h5ad files (default: blood and simulated cells)"},
-    "gene-vectors": {"help": "CSV with a gene symbol and numbers a row (default: co-expression in the training cells)"},
-    "start": {"help": "pretrained checkpoint to start from"},
-    "checkpoint": {"required": True}, "target": {"required": True, "help": "gene symbol"},
-    "sign": {"type": int, "default": -1, "help": "-1 knockdown or knockout, +1 activation"},
-    "magnitude": {"type": float, "help": "log2 fold change of the target, if known"},
-    "cells": {"type": int, "default": 256}, "guidance": {"type": float, "default": 1.0},
-    "unseen": {"default": "vector", "choices": ["vector", "average"], "help": "a target never perturbed"},
-    "space": {"default": "counts", "choices": ["counts", "log1p"], "help": "what the written values are"},
-    "sampling-steps": {"type": int}, "align": {"action": "store_true", "help": "predict the shared genes only"},
-    "side": {"default": "held_out", "help": "held_out or unseen"},
-    "json": {"action": "store_true"}, "dark": {"action": "store_true", "help": "light ink on dark paper"},
-    "genes": {"type": int, "default": 0, "help": "genes a cell (default: the preset's)"},
-    "pretrain-steps": {"type": int, "default": 1000}, "finetune-steps": {"type": int, "default": 3600},
-    "epochs": {"action": "store_true", "help": "as long as the preset's epochs, instead of so many steps"},
-    "simulated": {"nargs": "+", "default": [], "metavar": "OPTION=VALUE", "help": "of the simulated screen"},
-    "check": {"metavar": "FOLDER", "help": "verify a capsule and print its card"},
-}
-EVALUATE: dict[str, dict] = {
-    "predicted": {"nargs": "+", "default": [], "help": ".h5ad files, one a method"},
-    "suite": {"nargs": "+", "default": [], "choices": ["cell-eval", "cell-eval2"],
-              "help": "score with the field's tools, too (extra [eval])"},
-    "tasks": {"action": "store_true", "help": "report tasks 1 to 4 for a trained model, all methods in one table"},
-    "checkpoint": {"nargs": "+", "default": [], "help": "trained models, one a training seed (default: the capsule)"},
-    "results": {"default": "figures/results.json", "help": "where --tasks writes, and a page .md beside it"},
-    "seeds": {"type": int, "default": 3, "help": "sampling seeds of --tasks"},
-    "cells": {"type": int, "default": 256, "help": "cells that --tasks samples of each perturbation and seed"},
+COLUMNS = {"target": "target-key", "batch": "batch-key", "control": "control", "sign": "sign-key",
+           "magnitude": "magnitude-key"}  # argument of `Columns` -> option
+SCREEN = ("screen", *COLUMNS.values(), "layer")  # of every command that reads a screen
+TRAINING = (*SCREEN, "preset", "out", "steps", "seed", "device", "precision", "compile", "learning-rate", "resume",
+            "gene-vectors")
+
+
+def _option(default: Any = None, about: str = "", **more: Any) -> dict[str, Any]:
+    """What argparse is told; a number's type is that of its default."""
+    if isinstance(default, int | float) and "action" not in more:
+        more["type"] = type(default)
+    return {"default": default, "help": about, **more}
+
+
+OPTIONS = {
+    "preset": _option("lite", "v1, default or lite"),
+    "screen": _option("papalexi2021", "papalexi2021, simulated, or the path of an .h5ad file"),
+    "target-key": _option(None, "of a file: column of obs with the perturbed gene"),
+    "batch-key": _option(None, "column with the replicate"),
+    "control": _option(None, "label of unperturbed cells in the column of targets"),
+    "sign-key": _option(None, "column with -1, 0 or +1"),
+    "magnitude-key": _option(None, "column with the log2 fold change of the target's own mRNA"),
+    "layer": _option(None, "layer with the raw counts (default: X)"),
+    "out": _option(None, "where to write"),
+    "seed": _option(0),
+    "steps": _option(None, "length of the stage (default: the preset's epochs)", type=int),
+    "device": _option("cpu", "cpu or cuda"),
+    "precision": _option(choices=["fp32", "bf16"]),
+    "compile": _option(None, "compile the model first (worth it on a GPU)", action="store_const", const=True),
+    "learning-rate": _option(type=float),
+    "resume": _option(False, "go on from --out", action="store_true"),
+    "more": _option([], "further .h5ad files (default: blood and simulated cells)", nargs="*"),
+    "gene-vectors": _option(None, "CSV, a gene symbol and numbers a row (default: co-expression in training cells)"),
+    "start": _option(None, "pretrained checkpoint to start from"),
+    "checkpoint": _option(required=True),
+    "target": _option(None, "gene symbol", required=True),
+    "sign": _option(-1, "-1 knockdown or knockout, +1 activation"),
+    "magnitude": _option(None, "log2 fold change of the target, if known", type=float),
+    "cells": _option(256, "cells sampled of each perturbation, and seed"),
+    "guidance": _option(1.0),
+    "unseen": _option("vector", "a target never perturbed", choices=["vector", "average"]),
+    "space": _option("counts", "what the written values are", choices=["counts", "log1p"]),
+    "sampling-steps": _option(type=int),
+    "align": _option(False, "predict the shared genes only", action="store_true"),
+    "side": _option("held_out", "held_out or unseen"),
+    "json": _option(False, action="store_true"),
+    "dark": _option(False, "light ink on dark paper", action="store_true"),
+    "genes": _option(0, "genes a cell (default: the preset's)"),
+    "pretrain-steps": _option(1000),
+    "finetune-steps": _option(3600),
+    "epochs": _option(False, "as long as the preset's epochs, instead of so many steps", action="store_true"),
+    "simulated": _option([], "of the simulated screen", nargs="+", metavar="OPTION=VALUE"),
+    "check": _option(None, "verify a capsule and print its card", metavar="FOLDER"),
+    "predicted": _option([], ".h5ad files, one a method", nargs="+"),
+    "suite": _option([], "score with the field's tools, too (extra [eval])", nargs="+",
+                     choices=["cell-eval", "cell-eval2"]),
+    "tasks": _option(False, "report tasks 1 to 4 for a trained model, all methods in one table", action="store_true"),
+    "models": _option([], "trained models, one a training seed (default: the capsule)", nargs="+"),
+    "results": _option("figures/results.json", "where --tasks writes, and a page .md beside it"),
+    "seeds": _option(3, "sampling seeds of --tasks"),
 }

@@ -5,16 +5,18 @@ import pytest
 from helpers import tiny
 
 from cdt_lite.cli import parser
-from cdt_lite.data.screens import load_screen
 from cdt_lite.data.simulate import simulate_screen
 from cdt_lite.data.splits import named_split
 from cdt_lite.errors import CDTError
 from cdt_lite.model.perturbation import NO_TARGET
-from cdt_lite.report.results import simulation
 from cdt_lite.training import capsule
 from cdt_lite.training.checkpoint import Checkpoint
 from cdt_lite.training.train import Progress
 
+PARTS = {
+    "cdt_lite", "torch", "seconds", "seed", "screen", "cells", "data", "unseen_targets", "held_out", "curves",
+    "held_out_curve", "limits", "command", "pretrained_on",
+}
 SHIPPED = sorted(p.parent for p in capsule.CAPSULES.glob("*/checkpoint.json"))
 
 
@@ -26,24 +28,29 @@ def made():
     return screen, items
 
 
+def pretraining_cells_of(screen):
+    return capsule.pretraining_cells(screen[named_split(screen) == "train"].copy())
+
+
 def test_a_capsule_is_made_of_both_stages_and_carries_its_card(made):
     screen, items = made
     assert [i.stage for i in items[:-1]] == ["pretrain"] * 4 + ["finetune"] * 3
     assert all(isinstance(i, Progress) for i in items[:-1])
     card = items[-1].card
-    assert {"cdt_lite", "torch", "seconds", "seed", "screen", "cells", "data", "unseen_targets", "held_out", "curves",
-            "held_out_curve", "limits", "command", "pretrained_on"} <= set(card)
-    assert [part["cells"] for part in card["pretrained_on"]] == [len(f) for f in capsule.pretraining_cells(
-        screen[named_split(screen) == "train"].copy())]
+    assert set(card) >= PARTS
+    for part, cells in zip(card["pretrained_on"], pretraining_cells_of(screen), strict=True):
+        assert (part["cells"], part["genes"]) == cells.shape
     args = parser().parse_args(card["command"].split()[1:])  # the command would make the same thing again
-    again = load_screen(args.screen, **simulation(args.simulated))
+    options = dict(word.split("=") for word in args.simulated)
+    world = options.pop("world")
+    again = simulate_screen(world=world, **{name: int(value) for name, value in options.items()})
     assert again.uns["screen"]["sha256"] == screen.uns["screen"]["sha256"]
     assert (args.pretrain_steps, args.finetune_steps, args.seed) == (4, 3, 0)
     assert sum(card["cells"].values()) == screen.n_obs
-    assert [(look["stage"], look["step"]) for look in card["looks"]] == (
-        [("pretrain", i) for i in (1, 2, 3, 4)] + [("finetune", i) for i in (1, 2, 3)])  # up to twelve a stage
-    assert not set(card["unseen_targets"]) & set(items[-1].trained_targets)
-    assert all(t in items[-1].vocabulary for t in card["unseen_targets"])
+    looks = [(look["stage"], look["step"]) for look in card["looks"]]  # up to twelve a stage
+    assert looks == [(item.stage, item.step) for item in items[:-1]]
+    for target in card["unseen_targets"]:
+        assert target not in items[-1].trained_targets and target in items[-1].vocabulary
 
 
 def test_pretraining_looks_at_held_out_cells_alone_and_tells_no_perturbation(made):
@@ -56,8 +63,8 @@ def test_pretraining_looks_at_held_out_cells_alone_and_tells_no_perturbation(mad
 
 
 def test_pretraining_reads_three_files_with_other_panels(made):
-    files = capsule.pretraining_cells(made[0])
-    assert len({tuple(f.var_names) for f in files}) == 3
+    first, second, third = (set(cells.var_names) for cells in pretraining_cells_of(made[0]))
+    assert first != second and first != third and second != third
 
 
 def test_a_capsule_goes_to_disk_and_back(made, tmp_path, monkeypatch):
@@ -73,11 +80,15 @@ def test_a_capsule_goes_to_disk_and_back(made, tmp_path, monkeypatch):
 
 def test_a_capsule_too_large_to_travel_is_refused(made, tmp_path, monkeypatch):
     capsule.save_capsule(made[1][-1], tmp_path)
-    before = {f.name: f.read_bytes() for f in tmp_path.iterdir()}
+    before = contents(tmp_path)
     monkeypatch.setattr(capsule, "MAX_BYTES", 1000)
     with pytest.raises(CDTError, match="too large to ship"):
         capsule.save_capsule(replace(made[1][-1], seed=5), tmp_path)
-    assert {f.name: f.read_bytes() for f in tmp_path.iterdir()} == before  # what was there is kept
+    assert contents(tmp_path) == before  # what was there is kept
+
+
+def contents(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
 def test_some_capsules_ship():

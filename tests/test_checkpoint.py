@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -12,36 +13,62 @@ from helpers import inputs, tiny, toy_screen
 
 from cdt_lite.errors import CDTError
 from cdt_lite.files import write_atomically
-from cdt_lite.training.checkpoint import Checkpoint
+from cdt_lite.model.config import PRESETS, DiffusionConfig
+from cdt_lite.training.checkpoint import Checkpoint, read_config
 from cdt_lite.training.start import start
 
+LEARNED = DiffusionConfig("learned", 4, loss_curve=((0.1, 0.2), (0.5, 0.9), (1.0, 1.0)))
+CONFIGS = (*PRESETS.values(), replace(PRESETS["lite"], name="learned", diffusion=LEARNED))
 
-def new(seed=0):
-    return start(tiny(), toy_screen(), seed=seed)
+
+def new(preset="lite", seed=0):
+    return start(tiny(preset), toy_screen(), seed=seed)
 
 
-def test_a_checkpoint_comes_back_whole(tmp_path):
-    made = new()
+def change_header(folder, change):
+    path = folder / "checkpoint.json"
+    header = json.loads(path.read_text())
+    change(header)
+    path.write_text(json.dumps(header))
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
+def test_a_preset_survives_json(config):
+    assert read_config(json.loads(json.dumps(asdict(config)))) == config
+
+
+def test_a_field_that_is_not_known_or_does_not_fit_is_named():
+    for name, value in (("n_layers", 3), ("n_layer", "three")):
+        data = asdict(PRESETS["lite"])
+        data["model"][name] = value
+        with pytest.raises(CDTError, match=f"does not fit.*{name}"):
+            read_config(data)
+
+
+@pytest.mark.parametrize("preset", ["lite", "v1"])
+def test_a_checkpoint_comes_back_whole(tmp_path, preset):
+    made = new(preset)
     back = Checkpoint.load(made.save(tmp_path / "c"))
     given = inputs(made.config)
     assert torch.equal(made.model.eval()(**given), back.model(**given))
-    for name in ("config", "vocabulary", "panel", "control_depths", "trained_targets", "stage", "step", "card"):
+    for name in ("config", "process", "vocabulary", "panel", "trained_targets", "seed", "stage", "step", "card"):
         assert getattr(made, name) == getattr(back, name), name
     assert made.tokenizer.target_depth == back.tokenizer.target_depth
 
 
 def test_a_capsule_keeps_moved_gene_rows_and_remakes_the_rest(tmp_path):
     made = new(seed=3)
+    moved = [2, 5, *made.vocabulary.ids(made.panel)]  # those of the panel start from co-expression
     with torch.no_grad():
         made.model.gene_table.weight[[2, 5]] += 1
     full, capsule = made.save(tmp_path / "full"), made.save(tmp_path / "capsule", half=True)
-    back = Checkpoint.load(capsule)
-    torch.testing.assert_close(back.model.gene_table.weight, made.model.gene_table.weight, atol=2e-3, rtol=1e-3)
-    given = set(made.vocabulary.ids(made.panel).tolist())  # these start from co-expression
-    untouched = [i for i in range(40) if i not in {2, 5, *given}]
-    assert torch.equal(back.model.gene_table.weight[untouched], made.model.gene_table.weight[untouched])
-    size = {f: sum(p.stat().st_size for p in f.glob("weights-*")) for f in (full, capsule)}
-    assert size[capsule] < 0.6 * size[full]
+    before, after = (c.model.gene_table.weight for c in (made, Checkpoint.load(capsule)))
+    torch.testing.assert_close(after, before, atol=2e-3, rtol=1e-3)
+    untouched = torch.ones(40, dtype=torch.bool)
+    untouched[moved] = False
+    assert torch.equal(after[untouched], before[untouched])
+    small, large = (next(folder.glob("weights-*")).stat().st_size for folder in (capsule, full))
+    assert small < 0.6 * large
 
 
 def test_saving_again_leaves_one_weights_file(tmp_path):
@@ -69,19 +96,15 @@ def test_a_truncated_or_altered_file_is_refused(tmp_path):
 def test_foreign_files_are_refused(tmp_path):
     with pytest.raises(CDTError, match="no checkpoint"):
         Checkpoint.load(tmp_path)
-    (tmp_path / "checkpoint.json").write_text('{"hello": 1}')
-    with pytest.raises(CDTError, match="is not a checkpoint"):
-        Checkpoint.load(tmp_path)
-    (tmp_path / "checkpoint.json").write_text("not json")
-    with pytest.raises(CDTError, match="is not a checkpoint"):
-        Checkpoint.load(tmp_path)
+    for foreign in ('{"hello": 1}', "not json", "[1, 2]"):
+        (tmp_path / "checkpoint.json").write_text(foreign)
+        with pytest.raises(CDTError, match="is not a checkpoint"):
+            Checkpoint.load(tmp_path)
 
 
 def test_another_schema_says_who_made_it(tmp_path):
     folder = new().save(tmp_path)
-    header = json.loads((folder / "checkpoint.json").read_text())
-    header["schema"], header["card"] = 999, {"cdt_lite": "9.9"}
-    (folder / "checkpoint.json").write_text(json.dumps(header))
+    change_header(folder, lambda header: header.update(schema=999, card={"cdt_lite": "9.9"}))
     with pytest.raises(CDTError, match=r"schema 999.*9\.9"):
         Checkpoint.load(folder)
 
@@ -90,9 +113,7 @@ def test_weights_of_an_older_model_are_refused_with_its_version(tmp_path):
     made = new()
     made.card["cdt_lite"] = "0.0.1"
     folder = made.save(tmp_path)
-    header = json.loads((folder / "checkpoint.json").read_text())
-    header["config"]["model"]["target_flag"] = True  # a switch that the older model did not have
-    (folder / "checkpoint.json").write_text(json.dumps(header))
+    change_header(folder, lambda header: header["config"]["model"].update(n_layer=3))
     with pytest.raises(CDTError, match=r"made by cdt_lite 0\.0\.1.*Remake"):
         Checkpoint.load(folder)
 
@@ -118,10 +139,8 @@ def test_a_full_disk_keeps_the_old_checkpoint(tmp_path, monkeypatch):
 KILLED = """
 import os, sys, time
 sys.path[:0] = [{root!r}, {tests!r}]
-from pathlib import Path
 from helpers import tiny, toy_screen
 from cdt_lite.training.start import start
-from cdt_lite.training import checkpoint as c
 made = start(tiny(), toy_screen())
 made.save({folder!r})
 real = os.replace

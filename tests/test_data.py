@@ -1,6 +1,10 @@
+"""From cells to batches: token stores, splits, sets with their controls."""
+
 import hashlib
 import json
-from dataclasses import replace
+import subprocess
+import sys
+from dataclasses import fields, replace
 from pathlib import Path
 
 import anndata as ad
@@ -9,18 +13,29 @@ import pytest
 import torch
 from helpers import tiny, toy_screen
 
-from cdt_lite.data import batches as data
-from cdt_lite.data.batches import SetSampler
-from cdt_lite.data.screens import load_screen
-from cdt_lite.data.simulate import simulate_screen
-from cdt_lite.data.splits import named_split, split_screen
-from cdt_lite.data.store import TokenStore
-from cdt_lite.data.tokenizer import fit_tokenizer
-from cdt_lite.data.vocabulary import Vocabulary
+from cdt_lite.data import (
+    CONTROL,
+    Batch,
+    Columns,
+    ScreenDesign,
+    SetSampler,
+    Tokenizer,
+    TokenStore,
+    Vocabulary,
+    blood_cells,
+    fit_tokenizer,
+    load_screen,
+    named_split,
+    simulate_screen,
+    split_screen,
+    splits,
+)
 from cdt_lite.errors import CDTError
-from cdt_lite.model.perturbation import NO_TARGET, UNKNOWN_TARGET
+from cdt_lite.model.config import TokenizerConfig, TrainConfig
+from cdt_lite.model.perturbation import NO_TARGET, UNKNOWN_TARGET, Perturbation
 
 CONFIG = tiny()
+ROOT = Path(__file__).parents[1]
 
 
 def store_of(screen):
@@ -43,6 +58,94 @@ def test_a_file_on_disk_gives_the_same_store(tmp_path):
     on_disk = TokenStore.from_adata(backed, tokenizer, Vocabulary(screen.var_names), path=tmp_path / "t.npy")
     assert isinstance(on_disk.tokens, np.memmap) and on_disk.digest() == store_of(screen).digest()
     backed.file.close()
+
+
+def test_labels_in_other_columns_give_the_same_store():
+    screen = toy_screen()
+    other = screen.copy()
+    other.obs["target_gene"] = other.obs["target_gene"].astype(str).replace(CONTROL, "ctrl")
+    names = {"target_gene": "gene", "batch": "lane", "sign": "direction", "magnitude": "lfc"}
+    other.obs = other.obs.rename(columns=names)
+    columns = Columns("gene", "lane", "ctrl", "direction", "lfc")
+    tokenizer = fit_tokenizer(CONFIG.tokenizer, other, columns)
+    store = TokenStore.from_adata(other, tokenizer, Vocabulary(screen.var_names), columns)
+    for field in fields(store):
+        np.testing.assert_array_equal(getattr(store, field.name), getattr(store_of(screen), field.name))
+    side = split_screen(other, ["G5"], [("G3", "a")], columns)
+    assert side.tolist() == split_screen(screen, ["G5"], [("G3", "a")]).tolist()
+
+
+def test_cells_without_a_column_of_targets_are_controls_all():
+    screen = toy_screen()
+    bare = screen.copy()
+    bare.obs = bare.obs[["batch"]]
+    store = TokenStore.from_adata(bare, fit_tokenizer(CONFIG.tokenizer, screen), Vocabulary(screen.var_names))
+    assert set(store.target) == {NO_TARGET} and not store.sign.any() and not store.magnitude.any()
+    with pytest.raises(CDTError, match="no column 'gene'"):
+        TokenStore.from_adata(bare, Tokenizer(CONFIG.tokenizer), Vocabulary(screen.var_names), Columns("gene"))
+
+
+def test_a_file_on_disk_that_holds_no_counts_is_refused(tmp_path):
+    screen = toy_screen()
+    tokenizer = fit_tokenizer(CONFIG.tokenizer, screen)
+    screen.layers["counts"] = screen.X.copy()
+    screen.X = screen.X.log1p()
+    screen.write_h5ad(tmp_path / "s.h5ad")
+    backed = ad.read_h5ad(tmp_path / "s.h5ad", backed="r")
+    with pytest.raises(CDTError, match="not a whole number"):
+        TokenStore.from_adata(backed, tokenizer, Vocabulary(screen.var_names))
+    backed.file.close()
+
+
+RECORDED = {  # of batches 0, 1, 2 and 1000, by the first edition
+    "toy": ["fac029bcc92c", "3d2c6ca567fa", "c69db7dad230", "30b8f2f09b72"],
+    "simulated": ["65bea4b74998", "6ac847d0d8c2", "4ffc2e1581ce", "15e16d91bae2"],
+    "pretrain": ["c4d25be311c5", "a7601b3911df", "0bb6b558c751", "4b854b404ea2"]}
+
+
+def fingerprint(batch):
+    p, digest = batch.perturbation, hashlib.sha256()
+    told = (p.target, p.sign, p.magnitude, p.guess, p.replicate, p.own)
+    for part in (batch.tokens, batch.controls, *told, batch.log_depth, batch.gene_ids):
+        if part is not None:
+            digest.update(str((part.dtype, tuple(part.shape))).encode() + part.numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def test_batches_are_those_of_the_first_edition():
+    """A batch is a function of (seed, index, stage) alone, whatever becomes of the code."""
+    config = TrainConfig(sets_per_batch=3, cells_per_set=2, controls_per_set=4, target_dropout=0.3, seed=7,
+                         perturbation_dropout=0.2, magnitude_dropout=0.5, control_share=0.2, controls_dropout=0.3)
+    toy, blood, simulated = toy_screen(), blood_cells(), simulate_screen(64, 8, 900, seed=3)
+    blood.obs["batch"] = blood.obs["cell_type"]  # whose categories are not in the order of the alphabet
+    genes = Vocabulary(toy.var_names).extended(blood.var_names).extended(simulated.var_names)
+    vocabulary = genes.extended(simulated.obs["target_gene"].unique())
+    tokenizer = fit_tokenizer(TokenizerConfig(), toy)
+    toy, blood, simulated = (TokenStore.from_adata(x, tokenizer, vocabulary) for x in (toy, blood, simulated))
+    samplers = {"toy": SetSampler(toy, config), "simulated": SetSampler(simulated, config),
+                "pretrain": SetSampler([toy, blood], config, "pretrain")}
+    found = {name: [fingerprint(s.batch(i)) for i in (0, 1, 2, 1000)] for name, s in samplers.items()}
+    assert found == RECORDED
+
+
+@pytest.mark.parametrize("name", ["papalexi2021", "simulated"])
+def test_a_capsules_training_cells_are_recognised(name, request):
+    if name != "simulated":
+        request.getfixturevalue("real_screen_dir")
+    header = json.loads((ROOT / "data" / "capsules" / f"lite-{name}" / "checkpoint.json").read_text(encoding="utf-8"))
+    screen = load_screen(name)
+    tokenizer = Tokenizer(TokenizerConfig(), header["target_depth"])
+    cells = screen[named_split(screen) == "train"]
+    store = TokenStore.from_adata(cells, tokenizer, Vocabulary(header["vocabulary"]))
+    assert header["card"]["data"] == [store.digest()]
+
+
+def test_a_batch_is_made_from_arrays_of_any_whole_numbers():
+    told, log_depth, ids = Perturbation.of([3], [-1], [0.0]), np.zeros((1, 2)), np.arange(4)
+    for kind in (np.uint8, np.int64):
+        batch = Batch.of(np.ones((1, 2, 4), kind), np.ones((1, 3, 4), kind), told, log_depth, ids)
+        assert batch.tokens.dtype == batch.controls.dtype == torch.long and batch.log_depth.dtype == torch.float32
+    assert Batch.of(np.ones((1, 2, 4), np.uint8), None, told, log_depth, ids).to("cpu").controls is None
 
 
 def test_a_batch_is_a_function_of_its_number():
@@ -113,7 +216,7 @@ def test_splits_by_perturbation_and_by_replicate():
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    ({"unseen": ["G55"]}, "G55.*'G5'"), ({"unseen": ["non-targeting"]}, "cannot hold out"),
+    ({"unseen": ["G55"]}, "G55.*'G5'"), ({"unseen": [CONTROL]}, "cannot hold out"),
     ({"held_out": [("G3", "z")]}, "no batch 'z'")])
 def test_a_split_by_an_unknown_name_is_refused(arguments, message):
     with pytest.raises(CDTError, match=message):
@@ -125,8 +228,8 @@ def test_bad_screens_are_refused_at_the_door():
     with pytest.raises(CDTError, match="no control cells"):
         fit_tokenizer(CONFIG.tokenizer, screen[screen.obs["target_gene"] != "non-targeting"])
     with pytest.raises(CDTError, match="target_gene"):
-        fit_tokenizer(CONFIG.tokenizer, screen, target_key="target_genes")
-    with pytest.raises(CDTError, match="nothing to tokenise"):
+        fit_tokenizer(CONFIG.tokenizer, screen, Columns(target="target_genes"))
+    with pytest.raises(CDTError, match="the selection is empty: 0 cells x 12 genes"):
         TokenStore.from_adata(screen[:0], tokenizer, Vocabulary(screen.var_names))
     with pytest.raises(CDTError, match="G11"):
         TokenStore.from_adata(screen, tokenizer, Vocabulary(screen.var_names[:11]))
@@ -137,14 +240,29 @@ def test_bad_screens_are_refused_at_the_door():
         SetSampler(TokenStore.from_adata(perturbed, tokenizer, Vocabulary(screen.var_names)), CONFIG.finetune)
 
 
-FIXED = json.loads((Path(data.__file__).parent / "splits.json").read_text(encoding="utf-8"))
+def test_cells_can_be_judged_without_torch():
+    code = "import sys, cdt_lite.data.layout, cdt_lite.data.expression; from cdt_lite.data import load_screen, CONTROL"
+    code += "; print('torch' in sys.modules, load_screen.__name__, CONTROL)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert out.stdout.strip() == "False load_screen non-targeting"
+
+
+def test_the_label_of_controls_is_typed_once():
+    places = []
+    for path in sorted((ROOT / "cdt_lite" / "data").glob("*.py")):
+        if f'"{CONTROL}"' in path.read_text(encoding="utf-8"):
+            places.append(path.name)
+    assert places == ["layout.py"]
+
+
+FIXED = json.loads((Path(splits.__file__).parent / "splits.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("name", [n for n in FIXED if n.startswith("simulated")])
 def test_the_splits_of_the_simulated_screens_are_data_and_were_made_by_the_rule(name):
     """The order of a hash of names alone knows nothing of the cells: counted out here once more, by hand."""
     entry = FIXED[name]
-    screen = load_screen("simulated", **entry["options"])
+    screen = simulate_screen(**entry["options"])
     assert name == f"simulated {screen.uns['screen']['sha256'][:12]}"
     targets = sorted(set(screen.obs["target_gene"].astype(str)) - {"non-targeting"},
                      key=lambda t: hashlib.sha256(t.encode()).hexdigest())
@@ -159,9 +277,9 @@ def test_the_splits_of_the_simulated_screens_are_data_and_were_made_by_the_rule(
 
 
 def test_a_target_without_another_replicate_is_not_called_seen():
-    one = simulate_screen(n_genes=32, n_targets=12, n_cells=600, seed=3, n_batches=1)
+    one = simulate_screen(n_genes=32, n_targets=12, n_cells=600, seed=3, design=ScreenDesign(n_batches=1))
     assert set(named_split(one)) == {"train", "unseen"}
-    two = simulate_screen(n_genes=32, n_targets=12, n_cells=900, seed=3, n_batches=2)
+    two = simulate_screen(n_genes=32, n_targets=12, n_cells=900, seed=3, design=ScreenDesign(n_batches=2))
     side = named_split(two)
     tested = set(two.obs["target_gene"][side == "held_out"])
     lost = sorted(tested)[0]
@@ -174,5 +292,5 @@ def test_a_target_without_another_replicate_is_not_called_seen():
 def test_a_cell_without_a_replicate_is_refused():
     screen = toy_screen()
     screen.obs.loc[screen.obs_names[:3], "batch"] = np.nan
-    with pytest.raises(CDTError, match="3 cells have no 'batch'"):
+    with pytest.raises(CDTError, match=r"3 cells have no value in obs\['batch'\]"):
         store_of(screen)

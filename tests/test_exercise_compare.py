@@ -58,7 +58,8 @@ def test_what_agrees(expected, yours):
     (torch.ones(2), np.ones(2, np.float32)), (torch.ones(2), torch.ones(2).long()), (torch.ones(2), torch.ones(2, 1)),
     (torch.ones(2), torch.ones(1)), (torch.tensor([1.0]), torch.tensor([float("nan")])), ({"a": 1}, {"b": 1}),
     (torch.ones(2), torch.ones(2).bfloat16() + 1), ([1, 2], torch.tensor(1)), ("a", 1), (1.0, np.array("x")),
-    (torch.arange(50), torch.arange(50).flip(0)), (1.0, [1.0]), (torch.ones(2), ...),
+    (torch.arange(50), torch.arange(50).flip(0)), (np.full(50, True), np.full(50, False)),
+    (np.array(list("abcdefgh")), np.array(list("abcdefgx"))), (1.0, [1.0]), (torch.ones(2), ...),
 ])
 def test_what_does_not_agree_and_looks_different(expected, yours):
     same, wanted, got = compare(expected, yours)

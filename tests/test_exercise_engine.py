@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import random
+import signal
 import sys
 import threading
 import time
@@ -121,13 +122,39 @@ def test_an_endless_loop_is_stopped(answer, capsys):
     assert "does not come to an end" in capsys.readouterr().out
 
 
-def test_the_thread_of_an_endless_loop_ends():
-    before = threading.active_count()
-    engine.examine("9.1", endless, seconds=0.2)
+def ended(before):
+    """Whether there are no more threads than before, after five seconds at most."""
     end = time.monotonic() + 5
     while threading.active_count() > before and time.monotonic() < end:
         time.sleep(0.01)
-    assert threading.active_count() <= before
+    return threading.active_count() <= before
+
+
+def test_the_thread_of_an_endless_loop_ends():
+    before = threading.active_count()
+    engine.examine("9.1", endless, seconds=0.2)
+    assert ended(before)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a process cannot send itself Ctrl+C there")
+def test_pressing_stop_ends_the_thread():
+    before = threading.active_count()
+
+    def pressed():
+        os.kill(os.getpid(), signal.SIGINT)
+        endless(1, 2)
+
+    with pytest.raises(KeyboardInterrupt):
+        guard.limited(pressed, 10.0)
+    assert ended(before)
+
+
+def test_an_error_names_the_line_of_the_cell():
+    cell = {}
+    exec(compile("def broken(x, n):\n    y = x\n    return y / 0 + undefined\n", "/tmp/ipykernel_1/2.py", "exec"), cell)
+    first, second = engine.examine("9.1", cell["broken"])
+    assert first.hint.startswith("NameError: name 'undefined' is not defined, line 3 of your cell. If the message")
+    assert second.hint == "The same error. You did one entry only."
 
 
 def test_only_failing_rows_carry_a_hint(capsys):
@@ -173,6 +200,11 @@ def test_catch_up_keeps_later_cells_alive(capsys):
     for wrong in (lambda x, n: x, lambda x, n: ..., ...):
         assert engine.catch_up("9.1", wrong) is scale
         assert "reference answer" in capsys.readouterr().out
+
+
+def test_a_number_without_quotes_is_understood():
+    assert engine.check(9.1, scale) and engine.catch_up(9.1, scale) is scale
+    assert record() == {"9.1": {"passed": 1, "tries": 1}}
 
 
 def test_an_unknown_number_names_the_known_ones():

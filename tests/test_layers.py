@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from cdt_lite.model.layers import MLP, MultiQueryAttention, PostNormEncoderLayer, Residual
+from cdt_lite.model.layers import (
+    MLP,
+    ModulatedResidual,
+    MultiQueryAttention,
+    PostNormEncoderLayer,
+    Residual,
+    token_rank,
+)
 
 
 def attention_by_loops(layer: MultiQueryAttention, x, memory=None):
@@ -50,10 +57,9 @@ def test_weights_are_probabilities_and_reproduce_the_output():
 
 def test_multi_query_parameter_count_is_2D2_plus_2Dh():
     d, h = 512, 8
-    bare = sum(p.numel() for name, p in MultiQueryAttention(d, h).named_parameters() if "weight" in name)
-    assert bare == 2 * d * d + 2 * d * (d // h)
-    assert sum(p.numel() for p in MultiQueryAttention(d, h).parameters()) == 590_976
-    assert sum(p.numel() for p in MultiQueryAttention(d, h, d).parameters()) == 590_976
+    for layer in (MultiQueryAttention(d, h), MultiQueryAttention(d, h, d)):
+        matrices = [p.numel() for p in layer.parameters() if p.ndim == 2]
+        assert sum(matrices) == 2 * d * d + 2 * d * (d // h)
 
 
 def test_encoder_layer_equals_torchs_own():
@@ -73,7 +79,7 @@ def test_encoder_layer_equals_torchs_own():
 
 
 def test_a_fresh_modulated_step_is_the_identity_and_opens_with_its_gate():
-    step, h = Residual(8, MLP(8, 16, 8), modulated=True), torch.randn(2, 3, 5, 8)
+    step, h = ModulatedResidual(8, MLP(8, 16, 8)), torch.randn(2, 3, 5, 8)
     closed = torch.zeros(2, 3, 3, 8)
     assert torch.equal(step(h, closed), h)
     gate = closed.clone()
@@ -83,7 +89,16 @@ def test_a_fresh_modulated_step_is_the_identity_and_opens_with_its_gate():
 
 def test_cells_of_a_set_read_the_same_memory_each_for_itself():
     torch.manual_seed(0)
-    step = Residual(8, MultiQueryAttention(8, 2, 6), modulated=False)
+    step = Residual(8, MultiQueryAttention(8, 2, 6))
     h, memory = torch.randn(2, 3, 5, 8), torch.randn(2, 4, 6)
-    alone = torch.cat([step(h[:, s : s + 1], None, memory) for s in range(3)], 1)
-    torch.testing.assert_close(step(h, None, memory), alone)
+    together = step(h, memory)
+    for s in range(3):
+        cell = slice(s, s + 1)
+        torch.testing.assert_close(together[:, cell], step(h[:, cell], memory))
+
+
+def test_a_token_rank_rises_from_0_to_1_and_the_mask_has_none():
+    ranks = token_rank(torch.arange(64), 63)
+    assert ranks[0] == 0 and ranks[62] == pytest.approx(1) and (ranks[:63].diff() > 0).all()
+    assert ranks[63] == 0
+    assert ranks[1] == pytest.approx(math.log(2) / math.log(63))

@@ -2,6 +2,7 @@
 # ruff: noqa: F811 (a fixture is imported, then asked for by its name)
 
 import warnings
+from dataclasses import replace
 
 import anndata as ad
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import scipy.sparse as sp
 from test_screens import empty_cache, mirror, saved, small  # noqa: F401
 
-from cdt_lite.data.layout import check_screen, screen_hash
+from cdt_lite.data.layout import CONTROL, Columns, check_screen, read_labels, screen_hash
 from cdt_lite.data.public import blood_cells
 from cdt_lite.data.screens import load_screen
 from cdt_lite.data.simulate import simulate_screen
@@ -19,11 +20,8 @@ from cdt_lite.errors import CDTError
 
 # --- names and options -----------------------------------------------------------------------------------------------
 
-def test_simulated_takes_its_options_and_others_refuse_them(mirror):
-    screen = load_screen("simulated", n_genes=64, n_targets=4, n_cells=150, seed=3, world="linear")
-    assert screen_hash(screen) == screen_hash(simulate_screen(64, 4, 150, seed=3, world="linear"))
-    with pytest.raises(CDTError, match=r"n_genes.*simulated screen only"):
-        load_screen("papalexi2021", n_genes=64)
+def test_the_simulated_screen_by_name_has_its_default_options():
+    assert screen_hash(load_screen("simulated")) == screen_hash(simulate_screen())
 
 
 @pytest.mark.parametrize(("name", "close"), [("papalexi2020", "papalexi2021"), ("Simulatd", "simulated")])
@@ -43,11 +41,10 @@ def test_unknown_path_gets_close_matches(small, tmp_path):
 def test_a_file_comes_into_the_layout(small, tmp_path):
     own = small.copy()
     own.obs = pd.DataFrame({
-        "gene": small.obs["target_gene"].astype(str).replace("non-targeting", "ctrl"), "lane": small.obs["batch"],
+        "gene": small.obs["target_gene"].astype(str).replace(CONTROL, "ctrl"), "lane": small.obs["batch"],
         "direction": small.obs["sign"].astype(float), "lfc": small.obs["magnitude"], "donor": "d1"})
     own.X = own.X.toarray()
-    screen = load_screen(saved(own, tmp_path), target_key="gene", control="ctrl", batch_key="lane",
-                         sign_key="direction", magnitude_key="lfc")
+    screen = load_screen(saved(own, tmp_path), Columns("gene", "lane", "ctrl", "direction", "lfc"))
     assert screen_hash(screen) == screen_hash(small)
     assert isinstance(screen.X, sp.csr_matrix) and screen.obs["sign"].dtype == np.int8
     assert (screen.obs["donor"] == "d1").all()  # what else the file says about its cells stays
@@ -55,12 +52,30 @@ def test_a_file_comes_into_the_layout(small, tmp_path):
     assert str(tmp_path) not in str(screen.uns)
 
 
+def test_a_file_in_the_layout_comes_back_unchanged(small, tmp_path):
+    back = load_screen(saved(small, tmp_path))
+    assert screen_hash(back) == screen_hash(small) and (back.X != small.X).nnz == 0
+    pd.testing.assert_frame_equal(back.obs, small.obs)
+    assert back.obs["sign"].nunique() == 3 and back.obs["magnitude"].isna().any()
+    assert list(back.var_names) == list(small.var_names)
+
+
 @pytest.mark.parametrize("default_sign", [-1, 1])
 def test_without_a_sign_column_the_default_sign_holds(small, tmp_path, default_sign):
-    screen = load_screen(saved(small, tmp_path), batch_key=None, default_sign=default_sign)
-    control = (screen.obs["target_gene"] == "non-targeting").to_numpy()
-    assert set(screen.obs["sign"][~control]) == {default_sign} and set(screen.obs["sign"][control]) == {0}
-    assert screen.obs["magnitude"][~control].isna().all() and screen.obs["batch"].nunique() == 1
+    for columns, dropped in ((Columns(batch=None, sign=None, magnitude=None), []),
+                             (Columns(), ["batch", "sign", "magnitude"])):
+        own = small.copy()
+        own.obs = own.obs.drop(columns=dropped)
+        screen = load_screen(saved(own, tmp_path), columns, default_sign=default_sign)
+        control = (screen.obs["target_gene"] == CONTROL).to_numpy()
+        assert set(screen.obs["sign"][~control]) == {default_sign} and set(screen.obs["sign"][control]) == {0}
+        assert screen.obs["magnitude"][~control].isna().all() and screen.obs["batch"].nunique() == 1
+
+
+@pytest.mark.parametrize("role", ["target", "batch", "sign", "magnitude"])
+def test_a_column_that_is_named_must_be_there(small, role):
+    with pytest.raises(CDTError, match=rf"no column 'guess' in obs, only .*name yours with Columns\({role}=\.\.\.\)"):
+        read_labels(small, replace(Columns(), **{role: "guess"}))
 
 
 def test_counts_in_a_layer_are_named_and_used(small, tmp_path):
@@ -70,7 +85,7 @@ def test_counts_in_a_layer_are_named_and_used(small, tmp_path):
     path = saved(own, tmp_path)
     with pytest.raises(CDTError, match=r"not a whole number; counts are in layer 'umi': pass layer='umi'"):
         load_screen(path)
-    assert (load_screen(path, layer="umi", sign_key="sign").X != small.X).nnz == 0
+    assert (load_screen(path, layer="umi").X != small.X).nnz == 0
     with pytest.raises(CDTError, match=r"no layer 'um'.*did you mean 'umi'"):
         load_screen(path, layer="um")
 
@@ -85,13 +100,13 @@ def test_counts_in_raw_are_named(small):
 def spoil(adata, how):
     obs = adata.obs
     if how == "control":
-        return adata[obs["target_gene"] != "non-targeting"].copy(), "no control cells"
+        return adata[obs["target_gene"] != CONTROL].copy(), "has no control cells"
     if how == "misspelt control":
-        adata.obs["target_gene"] = obs["target_gene"].astype(str).replace("non-targeting", "Non-Targeting")
+        adata.obs["target_gene"] = obs["target_gene"].astype(str).replace(CONTROL, "Non-Targeting")
         return adata, "did you mean 'Non-Targeting'"
-    if how in ("target_gene", "batch"):
+    if how == "target_gene":
         adata.obs = obs.rename(columns={how: how + "s"})
-        return adata, f"obs has no '{how}'.*did you mean '{how}s'"
+        return adata, f"no column '{how}' in obs.*did you mean '{how}s'"
     if how == "unlabelled":
         adata.obs["target_gene"] = obs["target_gene"].where(np.arange(adata.n_obs) > 2)
         return adata, "3 cells have no value"
@@ -102,7 +117,7 @@ def spoil(adata, how):
         return (adata[:0].copy() if how == "empty cells" else adata[:, :0].copy()), "the screen is empty"
     if how in ("sign 2", "control with a sign", "perturbed without"):
         adata.obs["sign"] = {"sign 2": obs["sign"] * 2, "control with a sign": -1, "perturbed without": 0}[how]
-        return adata, "obs\\['sign'\\] must be -1 or \\+1"
+        return adata, f"obs\\['sign'\\] must be {'-1' if how == 'sign 2' else '0 exactly for control'}"
     if how == "words for magnitude":
         adata.obs["magnitude"] = "high"
         return adata, "must be log2 fold changes"
@@ -114,17 +129,17 @@ def spoil(adata, how):
 
 
 @pytest.mark.parametrize("how", [
-    "control", "misspelt control", "target_gene", "batch", "unlabelled", "duplicated", "empty cells", "empty genes",
+    "control", "misspelt control", "target_gene", "unlabelled", "duplicated", "empty cells", "empty genes",
     "sign 2", "control with a sign", "perturbed without", "words for magnitude", "cell without counts", "fraction",
     "negative", "nan", "infinite"])
 @pytest.mark.parametrize("dense", [False, True])
 def test_bad_screens_are_refused_at_the_door(small, how, dense):
-    check_screen(small, sign_key="sign", magnitude_key="magnitude")
+    check_screen(small)
     bad, message = spoil(small, how)
     if dense:
         bad.X = bad.X.toarray()
     with pytest.raises(CDTError, match=message):
-        check_screen(bad, sign_key="sign", magnitude_key="magnitude")
+        check_screen(bad)
 
 
 def test_bad_files_are_refused(small, tmp_path):
@@ -136,8 +151,8 @@ def test_bad_files_are_refused(small, tmp_path):
             load_screen(tmp_path / name)
     with pytest.raises(CDTError, match="default_sign must be -1"):
         load_screen(path, default_sign=0)
-    with pytest.raises(CDTError, match="obs has no 'targt'"):
-        load_screen(path, target_key="targt")
+    with pytest.raises(CDTError, match="no column 'targt'"):
+        load_screen(path, Columns(target="targt"))
 
 
 # --- the panel -------------------------------------------------------------------------------------------------------
@@ -150,30 +165,30 @@ def test_panel_is_chosen_on_training_cells_and_keeps_perturbed_genes(tmp_path):
     train = np.arange(n) < 400
     counts[train, 10:20] *= rng.choice([0, 2], (400, 10))  # varies in training cells, mean unchanged
     counts[~train, 20:30] *= rng.choice([0, 4], (200, 10))  # varies in held-out cells only
-    target = np.array(["non-targeting", "g0", "g1", "elsewhere"])[np.arange(n) % 4]
+    target = np.array([CONTROL, "g0", "g1", "elsewhere"])[np.arange(n) % 4]
     adata = ad.AnnData(counts, obs=pd.DataFrame({"target_gene": target}, index=[f"c{i}" for i in range(n)]),
                        var=pd.DataFrame(index=[f"g{i}" for i in range(300)]))
     path = saved(adata, tmp_path)
-    panel = load_screen(path, batch_key=None, n_top_genes=12, train_mask=train)
+    panel = load_screen(path, n_top_genes=12, train_mask=train)
     assert list(panel.var_names) == ["g0", "g1", *(f"g{i}" for i in range(10, 20))]
     assert list(panel.uns["screen"]["unmeasured_targets"]) == ["elsewhere"]
     assert (panel.obs["target_gene"] == "elsewhere").sum() == n // 4  # a condition still
     np.testing.assert_array_equal(panel.obs["n_umi"], counts[:, [0, 1, *range(10, 20)]].sum(1))
-    leaky = load_screen(path, batch_key=None, n_top_genes=22, train_mask=np.ones(n, bool))
+    leaky = load_screen(path, n_top_genes=22, train_mask=np.ones(n, bool))
     assert {"g20", "g25"} <= set(leaky.var_names)
-    assert load_screen(path, batch_key=None).n_vars == 300  # fewer than 2000: all
+    assert load_screen(path).n_vars == 300  # fewer than 2000: all
     with pytest.raises(CDTError, match="n_top_genes must be at least 2"):
-        load_screen(path, batch_key=None, n_top_genes=1)
+        load_screen(path, n_top_genes=1)
     for mask in (np.ones(5, bool), np.zeros(n, bool), np.ones(n)):
         with pytest.raises(CDTError, match="train_mask must be 600 booleans"):
-            load_screen(path, batch_key=None, n_top_genes=12, train_mask=mask)
+            load_screen(path, n_top_genes=12, train_mask=mask)
 
 
 def test_without_a_mask_what_the_named_split_withholds_chooses_no_gene(tmp_path):
     rng = np.random.default_rng(0)
     n = 600
     counts = rng.poisson(np.exp(rng.normal(0.7, 0.7, 300)), (n, 300)).astype(np.float32)
-    target = np.array(["non-targeting", *(f"g{i}" for i in range(6))])[np.arange(n) % 7]
+    target = np.array([CONTROL, *(f"g{i}" for i in range(6))])[np.arange(n) % 7]
     adata = ad.AnnData(counts, obs=pd.DataFrame({"target_gene": target, "batch": np.where(np.arange(n) % 2, "a", "b")},
                                                 index=[f"c{i}" for i in range(n)]),
                        var=pd.DataFrame(index=[f"g{i}" for i in range(300)]))
@@ -207,8 +222,8 @@ def test_blood_cells_have_their_counts_back(capfd):
     scaled = np.expm1(sc.datasets.pbmc68k_reduced().raw.X.toarray().astype(float))
     smallest = np.where(scaled > 0, scaled, np.inf).min(1, keepdims=True)
     np.testing.assert_array_equal(blood.X.toarray(), np.round(scaled / smallest))
-    assert set(blood.obs["target_gene"]) == {"non-targeting"} and not blood.obs["sign"].any()
-    check_screen(blood, sign_key="sign", magnitude_key="magnitude")
+    assert set(blood.obs["target_gene"]) == {CONTROL} and not blood.obs["sign"].any()
+    check_screen(blood)
 
 
 def test_blood_cells_that_are_not_counts_are_refused(monkeypatch):

@@ -1,6 +1,6 @@
 """The simulated screen: its cells obey the equations that it states, and what is planted can be found (or cannot)."""
 
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 
 import anndata as ad
 import numpy as np
@@ -8,13 +8,23 @@ import pytest
 import scipy.sparse as sp
 
 from cdt_lite.data.layout import CONTROL, screen_hash
-from cdt_lite.data.simulate import KAPPA, SIMULATOR_VERSION, WORLDS, _checked, _plant, simulate_screen
+from cdt_lite.data.simulate import (
+    KAPPA,
+    SIMULATOR_VERSION,
+    WORLDS,
+    ScreenDesign,
+    _checked,
+    _plant,
+    simulate_screen,
+)
 from cdt_lite.errors import CDTError
 
-OPTIONS = {
-    "n_genes": 96, "n_targets": 20, "n_cells": 600, "seed": 0, "world": "regulatory", "n_batches": 3,
-    "null_fraction": 0.2, "activation_fraction": 0.4, "both_fraction": 0.2, "unmeasured_fraction": 0.1,
-    "escape_fraction": 0.1, "control_fraction": 0.12, "n_programs": None, "depth": None}
+SIZE = {"n_genes": 96, "n_targets": 20, "n_cells": 600, "seed": 0, "world": "regulatory"}
+
+
+def planted(**size):
+    """The world alone, without cells."""
+    return _plant(np.random.default_rng(0), _checked(SIZE | asdict(ScreenDesign()) | size))
 
 
 @pytest.fixture(scope="module")
@@ -55,20 +65,29 @@ def test_layout(screen):
 
 
 def test_same_seed_same_bytes_and_more_cells_same_world():
-    a, b, c, more = (simulate_screen(**OPTIONS | o) for o in ({}, {}, {"seed": 1}, {"n_cells": 900}))
+    a, b, c, more = (simulate_screen(**SIZE | o) for o in ({}, {}, {"seed": 1}, {"n_cells": 900}))
     assert a.X.data.tobytes() == b.X.data.tobytes() and a.X.indices.tobytes() == b.X.indices.tobytes()
     assert a.obs.equals(b.obs) and screen_hash(a) == screen_hash(b) != screen_hash(c)
     assert (a.uns["truth"]["effect"] == more.uns["truth"]["effect"]).all()
     assert not np.array_equal(a.uns["truth"]["loadings"], c.uns["truth"]["loadings"])
 
 
-def test_frozen():
+@pytest.mark.parametrize(("size", "design", "expected"), [
+    ({}, {}, "de561327718e5d76"),
+    ({"world": "unidentifiable", "seed": 5, "n_genes": 100, "n_cells": 900}, {
+        "n_batches": 2, "null_fraction": 0.5, "both_fraction": 0.0, "activation_fraction": 0.0,
+        "unmeasured_fraction": 0.3}, "b0bd225c1314fd9b"),
+    ({"n_genes": 640, "n_cells": 800}, {
+        "depth": 900.0, "n_programs": 9, "escape_fraction": 0.3, "control_fraction": 0.4}, "1edd6656e82af768")])
+def test_frozen(size, design, expected):
     """The cells of a seed never change without a new SIMULATOR_VERSION."""
-    assert (SIMULATOR_VERSION, screen_hash(simulate_screen(**OPTIONS))[:16]) == ("1", "de561327718e5d76")
+    screen = simulate_screen(**SIZE | size, design=ScreenDesign(**design))
+    assert (SIMULATOR_VERSION, screen_hash(screen)[:16]) == ("1", expected)
+    assert list(screen.uns["screen"]["options"]) == [*SIZE, *(field.name for field in fields(ScreenDesign))]
 
 
 def test_hash_sees_counts_and_labels_and_survives_a_file(tmp_path):
-    screen = simulate_screen(**OPTIONS)
+    screen = simulate_screen(**SIZE)
     screen.write_h5ad(tmp_path / "screen.h5ad")
     back = ad.read_h5ad(tmp_path / "screen.h5ad")
     assert screen_hash(back) == screen_hash(screen) == screen.uns["screen"]["sha256"]
@@ -157,16 +176,6 @@ def test_variance_law(screen):
     assert (poisson > 1.1).all()  # the test would notice missing overdispersion
 
 
-def graph(truth):
-    """Rebuilds loadings (G, M), B (M, M) and gains (G, M) from the coordinate arrays alone."""
-    network = truth["network"]
-    n, m = len(network["nodes"]), len(truth["programs"])
-    full = np.zeros((n, n))
-    full[network["source"], network["target"]] = network["weight"]
-    panel = np.isin(network["nodes"][: n - m], truth["genes"])
-    return full[n - m :, : n - m].T[panel], full[n - m :, n - m :].T, full[: n - m, n - m :]
-
-
 def log_change(world, dose=1.0):
     """Natural log fold change of each perturbation at a multiple of its dose, (P, G)."""
     return np.log(world.expected_rates(dose * world.drive) / world.expected_rates(0 * world.drive))
@@ -174,31 +183,31 @@ def log_change(world, dose=1.0):
 
 def test_linear_world_has_a_closed_form():
     """Without saturation, log fold changes are loadings (I - B)^-1 drive; twice the dose is twice the effect."""
-    truth = simulate_screen(**OPTIONS | {"world": "linear"}).uns["truth"]
-    loadings, network, _ = graph(truth)
+    truth = simulate_screen(**SIZE | {"world": "linear"}).uns["truth"]
+    loadings, network = truth["loadings"], truth["network"].astype(float)
     effect = loadings @ np.linalg.solve(np.eye(len(network)) - network, truth["drive"].T.astype(float))
     own = truth["perturbations"]["target_gene"].to_numpy()[:, None] == truth["genes"]
     np.testing.assert_allclose(truth["effect"][~own], effect.T[~own], atol=1e-5)
     assert np.abs(truth["effect"][~own]).max() > 0.3
-    world = _plant(np.random.default_rng(0), _checked(OPTIONS | {"world": "linear"}))
+    world = planted(world="linear")
     once, twice = (log_change(world, dose) for dose in (1, 2))
     np.testing.assert_allclose(twice, 2 * once, atol=1e-6)
 
 
 def test_network_is_sparse_directed_and_without_cycles():
     truth = simulate_screen(n_genes=640, n_targets=20, n_cells=600).uns["truth"]
-    loadings, network, gains = graph(truth)
+    loadings, network = truth["loadings"], truth["network"]
     m = len(network)
     assert m == 20 and 0 < np.count_nonzero(network) <= 2 * (m - 1) and np.trace(network) == 0
     assert np.allclose(np.linalg.matrix_power(np.abs(network), m), 0)  # nilpotent: no cycle
     assert (np.count_nonzero(loadings, axis=1) <= 1).all()
-    effective = truth["perturbations"].query("~null")["target_gene"].nunique()
-    assert np.count_nonzero(gains) == effective == 16
+    assert truth["perturbations"].query("~null")["target_gene"].nunique() == 16
+    assert (truth["perturbations"]["gain"] == 0).equals(truth["perturbations"]["null"])
 
 
 def test_saturation():
     """A program moves no further than its limits, so a doubled dose does less than double, and the state matters."""
-    world = _plant(np.random.default_rng(0), _checked(OPTIONS))
+    world = planted()
     once, twice, far = (log_change(world, dose) for dose in (1, 2, 1e6))
     strong = np.abs(once) > 0.3
     assert strong.sum() > 50 and np.abs(twice[strong]).sum() < 1.8 * np.abs(once[strong]).sum()
@@ -210,8 +219,8 @@ def test_saturation():
 
 def neighbour_and_mean(world: str, seed: int, k: int = 3) -> tuple[float, float]:
     """Mean Pearson over effective targets: of the k targets most alike in control co-expression, of all others."""
-    screen = simulate_screen(200, 60, 8000, world=world, seed=seed, activation_fraction=0.0, both_fraction=0.0,
-                             unmeasured_fraction=0.0, control_fraction=0.4)
+    design = ScreenDesign(activation_fraction=0.0, both_fraction=0.0, unmeasured_fraction=0.0, control_fraction=0.4)
+    screen = simulate_screen(200, 60, 8000, world=world, seed=seed, design=design)
     table, effect = screen.uns["truth"]["perturbations"], screen.uns["truth"]["effect"].copy()
     own = screen.var_names.get_indexer(table["target_gene"])
     effect[np.arange(len(table)), own] = 0
@@ -240,7 +249,7 @@ def test_an_unseen_target_can_be_predicted_from_control_cells_exactly_where_that
 
 def test_unidentifiable_world_deals_out_the_same_effects():
     """Only who has which effect differs: the drives per unit of dose are those of the regulatory world."""
-    tables = [simulate_screen(**OPTIONS | {"world": world}).uns["truth"]["perturbations"]
+    tables = [simulate_screen(**SIZE | {"world": world}).uns["truth"]["perturbations"]
               for world in ("regulatory", "unidentifiable")]
     gains = [sorted(t.groupby("target_gene")["gain"].first()) for t in tables]
     assert gains[0] == gains[1] and set(tables[0]["target_gene"]) == set(tables[1]["target_gene"])
@@ -262,7 +271,7 @@ def test_sizes(n_genes, n_targets, n_cells):
     {"control_fraction": 0.0}, {"n_programs": 30}, {"depth": float("nan")}])
 def test_bad_sizes_name_the_option_and_its_range(option):
     with pytest.raises(CDTError, match=f"{next(iter(option))} must be"):
-        simulate_screen(**OPTIONS | option)
+        planted(**option)
 
 
 def test_misspelt_world_gets_a_close_match():

@@ -1,13 +1,11 @@
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cdt_lite.data.tokenizer import Tokenizer, bin_edges
 from cdt_lite.errors import CDTError
 from cdt_lite.model.config import TokenizerConfig
-from cdt_lite.model.layers import token_rank
 
 SPACES = ["normalised", "counts"]
 
@@ -68,9 +66,3 @@ def test_mask_has_no_value_and_a_depth_of_zero_is_refused():
         Tokenizer(TokenizerConfig()).decode(np.array([63]))
     with pytest.raises(CDTError, match="target_depth"):
         Tokenizer(TokenizerConfig(), target_depth=0.0)
-
-
-def test_rank_rises_from_zero_to_one_and_the_mask_has_none():
-    rank = token_rank(torch.arange(64), 63)
-    assert rank[0] == 0 and rank[62] == pytest.approx(1.0) and rank[63] == 0
-    assert (rank[:63].diff() > 0).all()

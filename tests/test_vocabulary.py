@@ -1,5 +1,3 @@
-import gzip
-
 import numpy as np
 import pytest
 
@@ -25,17 +23,3 @@ def test_duplicates_and_overflow_are_refused():
         Vocabulary(["STAT1", "JAK2", "STAT1"])
     with pytest.raises(CDTError, match="do not fit"):
         Vocabulary(["A", "B", "C"], capacity=2)
-
-
-@pytest.mark.parametrize("zipped", [False, True])
-def test_a_features_file_keeps_symbols_and_falls_back_to_ids(tmp_path, zipped):
-    text = "ENSG1\tTBCE\tGene Expression\nENSG2\tSTAT1\tGene Expression\nENSG3\tTBCE\tGene Expression\n"
-    path = tmp_path / ("features.tsv.gz" if zipped else "features.tsv")
-    (gzip.open if zipped else open)(path, "wt").write(text)
-    assert Vocabulary.from_features(path).symbols == ["TBCE", "STAT1", "ENSG3"]
-
-
-def test_another_file_is_refused(tmp_path):
-    (tmp_path / "x.tsv").write_text("just one column\n")
-    with pytest.raises(CDTError, match=r"not a features\.tsv"):
-        Vocabulary.from_features(tmp_path / "x.tsv")

@@ -2,25 +2,15 @@
 
 from cdt_lite._lazy import lazily
 
-_HOME = {
-    "CONTROL": "layout",
-    "Columns": "layout",
-    "dense": "expression",
-    "gene_means": "expression",
-    "log1p_counts": "expression",
-    "load_screen": "screens",
-    "resolve_screen": "screens",
-    "blood_cells": "public",
-    "simulate_screen": "simulate",
-    "ScreenDesign": "simulate",
-    "split_screen": "splits",
-    "named_split": "splits",
-    "Vocabulary": "vocabulary",
-    "Tokenizer": "tokenizer",
-    "fit_tokenizer": "tokenizer",
-    "TokenStore": "store",
-    "Batch": "batches",
-    "SetSampler": "batches",
-}
-__all__ = list(_HOME)
-__getattr__, __dir__ = lazily(__name__, _HOME)
+__all__, __getattr__, __dir__ = lazily(__name__, {
+    "layout": ["CONTROL", "Columns"],
+    "expression": ["dense", "gene_means", "log1p_counts"],
+    "screens": ["load_screen", "resolve_screen"],
+    "public": ["blood_cells"],
+    "simulate": ["ScreenDesign", "simulate_screen"],
+    "splits": ["named_split", "split_screen"],
+    "vocabulary": ["Vocabulary"],
+    "tokenizer": ["Tokenizer", "fit_tokenizer"],
+    "store": ["TokenStore"],
+    "batches": ["Batch", "SetSampler"],
+})

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from cdt_lite.model.config import TrainConfig
 from cdt_lite.model.perturbation import NO_TARGET, UNKNOWN_TARGET, Perturbation
 
 ALL = -1  # the key of the controls of all replicates together
+Rng = np.random.Generator
 STAGES = ("pretrain", "finetune")
 
 
@@ -28,42 +30,28 @@ class Batch:
     gene_ids: Int[Tensor, " G"]
 
     @classmethod
-    def of(
-        cls,
-        tokens: Integer[np.ndarray, "B S G"],
-        controls: Integer[np.ndarray, "B C G"] | None,
-        perturbation: Perturbation,
-        log_depth: Float[np.ndarray, "B S"],
-        gene_ids: Int[np.ndarray, " G"],
-    ) -> "Batch":
+    def of(cls, tokens: Integer[np.ndarray, "B S G"], controls: Integer[np.ndarray, "B C G"] | None,
+           perturbation: Perturbation, log_depth: Float[np.ndarray, "B S"], gene_ids: Int[np.ndarray, " G"]) -> "Batch":
         """Makes a batch from arrays: tokens of any whole-number type, the log of counts / target depth."""
-        return cls(
-            tokens=torch.from_numpy(tokens).long(),
-            controls=None if controls is None else torch.from_numpy(controls).long(),
-            perturbation=perturbation,
-            log_depth=torch.from_numpy(log_depth).float(),
-            gene_ids=torch.from_numpy(gene_ids),
-        )
+        shown = None if controls is None else torch.from_numpy(controls).long()
+        depth = torch.from_numpy(log_depth).float()
+        return cls(torch.from_numpy(tokens).long(), shown, perturbation, depth, torch.from_numpy(gene_ids))
 
     def to(self, device: torch.device | str) -> "Batch":
         """Returns a copy on a device."""
-        return Batch(
-            tokens=self.tokens.to(device),
-            controls=None if self.controls is None else self.controls.to(device),
-            perturbation=self.perturbation.to(device),
-            log_depth=self.log_depth.to(device),
-            gene_ids=self.gene_ids.to(device),
-        )
+        controls = None if self.controls is None else self.controls.to(device)
+        told, depth = self.perturbation.to(device), self.log_depth.to(device)
+        return Batch(self.tokens.to(device), controls, told, depth, self.gene_ids.to(device))
 
 
-@dataclass(frozen=True)
-class _Group:
-    """The cells of a store that share target, sign and replicate: what a set is drawn from."""
+class _Group(NamedTuple):
+    """The cells of a store that share target, sign, replicate and fold: what a set is drawn from."""
 
     target: int
     sign: int
     replicate: int
-    cells: Int[np.ndarray, " n"]
+    fold: int  # `TokenStore.folds`: what the set is not told the effect of
+    cells: np.ndarray
 
 
 class _Source:
@@ -72,18 +60,21 @@ class _Source:
     def __init__(self, store: TokenStore, config: TrainConfig, stage: str) -> None:
         self.store = store
         is_control = store.target == NO_TARGET
-        keys = np.stack([store.target, store.sign, store.group], 1)
+        keys = np.stack([store.target, store.sign, store.group, store.folds()], 1)
         if stage == "pretrain":  # no labels, and any cell can stand for a control
             keys[:, :2] = NO_TARGET, 0
+            keys[:, 3] = store.group
             is_control = np.ones(len(store), bool)
         unique, number, sizes = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
         order = np.argsort(number.ravel(), kind="stable")
         cells = np.split(order, np.cumsum(sizes)[:-1])
-        self.groups = [_Group(*key, rows) for key, rows in zip(unique.tolist(), cells, strict=True)]
-        self.weights = np.sqrt(sizes)
+        self.groups = []
+        for key, rows in zip(unique.tolist(), cells, strict=True):
+            self.groups.append(_Group(*key, rows))
+        self.weights = _weights(unique, sizes)
         of_controls = unique[:, 0] == NO_TARGET
         if of_controls.any() and not of_controls.all():
-            share = config.control_share  # controls are many: they get their share, perturbed sets the rest
+            share = config.control_share  # controls are many: they get this, perturbed sets the rest
             self.weights[of_controls] *= share / self.weights[of_controls].sum()
             self.weights[~of_controls] *= (1 - share) / self.weights[~of_controls].sum()
         self.weights /= self.weights.sum()
@@ -115,7 +106,7 @@ class SetSampler:
             raise CDTError("no cells to train on: the selection is empty.")
         self._sources = [_Source(store, config, stage) for store in self.stores]
         if any(len(source.controls[ALL]) == 0 for source in self._sources):
-            raise CDTError("no control cells to fine-tune with: keep the screen's control cells on the training side.")
+            raise CDTError("no control cells to fine-tune with: keep the screen's on the training side.")
 
     @property
     def n_cells(self) -> int:
@@ -142,9 +133,7 @@ class SetSampler:
         told = self._perturbations(rng, groups, store)
         return Batch.of(store.tokens[cells], controls, told, store.log_depth[cells], store.gene_ids)
 
-    def _controls(
-        self, rng: np.random.Generator, source: _Source, groups: list[_Group], cells: np.ndarray
-    ) -> np.ndarray:
+    def _controls(self, rng: Rng, source: _Source, groups: list[_Group], cells: np.ndarray) -> np.ndarray:
         """Draws each set's control cells from its replicate, or from all where that has none."""
         drawn = []
         for group, of_set in zip(groups, cells, strict=True):
@@ -155,7 +144,7 @@ class SetSampler:
             drawn.append(_take(rng, pool, self.config.controls_per_set))
         return np.stack(drawn)
 
-    def _perturbations(self, rng: np.random.Generator, groups: list[_Group], store: TokenStore) -> Perturbation:
+    def _perturbations(self, rng: Rng, groups: list[_Group], store: TokenStore) -> Perturbation:
         """What the model is told of each set: all, or some of it, or nothing."""
         c = self.config
         target, sign, magnitude, guess = [], [], [], []
@@ -172,16 +161,18 @@ class SetSampler:
             target.append(UNKNOWN_TARGET if lose_target < c.target_dropout else group.target)
             sign.append(group.sign)
             magnitude.append(float("nan") if lose_size < c.magnitude_dropout else size)
-        return Perturbation.of(
-            target,
-            sign,
-            magnitude,
-            guess,
-            replicate=[group.replicate for group in groups],
-            own=[group.target for group in groups],
-        )
+        fold = [group.fold for group in groups]
+        own = [group.target for group in groups]
+        return Perturbation.of(target, sign, magnitude, guess, fold, own)
 
 
-def _take(rng: np.random.Generator, pool: np.ndarray, n: int) -> np.ndarray:
+def _weights(keys: Int[np.ndarray, "groups 4"], sizes: Int[np.ndarray, " groups"]) -> Float[np.ndarray, " groups"]:
+    """How often each group is drawn: by the square root of its replicate's cells, shared among the folds of one."""
+    _, which, n_folds = np.unique(keys[:, :3], axis=0, return_inverse=True, return_counts=True)
+    cells = np.bincount(which.ravel(), sizes)
+    return (np.sqrt(cells) / n_folds)[which.ravel()]
+
+
+def _take(rng: Rng, pool: np.ndarray, n: int) -> np.ndarray:
     """Draws n cells, some more than once only where there are fewer."""
     return rng.choice(pool, n, replace=len(pool) < n)

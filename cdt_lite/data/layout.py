@@ -26,53 +26,31 @@ CONTROL = "non-targeting"  # the label of cells that were not perturbed
 class Columns:
     """Where an AnnData keeps its labels: columns of obs.
 
-    A column with its default name may be missing: then all cells are one replicate, every perturbed cell is a
-    knockdown, magnitudes are unknown. A column that you name must be there.
-
-    Args:
-        target: Perturbed gene.
-        batch: Replicate or batch; None: do not look for one.
-        control: Label of unperturbed cells in the target column.
-        sign: -1, 0 or +1; None: do not look for one.
-        magnitude: log2 fold change of the target's own mRNA; None: do not look for one.
+    A column with its default name may be missing (but not that of targets): then all cells are one replicate, every
+    perturbed cell is a knockdown, magnitudes are unknown. A column that you name must be there.
     """
 
-    target: str = "target_gene"
-    batch: str | None = "batch"
-    control: str = CONTROL
-    sign: str | None = "sign"
-    magnitude: str | None = "magnitude"
+    target: str = "target_gene"  # perturbed gene
+    batch: str | None = "batch"  # replicate; None, as below: do not look for one
+    control: str = CONTROL  # label of unperturbed cells in the target column
+    sign: str | None = "sign"  # -1, 0 or +1
+    magnitude: str | None = "magnitude"  # log2 fold change of the target's own mRNA
 
 
 @dataclass(frozen=True)
 class Labels:
-    """The checked labels of N cells.
+    """The checked labels of N cells."""
 
-    Args:
-        target: Perturbed gene, CONTROL for controls.
-        is_control: Which cells were not perturbed.
-        batch: Replicate.
-        batch_number: The same as numbers from 0, in the order of the column's categories.
-        sign: -1, 0 (controls) or +1.
-        magnitude: log2 fold change, NaN where unknown, 0 for controls.
-    """
-
-    target: Shaped[np.ndarray, " N"]
+    target: Shaped[np.ndarray, " N"]  # perturbed gene, CONTROL for controls
     is_control: Bool[np.ndarray, " N"]
-    batch: Shaped[np.ndarray, " N"]
-    batch_number: Int[np.ndarray, " N"]
-    sign: Int[np.ndarray, " N"]
-    magnitude: Float[np.ndarray, " N"]
+    batch: Shaped[np.ndarray, " N"]  # replicate
+    batch_number: Int[np.ndarray, " N"]  # the same as numbers from 0, in the order of the column's categories
+    sign: Int[np.ndarray, " N"]  # -1, 0 (controls) or +1
+    magnitude: Float[np.ndarray, " N"]  # log2 fold change, NaN where unknown, 0 for controls
 
 
-def read_labels(
-    adata: AnnData,
-    columns: Columns = Columns(),
-    *,
-    default_sign: int = -1,
-    unlabelled: bool = False,
-    what: str = "the screen",
-) -> Labels:
+def read_labels(adata: AnnData, columns: Columns = Columns(), *, default_sign: int = -1, unlabelled: bool = False,
+                what: str = "the screen") -> Labels:
     """Reads and checks the labels of cells.
 
     Args:
@@ -89,15 +67,15 @@ def read_labels(
         raise CDTError(f"default_sign must be -1 (knockdown) or +1 (activation), not {default_sign}")
     target = _column(adata, "target", columns, what, needed=not unlabelled)
     batch = _column(adata, "batch", columns, what)
-    sign = _column(adata, "sign", columns, what)
-    magnitude = _column(adata, "magnitude", columns, what)
     if target is None:
         target = pd.Series(columns.control, adata.obs_names)
     if batch is None:
         batch = pd.Series("all", adata.obs_names)
     names = target.astype(str).to_numpy(str)
     is_control = names == columns.control
-    return Labels(
+    sign = _column(adata, "sign", columns, what)
+    magnitude = _column(adata, "magnitude", columns, what)
+    labels = Labels(
         target=np.where(is_control, CONTROL, names),
         is_control=is_control,
         batch=batch.astype(str).to_numpy(str),
@@ -105,6 +83,12 @@ def read_labels(
         sign=_signs(sign, is_control, default_sign, what),
         magnitude=_magnitudes(magnitude, is_control, what),
     )
+    if (labels.sign == 0).any():  # so there are controls: are they called so?
+        require_controls(labels, columns, what)
+    if ((labels.sign == 0) != is_control).any():
+        raise CDTError(f"{what}: obs[{columns.sign!r}] must be 0 exactly for control cells, those that are "
+                       f"{columns.control!r} in obs[{columns.target!r}]. Name another with Columns(sign=...)")
+    return labels
 
 
 def _column(adata: AnnData, role: str, columns: Columns, what: str, needed: bool = False) -> pd.Series | None:
@@ -114,14 +98,12 @@ def _column(adata: AnnData, role: str, columns: Columns, what: str, needed: bool
         column = adata.obs[key]
         n = int(column.isna().sum())
         if n and role != "magnitude":
-            raise CDTError(f"{what}: {n} cells have no value in obs[{key!r}]; label them, or remove them first")
+            raise CDTError(f"{what}: {n} cells have no value in obs[{key!r}]; label or remove them first")
         return column
     if key is None or (not needed and key == getattr(Columns(), role)):
         return None
-    raise CDTError(
-        f"{what} has no column {key!r} in obs, only {list(adata.obs)}: "
-        f"name yours with Columns({role}=...){suggest(key, adata.obs)}"
-    )
+    raise CDTError(f"{what} has no column {key!r} in obs, only {list(adata.obs)}: "
+                   f"name yours with Columns({role}=...){suggest(key, adata.obs)}")
 
 
 def _signs(column: pd.Series | None, is_control: np.ndarray, default_sign: int, what: str) -> np.ndarray:
@@ -129,12 +111,9 @@ def _signs(column: pd.Series | None, is_control: np.ndarray, default_sign: int, 
         return np.where(is_control, 0, default_sign)
     text = column.astype(str)
     sign = pd.to_numeric(text, errors="coerce").to_numpy()
-    is_sign = np.isin(sign, (-1, 0, 1)).all()
-    if not is_sign or ((sign == 0) != is_control).any():
-        raise CDTError(
-            f"{what}: obs[{column.name!r}] must be -1 or +1 for perturbed cells and 0 for controls only; it holds "
-            f"{sorted(set(text))[:8]}. Name another column with Columns(sign=...)"
-        )
+    if not np.isin(sign, (-1, 0, 1)).all():
+        raise CDTError(f"{what}: obs[{column.name!r}] must be -1 or +1 for perturbed cells and 0 for controls; "
+                       f"it holds {sorted(set(text))[:8]}. Name another with Columns(sign=...)")
     return sign.astype(np.int64)
 
 
@@ -142,10 +121,8 @@ def _magnitudes(column: pd.Series | None, is_control: np.ndarray, what: str) -> 
     if column is None:
         return np.where(is_control, 0.0, np.nan)
     if column.dtype.kind not in "iuf":
-        raise CDTError(
-            f"{what}: obs[{column.name!r}] must be log2 fold changes, not {column.dtype}. "
-            "Name another column with Columns(magnitude=...)"
-        )
+        raise CDTError(f"{what}: obs[{column.name!r}] must be log2 fold changes, not {column.dtype}; "
+                       "name another column with Columns(magnitude=...)")
     return np.where(is_control, 0.0, column.to_numpy(np.float64))
 
 
@@ -155,30 +132,20 @@ def require_controls(labels: Labels, columns: Columns = Columns(), what: str = "
     if n >= least:
         return
     known = sorted(set(labels.target))
-    raise CDTError(
-        f"{what} has {n or 'no'} control cells: in obs[{columns.target!r}] at least {least} must be "
-        f"{columns.control!r}, but the labels there are {known[:8]}. "
-        f"Name that of unperturbed cells with Columns(control=...){suggest(columns.control, known)}"
-    )
-
-
-def control_depths(adata: AnnData, columns: Columns = Columns(), what: str = "the screen") -> np.ndarray:
-    """Returns the total counts of every control cell. Raises CDTError where there is none."""
-    labels = read_labels(adata, columns, what=what)
-    require_controls(labels, columns, what)
-    return depths(adata[labels.is_control].X)
+    raise CDTError(f"{what} has {n or 'no'} control cells: in obs[{columns.target!r}] at least {least} must be "
+                   f"{columns.control!r}, but the labels there are {known[:8]}. "
+                   f"Name yours with Columns(control=...){suggest(columns.control, known)}")
 
 
 def check_cells(adata: AnnData, what: str = "the screen") -> None:
     """Raises CDTError where no cells or genes are left, or a gene is named twice."""
     if 0 in adata.shape:
-        raise CDTError(f"{what} is empty: {adata.n_obs} cells x {adata.n_vars} genes; check the selection")
+        raise CDTError(f"{what} is empty: {adata.n_obs} cells x {adata.n_vars} genes")
     check_genes(adata.var_names, what)
 
 
-def check_screen(
-    adata: AnnData, columns: Columns = Columns(), *, default_sign: int = -1, what: str = "the screen"
-) -> Labels:
+def check_screen(adata: AnnData, columns: Columns = Columns(), *, default_sign: int = -1,
+                 what: str = "the screen") -> Labels:
     """Refuses what is not a screen of raw counts; returns its labels.
 
     Raises:
@@ -191,9 +158,8 @@ def check_screen(
     check_counts(adata, what)
     n = int((depths(adata.X) == 0).sum())
     if n:
-        raise CDTError(
-            f"{what}: {n} cells have no count in these {adata.n_vars} genes: scanpy.pp.filter_cells(min_counts=1)"
-        )
+        raise CDTError(f"{what}: {n} cells have no count in these {adata.n_vars} genes: "
+                       "scanpy.pp.filter_cells(min_counts=1)")
     return labels
 
 
@@ -201,17 +167,15 @@ def check_genes(genes: pd.Index, what: str, expected: Iterable[str] | None = Non
     """Raises CDTError for a gene named twice, or for other genes than those expected (in any order)."""
     if genes.has_duplicates:
         twice = genes[genes.duplicated()].unique().tolist()
-        raise CDTError(f"{what} names genes more than once: {twice[:5]}; call var_names_make_unique() or sum them")
+        raise CDTError(f"{what} names genes more than once: {twice[:5]}; var_names_make_unique() or sum them")
     if expected is None:
         return
     missing = sorted(set(expected) - set(genes))
     extra = sorted(set(genes) - set(expected))
     if missing or extra:
         close = suggest(extra[0], missing) if extra else ""
-        raise CDTError(
-            f"{what} does not measure the genes of the real screen: {len(missing)} missing {missing[:3]}, "
-            f"{len(extra)} more {extra[:3]}{close}; keep the common ones in both"
-        )
+        raise CDTError(f"{what} does not measure the genes of the real screen: {len(missing)} missing "
+                       f"{missing[:3]}, {len(extra)} more {extra[:3]}{close}; keep the common ones in both")
 
 
 def check_counts(adata: AnnData, what: str = "the screen", block: Any = None) -> None:
@@ -259,12 +223,8 @@ def in_layout(counts: Any, obs: pd.DataFrame, genes: Iterable[str], facts: dict[
     )
     adata = AnnData(counts, obs=obs, var=pd.DataFrame(index=pd.Index(genes).astype(str)))
     unmeasured = set(obs["target_gene"].cat.categories) - {CONTROL} - set(adata.var_names)
-    adata.uns["screen"] = {
-        **facts,
-        "control": CONTROL,
-        "unmeasured_targets": np.array(sorted(unmeasured), object),
-        "sha256": screen_hash(adata),
-    }
+    targets = np.array(sorted(unmeasured), object)
+    adata.uns["screen"] = {**facts, "control": CONTROL, "unmeasured_targets": targets, "sha256": screen_hash(adata)}
     return adata
 
 

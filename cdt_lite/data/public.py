@@ -26,7 +26,7 @@ from cdt_lite.errors import CDTError
 from cdt_lite.files import read_h5ad, write_h5ad
 
 # Address, hash and licence of every download; raise "version" when the conversion of a file changes.
-MANIFEST: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("manifest.json").read_text(encoding="utf-8"))
+MANIFEST = json.loads(Path(__file__).with_name("manifest.json").read_text(encoding="utf-8"))
 PROBE_SECONDS = 3.0
 MIN_GUIDE_UMI, MIN_GUIDE_SHARE = 5, 0.6  # what a cell's top guide needs, in UMI and as a share of its guide UMI
 
@@ -50,18 +50,13 @@ def blood_cells() -> AnnData:
     counts.data = np.expm1(counts.data) * np.repeat(scale, np.diff(counts.indptr))
     worst = np.abs(counts.data - counts.data.round()).max()
     if not worst <= 0.1:
-        raise CDTError(f"scanpy's cells should be scaled counts, but one value lies {worst:.2f} from a whole number")
+        raise CDTError(f"scanpy's cells should be scaled counts; one value lies {worst:.2f} from a whole number")
+    kind = source.obs["bulk_labels"].astype("category")
     obs = pd.DataFrame(index=source.obs_names)
-    obs = obs.assign(target_gene=CONTROL, batch="pbmc68k", sign=0, magnitude=0.0)
-    obs["cell_type"] = source.obs["bulk_labels"].astype("category")
-    facts = {
-        "name": "pbmc68k",
-        "version": "1",
-        "source": "scanpy.datasets.pbmc68k_reduced",
-        "licence": "BSD-3-Clause",
-        "attribution": "Zheng et al. 2017, Nature Communications, doi:10.1038/ncomms14049; 10x Genomics; scanpy",
-    }
-    return in_layout(counts.rint(), obs, source.raw.var_names, facts)
+    obs = obs.assign(target_gene=CONTROL, batch="pbmc68k", sign=0, magnitude=0.0, cell_type=kind)
+    return in_layout(counts.rint(), obs, source.raw.var_names, {
+        "name": "pbmc68k", "version": "1", "source": "scanpy.datasets.pbmc68k_reduced", "licence": "BSD-3-Clause",
+        "attribution": "Zheng et al. 2017, Nature Communications, doi:10.1038/ncomms14049; 10x Genomics; scanpy"})
 
 
 def load_public(name: str) -> AnnData:
@@ -88,7 +83,7 @@ def _fetch(entry: dict[str, Any], folder: Path) -> Path:
     if mirror and not cached.exists():
         path = Path(mirror) / entry["file"]
         if not path.exists():
-            raise CDTError(f"the folder CDT_LITE_MIRROR={mirror} has no {path.name}: put {url} there, or unset it")
+            raise CDTError(f"CDT_LITE_MIRROR={mirror} has no {path.name}: put {url} there, or unset it")
     if not path.exists():
         _download(url, path)
     if pooch.file_hash(str(path)) == entry["sha256"]:
@@ -97,10 +92,9 @@ def _fetch(entry: dict[str, Any], folder: Path) -> Path:
     if path == cached:  # a mirror is the user's: nothing is removed there
         path.unlink()
         removed = " and removed"
-    raise CDTError(
-        f"{path.name} was refused{removed}: it is truncated or altered (its sha256 is not {entry['sha256']}). "
-        f"Load again to fetch it anew, or put a good copy of {url} into a folder and name that with CDT_LITE_MIRROR"
-    )
+    raise CDTError(f"{path.name} was refused{removed}: it is truncated or altered (its sha256 is not "
+                   f"{entry['sha256']}). Load again to fetch it anew, or put a good copy of {url} into a folder "
+                   "and name that with CDT_LITE_MIRROR")
 
 
 def _download(url: str, path: Path) -> None:
@@ -127,7 +121,8 @@ def _network_answers(url: str) -> bool:
 
     def probe() -> None:
         with contextlib.suppress(Exception):  # blocked networks raise many kinds
-            socket.create_connection((place.hostname, place.port or 443), timeout=PROBE_SECONDS).close()
+            address = (place.hostname, place.port or 443)
+            socket.create_connection(address, timeout=PROBE_SECONDS).close()
             answered.set()
 
     thread = threading.Thread(target=probe, daemon=True)
@@ -140,7 +135,8 @@ def _convert_papalexi(path: Path, name: str) -> AnnData:
     """Reads the R file, gives each cell to its top guide, and drops cells whose guide is not clear."""
     from rdata import conversion, read_rda
 
-    def matrix(slots: Any, _: Any) -> tuple[sp.csr_matrix, np.ndarray]:  # R stores features x cells as triplets
+    def matrix(slots: Any, _: Any) -> tuple[sp.csr_matrix, np.ndarray]:
+        # R stores features x cells as triplets
         counts = sp.csr_matrix((slots.x, (slots.j, slots.i)), shape=slots.Dim[::-1])
         return counts, np.asarray(slots.Dimnames[0])
 
@@ -162,10 +158,7 @@ def _convert_papalexi(path: Path, name: str) -> AnnData:
     obs["magnitude"] = _own_mrna(counts[kept], genes, target, batch)
     obs["guide"] = pd.Categorical(guide)
     obs["cell_type"] = pd.Categorical(np.full(len(guide), "THP-1"))
-    entry = MANIFEST[name]
-    facts = {"name": name, "source": entry["url"], "file_sha256": entry["sha256"]}
-    facts |= {key: entry[key] for key in ("version", "licence", "attribution")}
-    return in_layout(counts[kept], obs, genes, facts)
+    return in_layout(counts[kept], obs, genes, {"name": name, "source": MANIFEST[name]["url"], **MANIFEST[name]})
 
 
 def _own_mrna(counts: sp.csr_matrix, genes: np.ndarray, target: np.ndarray, batch: np.ndarray) -> np.ndarray:

@@ -15,15 +15,8 @@ from cdt_lite.errors import CDTError, suggest
 from cdt_lite.files import read_h5ad
 
 
-def load_screen(
-    name_or_path: str | Path,
-    columns: Columns = Columns(),
-    *,
-    layer: str | None = None,
-    default_sign: int = -1,
-    n_top_genes: int = 2000,
-    train_mask: np.ndarray | None = None,
-) -> AnnData:
+def load_screen(name_or_path: str | Path, columns: Columns = Columns(), *, layer: str | None = None,
+                default_sign: int = -1, n_top_genes: int = 2000, train_mask: np.ndarray | None = None) -> AnnData:
     """Loads the cells of a perturbation screen, in the one layout that everything here reads.
 
     Args:
@@ -45,7 +38,10 @@ def load_screen(
     name = str(name_or_path)
     if name == "simulated":
         return simulate_screen()
-    adata = load_public(name) if name in MANIFEST else _load_file(Path(name), columns, layer, default_sign)
+    if name in MANIFEST:
+        adata = load_public(name)
+    else:
+        adata = _load_file(Path(name), columns, layer, default_sign)
     return _choose_panel(adata, n_top_genes, train_mask)
 
 
@@ -65,30 +61,24 @@ def resolve_screen(name: str = "papalexi2021") -> tuple[AnnData, str]:
     kind = "simulated" if "truth" in adata.uns else "real"
     n_targets = adata.obs["target_gene"].nunique() - 1
     n_batches = adata.obs["batch"].nunique()
-    return adata, (
-        f"{adata.uns['screen']['name']}{reason}: {adata.n_obs:,} {kind} cells x {adata.n_vars:,} genes, "
-        f"{n_targets} targets, {n_batches} replicates"
-    )
+    size = f"{adata.n_obs:,} {kind} cells x {adata.n_vars:,} genes, {n_targets} targets, {n_batches} replicates"
+    return adata, f"{adata.uns['screen']['name']}{reason}: {size}"
 
 
 def _load_file(path: Path, columns: Columns, layer: str | None, default_sign: int) -> AnnData:
     """Reads an .h5ad file, checks it, and puts it into the layout."""
     if not path.is_file():
-        known = ["simulated", *MANIFEST]
-        files = [str(file) for file in path.parent.glob("*.h5ad")]
-        raise CDTError(f"no screen or file is called {str(path)!r}; screens: {known}{suggest(str(path), known + files)}")
+        screens = ["simulated", *MANIFEST]
+        close = suggest(str(path), [*screens, *map(str, path.parent.glob("*.h5ad"))])
+        raise CDTError(f"no screen or file is called {str(path)!r}; screens: {screens}{close}")
     adata = read_h5ad(path)
     if layer is not None:
         if layer not in adata.layers:
             raise CDTError(f"no layer {layer!r}; the file has {list(adata.layers)}{suggest(layer, adata.layers)}")
         adata.X = adata.layers[layer]
     labels = check_screen(adata, columns, default_sign=default_sign)
-    obs = adata.obs.assign(
-        target_gene=labels.target,
-        batch=labels.batch,
-        sign=labels.sign,
-        magnitude=labels.magnitude,
-    )
+    obs = adata.obs.assign(target_gene=labels.target, batch=labels.batch)
+    obs = obs.assign(sign=labels.sign, magnitude=labels.magnitude)
     facts = {"name": path.stem, "version": "", "source": path.name, "licence": "", "attribution": ""}
     return in_layout(adata.X, obs, adata.var_names, facts)
 
@@ -97,13 +87,13 @@ def _choose_panel(adata: AnnData, n_top_genes: int, train_mask: np.ndarray | Non
     """Keeps the perturbed genes and, up to `n_top_genes`, the most variable others of the training cells."""
     mask = named_split(adata) == "train" if train_mask is None else np.asarray(train_mask)
     if mask.dtype != bool or mask.shape != (adata.n_obs,) or not mask.any():
-        raise CDTError(f"train_mask must be {adata.n_obs} booleans, some true, not {mask.dtype} of shape {mask.shape}")
+        raise CDTError(f"train_mask must be {adata.n_obs} booleans, some true, not {mask.dtype} {mask.shape}")
     if adata.n_vars <= n_top_genes:
         return adata
     panel = adata.var_names.isin(adata.obs["target_gene"])
     n_free = n_top_genes - panel.sum()
     if n_free < 0:
-        raise CDTError(f"n_top_genes must be at least {panel.sum()}, the measured targets, not {n_top_genes}")
+        raise CDTError(f"n_top_genes must be at least {panel.sum()}, the measured targets")
     variability = _variability(adata[mask], n_top_genes)
     variability[panel] = -np.inf  # these are in already
     panel[np.argsort(-variability, kind="stable")[:n_free]] = True
@@ -118,10 +108,9 @@ def _variability(cells: AnnData, n_top_genes: int) -> np.ndarray:
 
     train = AnnData(cells.X.copy(), var=pd.DataFrame(index=cells.var_names))
     try:
-        sc.pp.highly_variable_genes(train, n_top_genes=n_top_genes, flavor="seurat_v3")  # the flavour for raw counts
+        # the flavour for raw counts
+        sc.pp.highly_variable_genes(train, n_top_genes=n_top_genes, flavor="seurat_v3")
     except ValueError as error:
-        raise CDTError(
-            f"too few cells or counts to pick {n_top_genes} of {cells.n_vars} genes ({error}): keep all or "
-            "remove rare genes first with scanpy.pp.filter_genes(min_cells=10)"
-        ) from error
+        raise CDTError(f"too few cells or counts to pick {n_top_genes} of {cells.n_vars} genes ({error}): keep "
+                       "all, or remove rare ones: scanpy.pp.filter_genes(min_cells=10)") from error
     return train.var["variances_norm"].fillna(-np.inf).to_numpy(copy=True)

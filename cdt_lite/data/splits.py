@@ -14,9 +14,8 @@ from cdt_lite.errors import CDTError, suggest
 Pairs = Sequence[tuple[str, str]]  # (target, batch)
 
 
-def split_screen(
-    screen: AnnData, unseen: Sequence[str] = (), held_out: Pairs = (), columns: Columns = Columns()
-) -> np.ndarray:
+def split_screen(screen: AnnData, unseen: Sequence[str] = (), held_out: Pairs = (), columns: Columns = Columns()
+                 ) -> np.ndarray:
     """Names each cell's side of the split: "train", "unseen" (whole perturbations) or "held_out" (replicates of them).
 
     Args:

@@ -15,39 +15,24 @@ from cdt_lite.data.vocabulary import Vocabulary
 from cdt_lite.model.perturbation import NO_TARGET
 
 BLOCK = 4096  # rows converted at a time, so that a file on disk is never read whole
+FOLDS = 4  # parts of a perturbation's cells, where they all come from one replicate
 
 
 @dataclass
 class TokenStore:
-    """Tokenised cells with their labels: everything that training needs, an eighth of the size of float64 counts.
+    """Tokenised cells with their labels: everything that training needs, an eighth of the size of float64 counts."""
 
-    Args:
-        tokens: In memory, or memory-mapped.
-        gene_ids: Row of each gene in the gene table.
-        target: Gene id of each cell's target, or NO_TARGET.
-        sign: -1, 0, +1.
-        magnitude: log2 fold change, NaN where unknown.
-        group: Number of each cell's replicate or cell type: controls are drawn from the same.
-        log_depth: log(counts / target depth).
-    """
-
-    tokens: UInt8[np.ndarray, "cells G"]
-    gene_ids: Int[np.ndarray, " G"]
-    target: Int[np.ndarray, " cells"]
-    sign: Int[np.ndarray, " cells"]
-    magnitude: Float[np.ndarray, " cells"]
-    group: Int[np.ndarray, " cells"]
-    log_depth: Float[np.ndarray, " cells"]
+    tokens: UInt8[np.ndarray, "cells G"]  # in memory, or memory-mapped
+    gene_ids: Int[np.ndarray, " G"]  # row of each gene in the gene table
+    target: Int[np.ndarray, " cells"]  # gene id of each cell's target, or NO_TARGET
+    sign: Int[np.ndarray, " cells"]  # -1, 0, +1
+    magnitude: Float[np.ndarray, " cells"]  # log2 fold change, NaN where unknown
+    group: Int[np.ndarray, " cells"]  # number of the replicate or cell type: controls are drawn from the same
+    log_depth: Float[np.ndarray, " cells"]  # log(counts / target depth)
 
     @classmethod
-    def from_adata(
-        cls,
-        adata: AnnData,
-        tokenizer: Tokenizer,
-        vocabulary: Vocabulary,
-        columns: Columns = Columns(),
-        path: str | Path | None = None,
-    ) -> "TokenStore":
+    def from_adata(cls, adata: AnnData, tokenizer: Tokenizer, vocabulary: Vocabulary, columns: Columns = Columns(),
+                   path: str | Path | None = None) -> "TokenStore":
         """Tokenises raw counts block by block.
 
         Args:
@@ -89,6 +74,22 @@ class TokenStore:
 
     def __len__(self) -> int:
         return len(self.target)
+
+    def folds(self) -> Int[np.ndarray, " cells"]:
+        """Returns the part of its perturbation's cells that each cell belongs to: in training a set is told the mean
+        effect in the other parts, never in its own.
+
+        Parts are the replicates. The cells of a perturbation that was made in one replicate alone are parted at random
+        (cross-fitting), else training would never be told a measured effect, and prediction would be.
+        """
+        fold = self.group.copy()
+        first = int(self.group.max()) + 1  # no replicate has these numbers
+        for target, sign in np.unique(np.stack([self.target, self.sign]), axis=1).T:
+            cells = np.flatnonzero((self.target == target) & (self.sign == sign))
+            if sign != 0 and len(set(self.group[cells])) == 1:
+                rng = np.random.default_rng([len(cells), int(target)])
+                fold[cells] = first + rng.permutation(len(cells)) % FOLDS
+        return fold
 
     def digest(self) -> str:
         """Returns a hash of the tokens and labels: what a model was trained on."""

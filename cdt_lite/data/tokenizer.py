@@ -11,7 +11,8 @@ import numpy as np
 from anndata import AnnData
 from jaxtyping import Real, UInt8
 
-from cdt_lite.data.layout import Columns, control_depths
+from cdt_lite.data.expression import depths
+from cdt_lite.data.layout import Columns, read_labels, require_controls
 from cdt_lite.errors import CDTError
 from cdt_lite.model.config import TokenizerConfig
 
@@ -54,7 +55,7 @@ class Tokenizer:
 
     def __init__(self, config: TokenizerConfig, target_depth: float = 10_000.0) -> None:
         if not target_depth > 0:
-            raise CDTError(f"target_depth must be positive, not {target_depth}: are the control cells empty?")
+            raise CDTError(f"target_depth must be positive, not {target_depth}: are the controls empty?")
         self.config = config
         self.mask_id = config.mask_id
         self.target_depth = float(target_depth)
@@ -69,7 +70,7 @@ class Tokenizer:
         """
         values = np.asarray(values)
         if np.isnan(values).any() or (values < 0).any():
-            raise CDTError("expression must be non-negative and not NaN: give raw counts, not scaled or centred data.")
+            raise CDTError("expression must be non-negative and not NaN: give raw counts, not scaled data")
         bins = np.searchsorted(self.edges, values, side="right") - 1
         return bins.astype(np.uint8)
 
@@ -77,15 +78,12 @@ class Tokenizer:
         """Returns the centre of each token's bin, float32, same shape. Raises CDTError for [MASK] or beyond."""
         tokens = np.asarray(tokens)
         if tokens.size and tokens.max() >= self.config.n_bins:
-            raise CDTError(
-                f"token {tokens.max()} is no data bin (0..{self.config.n_bins - 1}; {self.mask_id} is [MASK]): "
-                "a masked position has no value yet."
-            )
+            raise CDTError(f"token {tokens.max()} is no data bin (0..{self.config.n_bins - 1}; {self.mask_id} "
+                           "is [MASK]): a masked position has no value yet")
         return self.centres[tokens].astype(np.float32)
 
-    def tokenize(
-        self, counts: Real[np.ndarray, "cells genes"], depth: Real[np.ndarray, " cells"] | None = None
-    ) -> UInt8[np.ndarray, "cells genes"]:
+    def tokenize(self, counts: Real[np.ndarray, "cells genes"], depth: Real[np.ndarray, " cells"] | None = None
+                 ) -> UInt8[np.ndarray, "cells genes"]:
         """Turns raw counts into tokens.
 
         Args:
@@ -110,4 +108,7 @@ class Tokenizer:
 
 def fit_tokenizer(config: TokenizerConfig, screen: AnnData, columns: Columns = Columns()) -> Tokenizer:
     """Makes a tokenizer whose target depth is the median depth of the (training) control cells given."""
-    return Tokenizer(config, float(np.median(control_depths(screen, columns))))
+    labels = read_labels(screen, columns)
+    require_controls(labels, columns)
+    controls = screen[labels.is_control]
+    return Tokenizer(config, float(np.median(depths(controls.X))))

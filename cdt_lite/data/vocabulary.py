@@ -26,7 +26,7 @@ class Vocabulary:
         self.capacity = capacity
         check_genes(pd.Index(self.symbols), "the vocabulary")
         if len(self) > capacity:
-            raise CDTError(f"{len(self)} genes do not fit a table of {capacity} rows; select genes first.")
+            raise CDTError(f"{len(self)} genes do not fit a table of {capacity} rows; select genes first")
         self._row = dict(zip(self.symbols, range(len(self)), strict=True))
 
     def __len__(self) -> int:
@@ -36,12 +36,15 @@ class Vocabulary:
         return symbol in self._row
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Vocabulary) and (self.symbols, self.capacity) == (other.symbols, other.capacity)
+        if not isinstance(other, Vocabulary):
+            return False
+        return (self.symbols, self.capacity) == (other.symbols, other.capacity)
 
     def id(self, symbol: str) -> int:
         """Returns one gene's id. Raises CDTError with close matches: an unknown gene never gets a random row."""
         if symbol not in self._row:
-            raise CDTError(f"gene {symbol!r} is not in the vocabulary of {len(self)} genes{suggest(symbol, self._row)}")
+            close = suggest(symbol, self._row)
+            raise CDTError(f"gene {symbol!r} is not in the vocabulary of {len(self)} genes{close}")
         return self._row[symbol]
 
     def ids(self, symbols: Sequence[str]) -> np.ndarray:

@@ -5,17 +5,17 @@ A pair of genes perturbed together is labelled "A+B".
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
-import anndata as ad
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 from jaxtyping import Bool, Float, Int, Shaped
 from scipy import sparse
 
-from cdt_lite.data.expression import Vector
+from cdt_lite.data.expression import Matrix, Vector
 
 COMPONENTS = 10  # of the gene scores
 FOLDS = 30  # at most so many training perturbations are left out, one at a time, to choose a number
@@ -41,11 +41,6 @@ class Responses:
         """Returns the mean effect of some rows; None of none."""
         return self.effects[rows].mean(axis=0) if rows.any() else None
 
-    def row(self, target: str, sign: int) -> int | None:
-        """Returns the row of a perturbation, or None."""
-        rows = np.flatnonzero((self.targets == target) & (self.signs == sign))
-        return int(rows[0]) if len(rows) else None
-
     def drop(self, rows: int | Int[np.ndarray, " n"]) -> "Responses":
         """Returns a copy without one or more rows."""
         kept = (np.delete(a, rows, axis=0) for a in (self.targets, self.signs, self.effects))
@@ -65,75 +60,30 @@ def gene_scores(train: Responses) -> Float[np.ndarray, "G K"]:
     return scores / max(np.sqrt(np.mean(scores**2)), 1e-12)
 
 
-class Baseline:
-    """A predictor of mean expression: `fit` learns from `Responses`, `effect` answers (None: it cannot)."""
-
-    name = ""
-    train: Responses
-
-    def fit(self, train: Responses) -> "Baseline":
-        """Learns from mean responses and returns itself."""
-        self.train = train
-        return self
-
-    def effect(self, target: str, sign: int = -1) -> Vector | None:
-        """Predicts the mean change from control, (G,)."""
-        raise NotImplementedError
-
-
-class ControlMean(Baseline):
+def no_change(train: Responses, target: str, sign: int) -> Vector:
     """Nothing changes."""
-
-    name = "control"
-
-    def effect(self, target: str, sign: int = -1) -> Vector | None:
-        """Predicts no change."""
-        return np.zeros(len(self.train.genes))
+    return np.zeros(len(train.genes))
 
 
-class PerturbedMean(Baseline):
+def perturbed_mean(train: Responses, target: str, sign: int) -> Vector | None:
     """A perturbation does what the others, of the same sign, do on average."""
-
-    name = "perturbed mean"
-
-    def effect(self, target: str, sign: int = -1) -> Vector | None:
-        """Predicts the mean of the others."""
-        return self.train.mean(self.train.others(target, sign))
+    return train.mean(train.others(target, sign))
 
 
-class ReplicateMean(Baseline):
+def replicate_mean(train: Responses, target: str, sign: int) -> Vector | None:
     """A perturbation does what it did in the training replicates; no answer for one that was never seen."""
-
-    name = "replicate mean"
-
-    def effect(self, target: str, sign: int = -1) -> Vector | None:
-        """Predicts the same again."""
-        row = self.train.row(target, sign)
-        return None if row is None else self.train.effects[row]
+    return train.mean((train.targets == target) & (train.signs == sign))
 
 
-class Additive(Baseline):
-    """Two genes perturbed together do the sum of what each does alone; answers for pairs of seen genes."""
-
-    name = "additive"
-    weight = 1.0
-
-    def effect(self, target: str, sign: int = -1) -> Vector | None:
-        """Predicts the weighted sum of two known effects."""
-        rows = [self.train.row(part, sign) for part in target.split("+")]
-        if len(rows) != 2 or None in rows:
-            return None
-        return self.weight * self.train.effects[rows].sum(axis=0)
+def additive(train: Responses, target: str, sign: int, weight: float = 1.0) -> Vector | None:
+    """Two genes perturbed together do the (weighted) sum of what each does alone; answers for pairs of seen genes."""
+    effects = [replicate_mean(train, part, sign) for part in target.split("+")]
+    if len(effects) != 2 or effects[0] is None or effects[1] is None:
+        return None
+    return weight * (effects[0] + effects[1])
 
 
-class MatchingMean(Additive):
-    """Two genes perturbed together do the mean of what each does alone."""
-
-    name = "matching mean"
-    weight = 0.5
-
-
-class Tuned(Baseline):
+class Tuned:
     """A baseline on gene vectors with one number, chosen by leaving out training perturbations.
 
     Args:
@@ -148,7 +98,7 @@ class Tuned(Baseline):
     def __init__(self, value: float | None = None, vectors: Mapping[str, np.ndarray] | None = None) -> None:
         self.value, self.vectors = value, vectors
 
-    def fit(self, train: Responses) -> "Baseline":
+    def fit(self, train: Responses) -> "Tuned":
         """Learns from mean responses, the number included unless it was given."""
         self._prepare(train)
         self.chosen = self.grid[-1] if self.value is None else self.value
@@ -199,7 +149,6 @@ class Linear(Tuned):
     Source: Ahlmann-Eltze et al., Nature Methods 2025; there p is not centred and r is fixed to 0.1.
     """
 
-    name = "linear"
     grid = tuple(float(r) for r in 10.0 ** np.arange(-6, 5))
 
     def _prepare(self, train: Responses) -> None:
@@ -230,7 +179,6 @@ def _ridge(gram: np.ndarray, value: float) -> np.ndarray:
 class NearestNeighbours(Tuned):
     """A perturbation does what those of the most similar genes do, on average (cosine of their vectors)."""
 
-    name = "kNN"
     grid = (1.0, 2.0, 3.0, 5.0, 10.0, 20.0)
 
     def _with(self, value: float, target: str, sign: int) -> Vector | None:
@@ -244,13 +192,20 @@ class NearestNeighbours(Tuned):
         return self.train.effects[np.flatnonzero(self.known & others)[nearest]].mean(axis=0)
 
 
-_BASELINES = (ControlMean, PerturbedMean, ReplicateMean, Linear, NearestNeighbours, MatchingMean, Additive)
-BASELINES: dict[str, type[Baseline]] = {baseline.name: baseline for baseline in _BASELINES}
+Predictor = Callable[[str, int], Vector | None]  # target and sign to the change from control; None: no answer
+BASELINES: dict[str, Callable[[Responses], Predictor]] = {
+    "control": lambda train: partial(no_change, train),
+    "perturbed mean": lambda train: partial(perturbed_mean, train),
+    "replicate mean": lambda train: partial(replicate_mean, train),
+    "linear": lambda train: Linear().fit(train).effect,
+    "kNN": lambda train: NearestNeighbours().fit(train).effect,
+    "matching mean": lambda train: partial(additive, train, weight=0.5),
+    "additive": lambda train: partial(additive, train),
+}
 
 
-def dispersed_cells(
-    control_counts: Any, mean_log1p: Vector, target_depth: float, rng: np.random.Generator
-) -> sparse.csr_matrix:
+def dispersed_cells(control_counts: Matrix, mean_log1p: Vector, target_depth: float, rng: np.random.Generator
+                    ) -> sparse.csr_matrix:
     """Turns a predicted mean into cells: control cells, every gene moved until its mean is the predicted one.
 
     A gene that falls is thinned, each transcript kept with the same probability; one that rises gets Poisson
@@ -258,9 +213,9 @@ def dispersed_cells(
     bend the means; a mean that no cells of one depth can have is approached only.
 
     Args:
-        control_counts: Counts of control cells, cells x genes; as many cells come back.
-        mean_log1p: Mean log1p expression to reach, (G,).
-        target_depth: The depth of the log1p scale, counts per cell.
+        control_counts: Cells x genes; as many cells come back.
+        mean_log1p: To be reached.
+        target_depth: Of the log1p scale, counts per cell.
         rng: Source of randomness.
     """
     base = sparse.csr_matrix(control_counts, dtype=np.int64, copy=True)
@@ -281,16 +236,10 @@ def dispersed_cells(
     return sparse.csr_matrix(cells, dtype=np.float32)
 
 
-def rival_cells(train: ad.AnnData, asked: list[tuple[str, int]], n_cells: int, seed: int) -> dict[str, ad.AnnData]:
+def rival_cells(train: AnnData, asked: list[tuple[str, int]], n_cells: int, seed: int) -> dict[str, AnnData]:
     """Hands in real training cells as predictions, for tools that score cells: what a sampler has to beat.
 
     Controls, and cells of the same perturbation in training or, where it was never seen, of all others of its sign.
-
-    Args:
-        train: Training cells in the layout of every screen.
-        asked: Target and sign of every perturbation.
-        n_cells: Cells of each.
-        seed: Same seed, same cells.
     """
     target, sign = train.obs["target_gene"].astype(str).to_numpy(), train.obs["sign"].to_numpy(int)
     pools: dict[str, list[np.ndarray]] = {"control cells": [], "training cells": []}
@@ -299,9 +248,11 @@ def rival_cells(train: ad.AnnData, asked: list[tuple[str, int]], n_cells: int, s
         pools["control cells"].append(np.flatnonzero(sign == 0))
         pools["training cells"].append(np.flatnonzero(same if same.any() else sign == asked_sign))
     rng = np.random.default_rng(seed)
-    obs = pd.DataFrame(np.repeat(asked, n_cells, axis=0), columns=["target_gene", "sign"]).astype({"sign": int})
+    obs = pd.DataFrame(asked, columns=["target_gene", "sign"])
+    obs = obs.loc[obs.index.repeat(n_cells)].reset_index(drop=True).rename(index=str)
     rivals = {}
     for kind, many in pools.items():
         rows = [rng.choice(pool, n_cells, replace=len(pool) < n_cells) for pool in many]
-        rivals[kind] = ad.AnnData(train.X[np.concatenate(rows)], obs=obs.rename(index=str), var=train.var[[]])
+        cells = train.X[np.concatenate(rows)]
+        rivals[kind] = AnnData(cells, obs=obs.copy(), var=train.var[[]])
     return rivals

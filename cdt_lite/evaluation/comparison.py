@@ -10,7 +10,7 @@ from jaxtyping import Float
 from cdt_lite.data.expression import Matrix, Vector, gene_means, log1p_counts
 from cdt_lite.errors import CDTError, suggest
 from cdt_lite.evaluation.baselines import dispersed_cells
-from cdt_lite.evaluation.cells import Cells, Key
+from cdt_lite.evaluation.cells import Cells, Key, Split
 from cdt_lite.evaluation.differential import DE, differential_expression
 
 MIN_CELLS = 10  # below this many cells on a side, a metric that compares cells says nothing
@@ -37,6 +37,14 @@ class Side:
             raise NothingToCompare
         return differential_expression(self.log1p, self.controls, self.exclude)
 
+    @property
+    def n_changed(self) -> float:
+        """How many genes are changed; 0 marks a null target, NaN too few cells to tell."""
+        try:
+            return float(len(self.changed.significant()))
+        except NothingToCompare:
+            return float("nan")
+
 
 NO_CELLS = Side(np.empty((0, 0)), None, np.empty((0, 0)), ())
 
@@ -61,9 +69,9 @@ class Prediction(NamedTuple):
     """What is said of one perturbation: its mean log1p expression, (G,), and cells if there are any."""
 
     mean: Vector
-    counts: Matrix = np.empty((0, 0))  # cells x genes
     batch: np.ndarray = np.empty(0)  # of every cell
-    is_log1p: bool = False  # whether a method made log1p expression in place of counts
+    log1p: Matrix = None  # cells x genes
+    counts: Matrix = None  # None where a method makes none
 
 
 class Controls:
@@ -83,10 +91,8 @@ class Controls:
         labels, n = np.unique(batches, return_counts=True)
         for label in labels:
             if label not in self.means:
-                raise CDTError(
-                    f"{self.what} has too few control cells in batch {str(label)!r}{suggest(label, self.means)}; "
-                    "drop it, or pass columns=Columns(batch=None) to pool batches"
-                )
+                raise CDTError(f"{self.what} has too few control cells in batch {str(label)!r}"
+                               f"{suggest(label, self.means)}; drop it, or pass Columns(batch=None) to pool batches")
         return np.average([self.means[label] for label in labels], axis=0, weights=n)
 
     def rows_like(self, batches: np.ndarray) -> np.ndarray:
@@ -113,107 +119,103 @@ class Truth:
 
     Args:
         real: The real screen.
-        halves: Rows of control cells: for the truth, and for predictions.
+        split: Rows of control cells: for the truth, and for predictions.
         depth: Depth of the log1p scale, counts per cell.
         seed: Chooses cells where there are too many.
+        with_cells: Whether metrics of cells are wanted: then a mean is given cells.
     """
 
-    def __init__(self, real: Cells, halves: tuple[np.ndarray, np.ndarray], depth: float, seed: int = 0) -> None:
-        self.real, self.depth, self.seed = real, depth, seed
+    def __init__(self, real: Cells, split: Split, depth: float, seed: int, with_cells: bool = True) -> None:
+        self.real, self.depth, self.seed, self.with_cells = real, depth, seed, with_cells
         self.log1p = log1p_counts(real.counts, depth)
-        self.subtracted, self.given = (Controls(real, self.log1p, rows, seed) for rows in halves)
+        self.subtracted, self.given = (Controls(real, self.log1p, rows, seed) for rows in split)
         self.index = {key: i for i, key in enumerate(real.groups)}
         means, matched, deltas = [], [], []
         for rows in real.groups.values():
             means.append(gene_means(self.log1p[rows]))
             matched.append(self.given.mean_like(real.batch[rows]))
             deltas.append(means[-1] - self.subtracted.mean_like(real.batch[rows]))
-        self.means, self.control_means, self.deltas = np.array(means), np.array(matched), np.array(deltas)
+        self.means, self.deltas = np.array(means), np.array(deltas)
+        self.control_means = np.array(matched)
         self.real_sides: dict[tuple[Key, int], Side] = {}  # the same for every method
-
-    def _rng(self, key: Key) -> np.random.Generator:
-        return np.random.default_rng([self.seed, self.index[key]])
 
     def from_cells(self, key: Key, predicted: Cells) -> Prediction:
         """Reads predicted cells; their mean is moved to the batches that the real cells come from."""
         rows = predicted.groups[key]
-        counts, batch = predicted.counts[rows], predicted.batch[rows]
-        log1p = counts if predicted.is_log1p else log1p_counts(counts, self.depth)
+        values, batch = predicted.counts[rows], predicted.batch[rows]
         shift = self.control_means[self.index[key]] - self.given.mean_like(batch)
-        return Prediction(gene_means(log1p) + shift, counts, batch, predicted.is_log1p)
+        if predicted.is_log1p:
+            return Prediction(gene_means(values) + shift, batch, values)
+        log1p = log1p_counts(values, self.depth)
+        return Prediction(gene_means(log1p) + shift, batch, log1p, values)
 
-    def from_change(self, key: Key, change: Vector, with_cells: bool) -> Prediction:
+    def from_change(self, key: Key, change: Vector) -> Prediction:
         """Puts a predicted change on the prediction's half of the controls; expression is never negative."""
-        return self.from_mean(key, np.maximum(self.control_means[self.index[key]] + change, 0.0), with_cells)
+        return self.from_mean(key, np.maximum(self.control_means[self.index[key]] + change, 0.0))
 
-    def from_mean(self, key: Key, mean: Vector, with_cells: bool) -> Prediction:
+    def from_mean(self, key: Key, mean: Vector) -> Prediction:
         """Gives a mean cells of its own, so that metrics of cells can be computed.
 
         All matched control cells are moved to the mean, and some of them drawn, so that they scatter about it as
         sampled cells do: cells with exactly the predicted mean would look nearer to the real ones than real cells are.
         """
-        if not with_cells:
+        if not self.with_cells:
             return Prediction(mean)
         rows = self.matched_controls(key)
         pool = self.given.rows_like(self.real.batch[self.real.groups[key]])
         if len(pool) < len(rows):
             pool = rows
         rng = self._rng(key)
-        cells = dispersed_cells(self.real.counts[pool], mean, self.depth, rng)
+        counts = dispersed_cells(self.real.counts[pool], mean, self.depth, rng)
         drawn = rng.choice(len(pool), len(rows), replace=False)
-        return Prediction(mean, cells[drawn], self.real.batch[pool[drawn]])
+        log1p = log1p_counts(counts[drawn], self.depth)
+        return Prediction(mean, self.real.batch[pool[drawn]], log1p, counts[drawn])
 
     def from_controls(self, key: Key) -> Prediction:
         """Predicts that nothing changes: control cells as they are."""
         rows = self.matched_controls(key)
-        return Prediction(self.control_means[self.index[key]], self.real.counts[rows], self.real.batch[rows])
+        mean = self.control_means[self.index[key]]
+        return Prediction(mean, self.real.batch[rows], self.log1p[rows], self.real.counts[rows])
 
     def matched_controls(self, key: Key) -> np.ndarray:
         """Draws as many of the prediction's controls as there are real cells, from the same batches."""
         rng = self._rng(key)
-        return self.given.draw(rng.permutation(self.real.batch[self.real.groups[key]])[:MAX_CELLS], rng)
-
-    def n_changed(self, key: Key) -> float:
-        """Returns how many genes the real cells say are changed; 0 marks a null target, NaN too few cells to tell."""
-        try:
-            return float(len(self._real_side(key, self.real.groups[key]).changed.significant()))
-        except NothingToCompare:
-            return float("nan")
+        batches = rng.permutation(self.real.batch[self.real.groups[key]])
+        return self.given.draw(batches[:MAX_CELLS], rng)
 
     def compare(self, key: Key, prediction: Prediction) -> Comparison:
         """Puts a prediction beside the truth, and equal numbers of cells if it has any."""
-        i = self.index[key]
+        i, rows, rng = self.index[key], self.real.groups[key], self._rng(key)
         control, reference = self.control_means[i], prediction.mean
-        if len(self.real.groups) > 1:
+        if len(self.index) > 1:
             reference = control + np.delete(self.means - self.control_means, i, axis=0).mean(axis=0)
         delta = prediction.mean - control
-        sides = self._sides(key, prediction) if len(prediction.batch) else (NO_CELLS, NO_CELLS)
-        return Comparison(
-            self.means[i], prediction.mean, self.deltas[i], delta, reference, self.deltas, i, self._exclude(key), *sides
-        )
+        real = predicted = NO_CELLS
+        if n := min(len(rows), len(prediction.batch), MAX_CELLS):
+            real = self.real_side(key, _draw(rng, rows, n))
+            picked = _draw(rng, np.arange(len(prediction.batch)), n)
+            controls = self.log1p[self.given.rows_like(prediction.batch[picked])]
+            counts = None if prediction.counts is None else prediction.counts[picked]
+            predicted = Side(prediction.log1p[picked], counts, controls, self._exclude(key))
+        return Comparison(self.means[i], prediction.mean, self.deltas[i], delta, reference,
+                          self.deltas, i, self._exclude(key), real, predicted)
 
-    def _exclude(self, key: Key) -> tuple[int, ...]:
-        """The positions of the perturbed gene, or of both genes of a pair."""
-        found = np.isin(self.real.genes, [key[0], *key[0].split("+")])
-        return tuple(np.flatnonzero(found).tolist())
-
-    def _sides(self, key: Key, prediction: Prediction) -> tuple[Side, Side]:
-        rows, rng = self.real.groups[key], self._rng(key)
-        n = min(len(rows), len(prediction.batch), MAX_CELLS)
-        real = self._real_side(key, _draw(rng, rows, n))
-        picked = _draw(rng, np.arange(len(prediction.batch)), n)
-        values = prediction.counts[picked]
-        controls = self.log1p[self.given.rows_like(prediction.batch[picked])]
-        if prediction.is_log1p:
-            return real, Side(values, None, controls, real.exclude)
-        return real, Side(log1p_counts(values, self.depth), values, controls, real.exclude)
-
-    def _real_side(self, key: Key, rows: np.ndarray) -> Side:
+    def real_side(self, key: Key, rows: np.ndarray | None = None) -> Side:
+        """Returns some (all) real cells of a perturbation and their control cells, the same for every method."""
+        rows = self.real.groups[key] if rows is None else rows
         if (key, len(rows)) not in self.real_sides:
             controls = self.log1p[self.subtracted.rows_like(self.real.batch[rows])]
             side = Side(self.log1p[rows], self.real.counts[rows], controls, self._exclude(key))
             self.real_sides[key, len(rows)] = side
         return self.real_sides[key, len(rows)]
+
+    def _rng(self, key: Key) -> np.random.Generator:
+        return np.random.default_rng([self.seed, self.index[key]])
+
+    def _exclude(self, key: Key) -> tuple[int, ...]:
+        """The positions of the perturbed gene, or of both genes of a pair."""
+        found = np.isin(self.real.genes, [key[0], *key[0].split("+")])
+        return tuple(np.flatnonzero(found).tolist())
 
 
 def _draw(rng: np.random.Generator, rows: np.ndarray, n: int) -> np.ndarray:

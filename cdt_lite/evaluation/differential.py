@@ -14,15 +14,10 @@ Genes = Sequence[int] | np.ndarray  # positions of genes
 LEVEL = 0.05  # of the false discovery rate
 
 
-def kept(n_genes: int, exclude: Genes) -> np.ndarray:
-    """Returns the positions of all genes but the excluded ones."""
-    return np.delete(np.arange(n_genes), list(exclude))
-
-
 def dense_kept(X: Matrix, exclude: Genes) -> Float[np.ndarray, "cells G"]:
     """Returns cells as a dense array of doubles, without the excluded genes."""
     X = X.toarray() if sparse.issparse(X) else X
-    return np.asarray(X, dtype=np.float64)[:, kept(X.shape[1], exclude)]
+    return np.delete(np.asarray(X, dtype=np.float64), exclude, axis=1)
 
 
 class DE(NamedTuple):
@@ -48,8 +43,9 @@ def differential_expression(cells: Matrix, controls: Matrix, exclude: Genes = ()
     Source: pdex, the test of cell-eval. The fold change is one of geometric means, expm1 of mean log1p.
     """
     n_genes = cells.shape[1]
-    keep = kept(n_genes, exclude)
-    test = mannwhitneyu(dense_kept(cells, exclude), dense_kept(controls, exclude), method="asymptotic")
+    keep = np.setdiff1d(np.arange(n_genes), exclude)
+    x, y = dense_kept(cells, exclude), dense_kept(controls, exclude)
+    test = mannwhitneyu(x, y, method="asymptotic")
     fdr = np.ones(n_genes)
     fdr[keep] = false_discovery_control(np.nan_to_num(test.pvalue, nan=1.0))  # NaN: a gene that never varies
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -12,9 +12,8 @@ from cdt_lite.errors import CDTError, suggest
 LABELS = ["method", "target", "sign", "n_real", "n_predicted", "n_changed"]  # columns that are not scores
 
 
-def bootstrap_means(
-    values: Float[np.ndarray, "perturbations seeds"], n_boot: int = 2000, seed: int = 0
-) -> Float[np.ndarray, " n_boot"]:
+def bootstrap_means(values: Float[np.ndarray, "perturbations seeds"], n_boot: int = 2000, seed: int = 0
+                    ) -> Float[np.ndarray, " n_boot"]:
     """Redraws perturbations, and seeds within them, and returns the mean of each redrawn table.
 
     Args:
@@ -52,9 +51,8 @@ def summarise(table: pd.DataFrame, *, metrics: Sequence[str] | None = None, n_bo
     return pd.DataFrame(rows)
 
 
-def compare(
-    table: pd.DataFrame, method: str, others: Sequence[str], metrics: Sequence[str], *, n_boot: int = 2000
-) -> pd.DataFrame:
+def compare(table: pd.DataFrame, method: str, others: Sequence[str], metrics: Sequence[str], *,
+            n_boot: int = 2000) -> pd.DataFrame:
     """Returns one method minus each of the others, on the perturbations that both answer, with paired intervals.
 
     Args:
@@ -86,12 +84,11 @@ def _wide(table: pd.DataFrame, metric: str) -> pd.DataFrame:
         raise CDTError(f"no column {metric!r} in the table{suggest(metric, table.columns)}")
     if "seed" not in table:
         table = table.assign(seed=0)
-    wide = table.pivot_table(metric, ["target", "sign"], ["method", "seed"], sort=True, dropna=False)
-    there = pd.MultiIndex.from_frame(table[["target", "sign"]].drop_duplicates())
-    return wide[wide.index.isin(there)]  # a gene with one sign only has no row for the other
+    labels = ["target", "sign", "method", "seed"]
+    return table.groupby(labels, observed=True)[metric].mean().unstack(["method", "seed"])
 
 
-def _interval(values: pd.DataFrame, name: str, n_boot: int) -> dict[str, float]:
+def _interval(values: pd.DataFrame, name: str, n_boot: int) -> dict[str, int | float]:
     n = int(values.notna().any(axis=1).sum())
     if n == 0:
         return {"n": 0, name: np.nan, "low": np.nan, "high": np.nan}

@@ -134,11 +134,11 @@ class TrainConfig:
     mean_effects: bool = True  # whether fine-tuning begins with a table of what its cells say of mean effects
     checkpoint_interval: int = 500
     seed: int = 0
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
 
     def __post_init__(self) -> None:
-        _require_one_of(self, "precision", ("fp32", "bf16", "fp16"))
+        _require_one_of(self, "precision", ("fp32", "bf16"))
         _require_positive(self, ("sets_per_batch", "cells_per_set", "controls_per_set", "checkpoint_interval"))
 
     @property

@@ -97,12 +97,12 @@ def find(number: str) -> Exercise:
         CDTError: No exercise has this number.
     """
     known = {exercise.number: exercise for exercise in all_exercises()}
-    if str(number) in known:
-        return known[str(number)]
-    notebook = str(number).split(".")[0]
+    if number in known:
+        return known[number]
+    notebook = number.split(".")[0]
     near = [name for name in known if name.startswith(f"{notebook}.")]
-    raise CDTError(f"no exercise {number!r}{suggest(str(number), near)}; notebook {notebook} has: "
-                   f"{', '.join(near) or 'none'}")
+    told = ", ".join(near) or "none"
+    raise CDTError(f"no exercise {number!r}{suggest(number, near)}; notebook {notebook} has: {told}")
 
 
 def examine(number: str, fn: Any, seconds: float = SECONDS) -> list[Row]:
@@ -197,7 +197,7 @@ def report(exercise: Exercise, rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def check(number: str, fn: Any, seconds: float = SECONDS) -> bool:
+def check(number: str | float, fn: Any, seconds: float = SECONDS) -> bool:
     """Tests an answer and prints a table: property | expected | yours, with a hint under each row that fails.
 
     Args:
@@ -212,6 +212,7 @@ def check(number: str, fn: Any, seconds: float = SECONDS) -> bool:
         AssertionError: Not all hold, and CDT_STRICT=1 is set (as in the tests of this project).
         CDTError: No exercise has this number.
     """
+    number = str(number)  # 3.2 is taken for "3.2"
     rows = examine(number, fn, seconds)
     passed = passes(rows)
     text = report(find(number), rows)
@@ -229,8 +230,9 @@ def check(number: str, fn: Any, seconds: float = SECONDS) -> bool:
     return passed
 
 
-def catch_up(number: str, fn: Any) -> Answer:
+def catch_up(number: str | float, fn: Any) -> Answer:
     """Returns your function if it passes its check, else a right one, so that later cells work; says which."""
+    number = str(number)
     checked, passed = _LAST.get(number, (None, False))
     if fn is not checked:
         passed = passes(examine(number, fn))

@@ -87,7 +87,7 @@ def _arrays(expected: Any, yours: Any) -> tuple[bool, str, str]:
         return False, wanted, got
     place = tuple(wrong[0].tolist())
     where = ", ".join(map(str, place))
-    return False, f"at [{where}]: {a[place]:.6g}", f"at [{where}]: {b[place]:.6g}"
+    return False, f"at [{where}]: {short(a[place])}", f"at [{where}]: {short(b[place])}"
 
 
 def _sequences(expected: list[Any], yours: list[Any]) -> tuple[bool, str, str]:

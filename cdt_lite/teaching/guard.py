@@ -4,7 +4,7 @@ import ctypes
 import random
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -58,8 +58,7 @@ def guarded(fn: Callable[..., Any], names: list[str], altered: set[str]) -> Call
 def limited(call: Callable[[], Any], seconds: float) -> Any:
     """Calls a function in a thread of its own, and raises TimeUp if its time is over.
 
-    A thread takes an exception from outside on every system (a signal does not); only code that waits outside Python
-    (a sleep, a lock) does not notice it, and ends with the kernel.
+    Threads take exceptions on every system, unlike signals; only code that waits outside Python does not notice them.
     """
     future: Future[Any] = Future()
 
@@ -72,12 +71,12 @@ def limited(call: Callable[[], Any], seconds: float) -> Any:
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     try:
-        thread.join(max(seconds, 0.05))
+        wait([future], max(seconds, 0.05))  # not thread.join: interrupted, it takes the thread for ended
     finally:  # the time is over, or the learner pressed stop
         for _ in range(10):  # again and again, in case that the code in it catches everything
-            if thread.is_alive():
+            if not future.done():
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(TimeUp))
-                thread.join(0.05)
+                wait([future], 0.05)
     if not future.done():
         raise TimeUp
     return future.result()

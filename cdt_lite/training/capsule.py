@@ -84,7 +84,7 @@ def pretraining_cells(training_cells: ad.AnnData) -> list[ad.AnnData]:
     blood, simulated = blood_cells(), simulate_screen(n_cells=4000, seed=1)
     blood.obs["batch"] = blood.obs["cell_type"]
     simulated.var_names = "other_" + simulated.var_names
-    simulated.obs["target_gene"] = CONTROL
+    simulated.obs = simulated.obs[["batch"]]
     return [training_cells, blood, simulated]
 
 

@@ -93,7 +93,7 @@ def with_clean_table(checkpoint: Checkpoint, train: AnnData, truth: AnnData) -> 
         truth: The truth's half of the controls, from `control_halves`; cells are told apart by name.
     """
     clean = replace(checkpoint, model=copy.deepcopy(checkpoint.model))
-    if clean.model.effect is not None:
+    if clean.model.effect is not None and len(clean.model.effect.target):
         kept = train[~train.obs_names.isin(truth.obs_names)].copy()
         store = TokenStore.from_adata(kept, clean.tokenizer, clean.vocabulary)
         clean.model.effect.fill(effect_table(store, clean.tokenizer))

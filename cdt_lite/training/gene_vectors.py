@@ -19,7 +19,7 @@ from cdt_lite.training.checkpoint import Checkpoint
 LEAST_SD = 1e-3  # of a gene's log expression: what varies less is taken for constant
 
 
-def coexpression(blocks: Iterable[Float[np.ndarray, "cells G"]], above_noise: bool = False
+def coexpression(blocks: Iterable[Float[np.ndarray, "_cells G"]], above_noise: bool = False
                 ) -> Float[np.ndarray, "G K"]:
     """Returns a vector for every gene; genes that rise and fall together lie close.
 

@@ -73,12 +73,10 @@ def train(checkpoint: Checkpoint, data: SetSampler, *, steps: int | None = None,
         device: Where to train.
 
     Raises:
-        CDTError: fp16 without a GPU, or a resumed run on other cells.
+        CDTError: A resumed run on other cells.
     """
     config = data.config
     n_steps = data.steps_for(config.epochs) if steps is None else steps
-    if config.precision == "fp16" and torch.device(device).type != "cuda":
-        raise CDTError("fp16 needs a CUDA GPU (gradients underflow without scaling kernels): use fp32 or bf16 here.")
     _begin(checkpoint, data)
     loop = _Loop(checkpoint, data, n_steps, device)
     began, first = time.perf_counter(), checkpoint.step
@@ -116,7 +114,7 @@ def _begin(checkpoint: Checkpoint, data: SetSampler) -> None:
 
 
 class _Loop:
-    """The moving parts of a run: optimizer and gradient scaler."""
+    """The moving parts of a run."""
 
     def __init__(self, checkpoint: Checkpoint, data: SetSampler, n_steps: int, device: torch.device | str) -> None:
         self.checkpoint, self.data, self.n_steps = checkpoint, data, n_steps
@@ -126,7 +124,6 @@ class _Loop:
             self.model.compile()
         self.optimizer = optimizer_for(self.model, data.config)
         self.optimizer.zero_grad(set_to_none=True)  # an interrupted run may have left some behind
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=data.config.precision == "fp16")
         self.rate, self.whole = 0.0, True
         self._restore()
 
@@ -135,15 +132,13 @@ class _Loop:
         config, number = self.data.config, self.checkpoint.step
         self.model.train()  # between steps the caller may have predicted with it
         loss = self._loss(number)
-        self.scaler.scale(loss).backward()
-        self.scaler.unscale_(self.optimizer)
+        loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), config.gradient_clip)
         self.rate = learning_rate(config, number, self.n_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
         self.whole = False
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.checkpoint.step = number + 1
         self.whole = True
@@ -154,8 +149,8 @@ class _Loop:
         batch = self.data.batch(number).to(self.device)
         seed = hash((config.seed, number, STAGES.index(stage))) % 2**63
         generator = torch.Generator().manual_seed(seed)
-        half = torch.float16 if config.precision == "fp16" else torch.bfloat16
-        with torch.random.fork_rng(), torch.autocast(self.device.type, half, enabled=config.precision != "fp32"):
+        in_half = config.precision == "bf16"
+        with torch.random.fork_rng(), torch.autocast(self.device.type, torch.bfloat16, enabled=in_half):
             torch.manual_seed(seed)  # dropout, too, depends on it
             denoise = denoiser(self.model, batch)
             return self.checkpoint.process.loss(denoise, batch.tokens, generator, stage, number)
