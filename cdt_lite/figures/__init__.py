@@ -1,23 +1,15 @@
-"""Every figure, drawn from the live model. Names are loaded when they are first asked for: drawing libraries are heavy."""
+"""Every figure, drawn from the live model.
 
-from importlib import import_module
-from typing import Any
+Drawing libraries are heavy: a name is loaded when it is first used. Notebooks also take the modules `plots`,
+`accounting` and `cost` from here.
+"""
 
-HOMES = {
-    "DIAGRAMS": "diagrams",
-    "Diagram": "sketch",
-    "account": "cost",
-    "attention_weights": "measured",
-    "example": "measured",
-    "make_figures": "folder",
-}
-MODULES = ("accounting", "cost", "plots")
-__all__ = [*HOMES, *MODULES]
+from cdt_lite._lazy import lazily
 
-
-def __getattr__(name: str) -> Any:
-    if name in MODULES:
-        return import_module(f"{__name__}.{name}")
-    if name in HOMES:
-        return getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__all__, __getattr__, __dir__ = lazily(__name__, {
+    "cost": ["account"],
+    "diagrams": ["DIAGRAMS"],
+    "folder": ["make_figures"],
+    "measured": ["attention_weights", "example"],
+    "sketch": ["Diagram"],
+})

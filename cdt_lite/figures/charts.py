@@ -1,9 +1,9 @@
 """The two charts of the original document: where the parameters are, and what operations, memory and time they cost."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from typing import Any
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -13,21 +13,16 @@ from cdt_lite.model import Config
 Chart = tuple[Figure, dict[str, Any], str]  # a figure, its data, the same as plain text
 CARDS = (8, 16, 24, 80, 141)  # GB
 PLAN = (1_000_000, 200_000)  # cells of pretraining and fine-tuning
-MODES = {  # fused attention kernel, bf16
-    "fused, fp32": (True, False),
-    "fused, bf16": (True, True),
-    "naive, fp32": (False, False),
-    "naive, bf16": (False, True),
-}
-BLOCKS = ("transformer layers", "self-attention", "cross-attention", "FFN", "block norms", "block adaLN offsets")
-TOLD = ("conditioning projection", "magnitude MLP", "sign embedding", "time MLP", "time embedding", "depth MLP",
-        "adaLN modulation", "no / unknown target")
+MODES = {"fused, fp32": (True, False), "fused, bf16": (True, True),  # attention kernel, precision
+         "naive, fp32": (False, False), "naive, bf16": (False, True)}
 SEGMENTS = {  # of the bars that compare three totals -> the terms in each
-    "transformer blocks": BLOCKS,
-    "gene table": ("gene table", "gene embedding"),
-    "position embedding": ("position embedding",),
-    "control-set encoder": ("control-set encoder",),
-    "condition": TOLD,
+    "transformer blocks": ["transformer layers", "self-attention", "cross-attention", "FFN", "block norms",
+                           "block adaLN offsets"],
+    "gene table": ["gene table", "gene embedding"],
+    "position embedding": ["position embedding"],
+    "control-set encoder": ["control-set encoder"],
+    "condition": ["conditioning projection", "magnitude MLP", "sign embedding", "time MLP", "time embedding",
+                  "depth MLP", "adaLN modulation", "no / unknown target"],
 }
 
 
@@ -36,12 +31,10 @@ def table(title: str, values: Mapping[str, Any], total: str = "") -> str:
     whole = sum(values.values()) if total else 0
     out = [title, "-" * len(title)]
     for name, value in values.items():
-        if isinstance(value, int):
-            value = f"{value:,}" + (f"  {value / whole:6.1%}" if whole else "")
-        elif isinstance(value, float):
-            value = f"{value:,.3f}"
-        number, gap, share = value.partition("  ")
-        out.append(f"{name:44s} {number:>18s}{gap}{share}")
+        share = f"  {value / whole:6.1%}" if whole else ""
+        if not isinstance(value, str):
+            value = f"{value:,}" if isinstance(value, int) else f"{value:,.3f}"
+        out.append(f"{name:44s} {value:>18s}{share}")
     if total:
         out.append(f"{total:44s} {whole:>18,}")
     return "\n".join(out) + "\n\n"
@@ -50,18 +43,15 @@ def table(title: str, values: Mapping[str, Any], total: str = "") -> str:
 def parameter_breakdown(config: Config) -> Chart:
     """Draws where the parameters are, and the document's two totals beside the module's own."""
     parts = accounting.parameters_by_part(config)
-    totals = {
-        "document, headline": accounting.nominal_parameters(config),
-        "document, breakdown": accounting.document_breakdown(config),
-        "the module itself": parts,
-    }
+    totals = {"document, headline": accounting.nominal_parameters(config),
+              "document, breakdown": accounting.document_breakdown(config),
+              "the module itself": parts}
     sums, segments, text, rows = {}, {}, "", [["total", "term", "parameters"]]
     for name, terms in totals.items():
         sums[name] = sum(terms.values())
         segments[name] = _segments(terms)
         text += table(name, terms, "total")
-        for term, value in (terms | {"sum": sums[name]}).items():
-            rows.append([name, term, f"{value:,}"])
+        rows += [[name, term, f"{value:,}"] for term, value in (terms | {"sum": sums[name]}).items()]
 
     figure, axes = plots.grid(2, 1, (10, 9.5), height_ratios=[1.6, 1])
     largest = dict(sorted(parts.items(), key=lambda item: -item[1]))
@@ -79,29 +69,29 @@ def _segments(terms: Mapping[str, int]) -> dict[str, int]:
     found = {}
     for segment, names in SEGMENTS.items():
         found[segment] = sum(terms.get(name, 0) for name in names)
-    found["the rest"] = sum(terms.values()) - sum(found.values())
-    return found
+    return found | {"the rest": sum(terms.values()) - sum(found.values())}
 
 
 def computational_analysis(config: Config) -> Chart:
     """Draws operations by part, their growth with genes, memory by batch, and the roofline."""
     flops = accounting.flops_by_part(config)
-    memory, fits = _memory(config), _fits(config)
+    gflop = {name: round(value / 1e9, 3) for name, value in flops.items()}
+    memory: dict[str, list[float]] = {"cells": [2.0, 32.0, 128.0, 512.0]}
+    fits, rows = {}, [["part or mode", "GFLOP a cell", *(f"largest batch, {card} GB" for card in CARDS)]]
+    rows += [[name, f"{value:,}"] for name, value in gflop.items()]
+    for name, mode in MODES.items():
+        used = [sum(cost.memory(config, int(cells), *mode).values()) for cells in memory["cells"]]
+        memory[name] = [round(n_bytes / 1e9, 2) for n_bytes in used]
+        fits[name] = {f"{card} GB": cost.largest_batch(config, card, *mode) for card in CARDS}
+        rows.append([f"training, {name}", "", *map(str, fits[name].values())])
+
     figure, axes = plots.grid(2, 2, (12, 9.5))
     _draw_flops(flops, axes[0, 0])
     _draw_growth(config, axes[0, 1])
     _draw_memory(memory, axes[1, 0])
     _draw_roofline(config, axes[1, 1])
-
-    gflop = {name: round(value / 1e9, 3) for name, value in flops.items()}
-    at_32 = {name: memory[name][memory["cells"].index(32)] for name in MODES}
-    alt = plots.alt_text("GFLOP a cell by part", gflop) + " " + plots.alt_text("Memory of training 32 cells, GB", at_32)
-    rows = [["part or mode", "GFLOP a cell"]]
-    rows[0] += [f"largest batch, {card} GB" for card in CARDS]
-    for name, value in gflop.items():
-        rows.append([name, f"{value:,}"])
-    for name, cells in fits.items():
-        rows.append([f"training, {name}", "", *map(str, cells.values())])
+    of_32 = {name: memory[name][1] for name in MODES}
+    alt = plots.alt_text("GFLOP a cell by part", gflop) + " " + plots.alt_text("Memory of training 32 cells, GB", of_32)
     data = {"title": "Operations, memory and time", "alt": alt, "rows": rows, "memory_gb": memory, "fits": fits}
     return figure, data, _analysis(config, flops, fits)
 
@@ -114,64 +104,43 @@ def _draw_flops(flops: dict[str, int], ax: Axes) -> None:
 
 
 def _draw_growth(config: Config, ax: Axes) -> None:
-    genes, attention, rest = [250, 500, 1000, 2000, 4000, 8000, 16000], [], []
-    for n in genes:
-        flops = accounting.flops_by_part(config, n)
-        attention.append(flops["self-attention QK^T and AV"] / 1e9)
-        rest.append(sum(flops.values()) / 1e9 - attention[-1])
-    curves = {"self-attention QK^T and AV": attention, "everything else": rest}
-    plots.lines(genes, curves, ax, "genes", "GFLOP a cell, forward")
+    part, curves = "self-attention QK^T and AV", {}
+    for genes in (250, 500, 1000, 2000, 4000, 8000, 16000):
+        flops = accounting.flops_by_part(config, genes)
+        curves[genes] = {part: flops[part] / 1e9, "everything else": (sum(flops.values()) - flops[part]) / 1e9}
+    pd.DataFrame(curves).T.plot(ax=ax, loglog=True, lw=2, xlabel="genes", ylabel="GFLOP a cell, forward")
     ax.set_title("Attention is quadratic in genes")
 
 
-def _memory(config: Config) -> dict[str, list[float]]:
-    cells = (2, 32, 128, 512)
-    used = {"cells": [float(n) for n in cells]}
-    for name, mode in MODES.items():
-        used[name] = [round(sum(cost.memory(config, n, *mode).values()) / 1e9, 2) for n in cells]
-    return used
-
-
 def _draw_memory(memory: dict[str, list[float]], ax: Axes) -> None:
-    curves = {name: memory[name] for name in MODES}
-    plots.lines(memory["cells"], curves, ax, "cells in a training step", "GB")
+    styles = {name: "--" if "naive" in name else "-" for name in MODES}
+    curves = pd.DataFrame(memory).set_index("cells")
+    curves.plot(ax=ax, loglog=True, lw=2, style=styles, xlabel="cells in a training step", ylabel="GB")
     for card in CARDS:
         ax.axhline(card, color=plots.PALETTE["other"], lw=0.6, zorder=0)
         ax.annotate(f"{card} GB card", (2, card), fontsize=8, va="bottom", alpha=0.7)
     ax.set_title("Memory of training (computed)")
 
 
-def _fits(config: Config) -> dict[str, dict[str, int]]:
-    found = {}
-    for name, mode in MODES.items():
-        found[name] = {f"{card} GB": cost.largest_batch(config, card, *mode) for card in CARDS}
-    return found
-
-
 def _draw_roofline(config: Config, ax: Axes) -> None:
     """Shows the parts that do a hundredth of the work or more."""
-    flops: dict[str, int] = {}
-    moved: dict[str, int] = {}
+    listed = []
     for product in accounting.products(config, n_sets=32):
         part = product.part.replace("self q", "q").replace("cross q", "q")  # both are the same size
-        flops[part] = flops.get(part, 0) + product.flops
-        moved[part] = moved.get(part, 0) + product.bytes
-    total, points = sum(flops.values()), {}
-    for part in flops:
-        if flops[part] > 0.01 * total:
-            points[part] = (flops[part] / moved[part], flops[part] / total)
+        listed.append({"part": part, "flops": product.flops, "bytes": product.bytes})
+    parts = pd.DataFrame(listed).groupby("part", sort=False).sum()
+    parts["intensity"] = parts["flops"] / parts["bytes"]
+    parts["share"] = parts["flops"] / parts["flops"].sum()
+    points = parts[parts["share"] > 0.01]
     ceilings = {name: cost.ACCELERATORS[name] for name in ("H200", "A100 80GB", "L4")}
     plots.roofline(points, ceilings, ax)
     ax.set_title("Roofline of each part, 32 cells")
 
 
 def _analysis(config: Config, flops: dict[str, int], fits: dict[str, dict[str, int]]) -> str:
-    listed = accounting.products(config)
-    training = {
-        "3 x forward": accounting.training_flops(listed),
-        "exact, MATH kernel": accounting.training_flops(listed, exact=True),
-    }
-    intensity, steps, hours = {}, {}, {}
+    listed, intensity, steps, hours = accounting.products(config), {}, {}, {}
+    training = {"3 x forward": accounting.training_flops(listed),
+                "exact, MATH kernel": accounting.training_flops(listed, exact=True)}
     for product in accounting.products(config, n_sets=32):
         intensity[f"{product.part}: {product.name}"] = product.flops / product.bytes
     for name in cost.ACCELERATORS:
@@ -179,22 +148,18 @@ def _analysis(config: Config, flops: dict[str, int], fits: dict[str, dict[str, i
         hours[name] = cost.plan_hours(config, name, *PLAN)
     law, error = cost.activation_law(config)
     formula = f"a + b G + B (c + d G + e G^2), error {error:.0e}"
-    out = [
-        table("FLOPs of one cell, forward", flops, "total"),
-        table("FLOPs of one cell, training", training),
-        table("Document's formula at batch 32", accounting.document_flops(config), "total"),
-        table("FLOP per byte of each product, 32 cells", intensity),
-    ]
+    text = table("FLOPs of one cell, forward", flops, "total")
+    text += table("FLOPs of one cell, training", training)
+    text += table("Document's formula at batch 32", accounting.document_flops(config), "total")
+    text += table("FLOP per byte of each product, 32 cells", intensity)
     for name, mode in MODES.items():
-        out.append(table(f"Bytes of training 32 cells: {name}", cost.memory(config, 32, *mode), "total"))
-    out.append(table(f"Bytes kept for B cells of G genes (fused, fp32): {formula}", asdict(law)))
-    out += [table(f"Largest batch: {name}", cells) for name, cells in fits.items()]
-    out.append(table("Least time of a training step, 32 cells (computed)", steps))
-    out.append(table("Hours of the plan, 1,000,000 and 200,000 cells", hours))
-    return "".join(out)
+        text += table(f"Bytes of training 32 cells: {name}", cost.memory(config, 32, *mode), "total")
+    text += table(f"Bytes kept for B cells of G genes (fused, fp32): {formula}", law)
+    for name, cells in fits.items():
+        text += table(f"Largest batch: {name}", cells)
+    text += table("Least time of a training step, 32 cells (computed)", steps)
+    return text + table("Hours of the plan, 1,000,000 and 200,000 cells", hours)
 
 
 CHARTS: dict[str, Callable[[Config], Chart]] = {
-    "parameter_breakdown": parameter_breakdown,
-    "computational_analysis": computational_analysis,
-}
+    "parameter_breakdown": parameter_breakdown, "computational_analysis": computational_analysis}

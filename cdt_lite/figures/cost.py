@@ -1,7 +1,6 @@
-"""What training costs before it is run: bytes kept for the backward pass, the largest batch, the least time of a step."""
+"""What training costs before it is run: bytes kept for the backward pass, the largest batch, the least time."""
 
 from contextlib import nullcontext
-from dataclasses import astuple, dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -29,33 +28,26 @@ ACCELERATORS: dict[str, tuple[float, float]] = {  # dense half-precision TFLOP/s
 
 
 @lru_cache(maxsize=1024)
-def saved_bytes(
-    config: Config, n_genes: int | None = None, n_sets: int = 1, fused: bool = True, bf16: bool = False
-) -> int:
+def saved_bytes(config: Config, n_genes: int | None = None, n_sets: int = 1, fused: bool = True, bf16: bool = False
+                ) -> int:
     """Measures the bytes that a training pass keeps for its backward half (activations; one cell a set, 64 controls).
 
     It runs on PyTorch's fake CPU tensors, whose shapes, types and kernels are real and whose memory is not, so any size
     takes milliseconds.
     """
     with FakeTensorMode():
-        model, _ = build(resized(config, n_genes))
-        return kept_bytes(model, n_sets, fused, bf16)
+        return kept_bytes(build(resized(config, n_genes))[0], n_sets, fused, bf16)
 
 
 def kept_bytes(model: CDT | V1, n_sets: int, fused: bool, bf16: bool) -> int:
-    """Runs a training pass and counts what autograd keeps: a hook catches every tensor that it saves.
-
-    Each storage counts once, weights do not.
-    """
+    """Runs a training pass and counts what autograd keeps, weights aside: a hook catches every tensor that it saves."""
     kept: dict[int, Any] = {}
-    own = set()
-    for weight in [*model.parameters(), *model.buffers()]:
-        own.add(weight.untyped_storage()._cdata)
+    own = {weight.untyped_storage()._cdata for weight in [*model.parameters(), *model.buffers()]}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in own:
-            kept[storage._cdata] = storage  # held, so that its address stays its own
+            kept[storage._cdata] = storage  # held, so that its address stays its own; each storage counts once
         return tensor
 
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
@@ -66,43 +58,27 @@ def kept_bytes(model: CDT | V1, n_sets: int, fused: bool, bf16: bool) -> int:
     return sum(storage.nbytes() for storage in kept.values())
 
 
-@dataclass(frozen=True)
-class Law:
-    """The bytes of B cells of G genes: a + b G + B (c + d G + e G^2)."""
+def activation_law(config: Config, fused: bool = True) -> tuple[dict[str, int], float]:
+    """Fits a + b G + B (c + d G + e G^2) bytes (fp32) to small B, G; returns it and its error at 32 cells."""
+    def terms(cells: int, genes: int) -> list[int]:
+        return [1, genes, cells, cells * genes, cells * genes**2]
 
-    a: int
-    b: int
-    c: int
-    d: int
-    e: int
-
-
-def _terms(cells: int, genes: int) -> list[int]:
-    return [1, genes, cells, cells * genes, cells * genes**2]
-
-
-def activation_law(config: Config, fused: bool = True) -> tuple[Law, float]:
-    """Fits the law of saved bytes (fp32) to small sizes; returns it and its error at the panel and 32 cells."""
     sizes, seen = [], []
     for genes in (32, 64, 96):
         for cells in (2, 4):
-            sizes.append(_terms(cells, genes))
+            sizes.append(terms(cells, genes))
             seen.append(saved_bytes(config, genes, cells, fused))
-    fitted = np.linalg.lstsq(np.array(sizes), np.array(seen), rcond=None)[0]
-    law = Law(*fitted.round().astype(int).tolist())
-    predicted = np.dot(astuple(law), _terms(32, config.model.n_genes))
-    return law, float(predicted / saved_bytes(config, None, 32, fused) - 1)
+    law = np.linalg.lstsq(np.array(sizes), np.array(seen), rcond=None)[0].round().astype(int)
+    predicted = law @ terms(32, config.model.n_genes)
+    error = predicted / saved_bytes(config, None, 32, fused) - 1
+    return dict(zip("abcde", law.tolist(), strict=True)), float(error)
 
 
 def memory(config: Config, batch: int = 32, fused: bool = True, bf16: bool = False) -> dict[str, int]:
     """Returns the bytes of training: fp32 weights, gradients and AdamW's two moments, and the activations."""
     weights = 4 * sum(accounting.parameters_by_part(config).values())
-    return {
-        "weights": weights,
-        "gradients": weights,
-        "AdamW moments": 2 * weights,
-        "activations": saved_bytes(config, None, batch, fused, bf16),
-    }
+    activations = saved_bytes(config, None, batch, fused, bf16)
+    return {"weights": weights, "gradients": weights, "AdamW moments": 2 * weights, "activations": activations}
 
 
 def largest_batch(config: Config, card_gb: int | float, fused: bool = True, bf16: bool = False) -> int:
@@ -114,16 +90,14 @@ def largest_batch(config: Config, card_gb: int | float, fused: bool = True, bf16
     return max(0, int(free // a_cell))
 
 
-def step_seconds(
-    config: Config, accelerator: str, batch: int = 32, n_controls: int = CONTROLS
-) -> tuple[float, float]:
+def step_seconds(config: Config, accelerator: str, batch: int = 32, n_controls: int = CONTROLS) -> tuple[float, float]:
     """Returns the least seconds of a training step: by operations alone, and by the slower of operations and traffic.
 
     Source: the roofline, Williams et al. 2009, doi:10.1145/1498765.1498785; traffic of matrix products only.
     """
     if accelerator not in ACCELERATORS:
-        known = ", ".join(ACCELERATORS)
-        raise CDTError(f"no accelerator {accelerator!r}{suggest(accelerator, ACCELERATORS)} Known: {known}")
+        hint = suggest(accelerator, ACCELERATORS)
+        raise CDTError(f"no accelerator {accelerator!r}{hint} Known: {', '.join(ACCELERATORS)}")
     tflops, gigabytes = ACCELERATORS[accelerator]
     compute, roofline = 0.0, 0.0
     for product in accounting.products(config, n_controls=n_controls, n_sets=batch):
@@ -134,9 +108,7 @@ def step_seconds(
     return compute, roofline
 
 
-def plan_hours(
-    config: Config, accelerator: str, pretrain_cells: int, finetune_cells: int, share: float = 1.0
-) -> float:
+def plan_hours(config: Config, accelerator: str, pretrain_cells: int, finetune_cells: int, share: float = 1.0) -> float:
     """Returns the hours of a preset's plan (v1: 50 + 20 epochs, the 50 without controls) at a share of the ceiling."""
     with_controls = step_seconds(config, accelerator, 1)[0]
     without = step_seconds(config, accelerator, 1, 0)[0]
@@ -150,25 +122,17 @@ def plan_hours(
 def account(preset: str) -> dict[str, Any]:
     """Returns a preset's account as plain data. Raises CDTError, with close matches, for an unknown preset."""
     config = get_preset(preset)
-    parts = accounting.parameters_by_part(config)
+    listed, parts = accounting.products(config), accounting.parameters_by_part(config)
     nominal = accounting.nominal_parameters(config)
-    listed = accounting.products(config)
-    least = {}
-    for name in ACCELERATORS:
-        least[name] = round(step_seconds(config, name)[1], 6)
     return {
-        "preset": config.name,
-        "n_genes": config.model.n_genes,
-        "n_controls": CONTROLS,
-        "nominal_parameters": sum(nominal.values()),
-        "nominal_terms": nominal,
+        "preset": config.name, "n_genes": config.model.n_genes, "n_controls": CONTROLS,
+        "nominal_parameters": sum(nominal.values()), "nominal_terms": nominal,
         "document_breakdown": sum(accounting.document_breakdown(config).values()),
-        "parameters": sum(parts.values()),
-        "parameters_by_part": parts,
+        "parameters": sum(parts.values()), "parameters_by_part": parts,
         "flops_forward_per_cell": sum(product.flops for product in listed),
         "flops_by_part": accounting.flops_by_part(config),
         "flops_training_per_cell": accounting.training_flops(listed),
         "flops_training_per_cell_exact": accounting.training_flops(listed, exact=True),
         "training_bytes_batch_32": memory(config, 32, bf16=True),
-        "least_step_seconds_batch_32": least,
+        "least_step_seconds_batch_32": {name: round(step_seconds(config, name)[1], 6) for name in ACCELERATORS},
     }

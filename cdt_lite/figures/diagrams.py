@@ -5,6 +5,7 @@ from the control cells.
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Callable
 
 from torch import nn
@@ -16,20 +17,24 @@ from cdt_lite.model import Config
 from cdt_lite.model.v1 import N_TIMESTEPS
 
 STEPS = {"self_attention": "self-attention", "cross_attention": "cross-attention", "mlp": "FFN"}
-GROUPS = {  # what a module's name contains -> its colour
-    "attention": "attention",
-    "mlp": "ffn",
-    "embed": "token",
-    "gene_table": "head",
-    "control_set": "control",
-    "head": "head",
-    "norm": "other",
-}
-INPUTS = {  # module -> what the embedding adds
-    "embed.statistics": "control statistics",
-    "embed.summary": "cell summary",
-    "embed.effect": "mean effect",
-}
+GROUPS = {"attention": "attention", "mlp": "ffn", "embed": "token", "gene_table": "head", "control_set": "control",
+          "head": "head", "norm": "other"}  # what a module's name contains -> its colour
+ADDED = {"embed.statistics": "control statistics", "embed.summary": "cell summary", "embed.effect": "mean effect"}
+
+
+def _group(name: str) -> str:
+    return next((group for word, group in GROUPS.items() if word in name), "condition")
+
+
+def _module(d: Diagram, seen: dict[str, Layer], name: str) -> None:
+    """Adds a module's box: shape of its output where it changes, parameters, FLOPs."""
+    layer, lines = seen[name], []
+    if name not in ("gene_table", "norm"):
+        lines.append(f"out {shape(layer.output)}")
+    lines.append(f"{layer.parameters:,} parameters")
+    if layer.flops:
+        lines.append(amount(layer.flops, "FLOP"))
+    d.box(name, name, *lines, group=_group(name))
 
 
 def architecture_overview(config: Config) -> Diagram:
@@ -42,7 +47,7 @@ def architecture_overview(config: Config) -> Diagram:
     d.box("cell", "Cell, partly hidden", f"{c.n_genes:,} tokens: {c.n_bins} bins, [MASK]", group="token")
     d.box("controls", "Control cells", f"{CONTROLS} × {c.n_genes:,} tokens", group="control")
     for name in ("gene_table", "embed", "control_set"):
-        _module(d, seen, name, GROUPS[name])
+        _module(d, seen, name)
     d.link("gene_table", "perturbation")
     d.link("cell", "embed", kind="stream")
     d.link("controls", "control_set", kind="control")
@@ -54,7 +59,7 @@ def architecture_overview(config: Config) -> Diagram:
         d.link("controls", "embed", kind="control")
     above = "embed"
     if "modulation" in seen:
-        _module(d, seen, "modulation", "condition")
+        _module(d, seen, "modulation")
         d.link("condition", "modulation", kind="condition")
     else:
         above = "add"
@@ -64,68 +69,55 @@ def architecture_overview(config: Config) -> Diagram:
     for i in range(c.n_layer):
         _block(d, seen, i, above)
         above = f"blocks.{i}"
-    _module(d, seen, "norm", "other")
-    _module(d, seen, "head", "head")
-    classes = f"{seen['head'].output[-1]} classes for each of {c.n_genes:,} genes; loss on hidden genes only"
-    d.box("logits", "Logits", classes, group="head")
+    _module(d, seen, "norm")
+    _module(d, seen, "head")
+    classes = f"{seen['head'].output[-1]} classes for each of {c.n_genes:,} genes"
+    d.box("logits", "Logits", f"{classes}; loss on hidden genes only", group="head")
     d.link(above, "norm", "head", "logits", kind="stream")
     return d
 
 
-def _module(d: Diagram, seen: dict[str, Layer], name: str, group: str) -> None:
-    """Adds a module's box: shape of its output where it changes, parameters, FLOPs."""
-    layer, lines = seen[name], []
-    if name not in ("gene_table", "norm"):
-        lines.append(f"out {shape(layer.output)}")
-    lines.append(f"{layer.parameters:,} parameters")
-    if layer.flops:
-        lines.append(amount(layer.flops, "FLOP"))
-    d.box(name, name, *lines, group=group)
-
-
 def _condition(d: Diagram, config: Config, seen: dict[str, Layer]) -> None:
     """Adds what the condition is made of, up to the one vector a cell."""
-    d.box("told", "Perturbation", "target gene, sign, log2 FC", group="condition")
+    inputs = [("told", "Perturbation", "target gene, sign, log2 FC", "perturbation")]
     if "time" in seen:
-        d.box("when", "Time t", f"step 0 to {N_TIMESTEPS - 1}", group="condition")
-    _module(d, seen, "perturbation", "condition")
-    if "time" in seen:
-        _module(d, seen, "time", "condition")
-    d.box("condition", "condition", f"one vector of {config.model.dim} a cell", group="condition")
-    d.link("told", "perturbation", "condition", kind="condition")
-    if "time" in seen:
-        d.link("when", "time", "condition", kind="condition")
+        inputs.append(("when", "Time t", f"step 0 to {N_TIMESTEPS - 1}", "time"))
     if "depth" in seen:
-        d.box("counts", "Depth", "counts in the cell", group="condition")
-        _module(d, seen, "depth", "condition")
-        d.link("counts", "depth", "condition", kind="condition")
+        inputs.append(("counts", "Depth", "counts in the cell", "depth"))
+    for key, title, line, _ in inputs:
+        d.box(key, title, line, group="condition")
+    for *_, reader in inputs:
+        _module(d, seen, reader)
+    d.box("condition", "condition", f"one vector of {config.model.dim} a cell", group="condition")
+    for key, _, _, reader in inputs:
+        d.link(key, reader, "condition", kind="condition")
 
 
 def _block(d: Diagram, seen: dict[str, Layer], i: int, above: str) -> None:
     """Adds one block, and its taps on the buses of condition (left) and memory (right)."""
-    name, cells, first = f"blocks.{i}", [], i == 0
+    name, cells = f"blocks.{i}", []
     for j, (step, label) in enumerate(STEPS.items()):
         layer = seen[f"{name}.{step}"]
         cells.append(f"p{j}|{label}\n{amount(layer.parameters)}, {amount(layer.flops, 'FLOP')}")
     d.box(name, name, group="attention", rows=[cells])
-    stream = f"   {shape(seen[name].input)}" if first else ""
+    stream = "" if i else f"   {shape(seen[name].input)}"
     d.link(above, name, kind="stream", label=stream, look={"weight": "8"})
-    rank = [name]
+    rank = [name, f"m{i}"]
     if "modulation" in seen:
         parts = shape((9, seen["modulation"].output[-1] // 9))
         _tap(d, i, "c", "condition", "modulation", parts)
         d.link(f"c{i}", name, kind="condition")
         rank.insert(0, f"c{i}")
-    _tap(d, i, "m", "control", "control_set", "memory " + shape(seen["control_set"].output))
+    _tap(d, i, "m", "control", "control_set", f"memory {shape(seen['control_set'].output)}")
     d.link(f"m{i}", name, kind="control", look={"flip": "yes"})
-    d.ranks.append([*rank, f"m{i}"])
+    d.ranks.append(rank)
 
 
 def _tap(d: Diagram, i: int, letter: str, kind: str, source: str, label: str) -> None:
     """Leads a bus on to the height of block i."""
-    before, label = (f"{letter}{i - 1}", "") if i else (source, f"   {label}")
+    before, text = (f"{letter}{i - 1}", "") if i else (source, f"   {label}")
     d.box(f"{letter}{i}", "", group=kind)
-    d.link(before, f"{letter}{i}", kind=kind, label=label, look={"arrowhead": "none", "weight": "4"})
+    d.link(before, f"{letter}{i}", kind=kind, label=text, look={"arrowhead": "none", "weight": "4"})
 
 
 def layer_breakdown(config: Config) -> Diagram:
@@ -133,24 +125,23 @@ def layer_breakdown(config: Config) -> Diagram:
     c, seen = config.model, trace(config)
     d = Diagram("layer_breakdown", f"Every layer with parameters: {seen[''].parameters:,} in all", "LR",
                 note="Rows: module, what it is, its parameters, its FLOPs for one cell.")
-    tables: dict[str, list[list[str]]] = {}
+    tables = defaultdict(list)
     for name, layer in seen.items():
+        (part, row), inside = _part(name), layer.module.named_children()
         if layer.own and not re.search(r"(blocks|layers)\.[1-9]", name):
-            part, row = _part(name)
-            is_leaf = layer.flops and not list(layer.module.children())
+            is_leaf = layer.flops and not list(inside)
             flops = amount(layer.flops, "FLOP") if is_leaf else "–"
-            tables.setdefault(part, []).append([row, _kind(layer.module), f"{layer.own:,}", flops])
+            tables[part].append([row, _kind(layer.module), f"{layer.own:,}", flops])
         if re.fullmatch(r"blocks\.0\.\w+_attention\.inner", name):
-            inside = layer.flops - sum(seen[f"{name}.{child}"].flops for child, _ in layer.module.named_children())
-            tables.setdefault(_part(name)[0], []).append(["(no weights)", "QK^T and AV", "0", amount(inside, "FLOP")])
+            own = layer.flops - sum(seen[f"{name}.{child}"].flops for child, _ in inside)
+            tables[part].append(["(no weights)", "QK^T and AV", "0", amount(own, "FLOP")])
     for part, rows in tables.items():
         line = f"{seen[part.replace('*', '0')].parameters:,} parameters"
         if "*" in part:
             line += f" each, × {c.n_layer}"
         if part == "control_set":
             line += f"; layers.* × {c.control_set_encoder_layers}"
-        group = next((color for word, color in GROUPS.items() if word in part), "condition")
-        d.box(part, part, line, group=group, rows=rows)
+        d.box(part, part, line, group=_group(part), rows=rows)
     right = [part for part in tables if "*" in part or part in ("norm", "head")]
     left = ["embed", "control_set"]
     left += [part for part in tables if part not in left + right]
@@ -181,13 +172,14 @@ def _kind(module: nn.Module) -> str:
 def forward_pass_flow(config: Config) -> Diagram:
     """Draws one cell's way through the model step by step, with the shape after every step and its share of FLOPs."""
     c, seen = config.model, trace(config)
-    total, stream = seen[""].flops, shape(seen["blocks.0"].output)
-    d = Diagram("forward_pass_flow", f"One cell's forward pass: {amount(total, 'FLOP')}",
-                note=f"The three steps repeat in each of {c.n_layer} blocks.")
-    above = _entry(d, config, seen)
+    head, total, stream = seen["head"], seen[""].flops, shape(seen["blocks.0"].output)
+    note = f"The three steps repeat in each of {c.n_layer} blocks."
+    d = Diagram("forward_pass_flow", f"One cell's forward pass: {amount(total, 'FLOP')}", note=note)
+    above = _entry(d, config, seen, stream)
     for step in STEPS:
         above = _step(d, config, seen, step, above)
-    head = seen["head"]
+    if "modulation" in seen:
+        _lead_condition(d)
     d.box("norm", "norm", stream, group="other")
     d.box("head", "head", f"Linear → {shape(head.output)}", f"{head.flops / total:.1%} of FLOPs", group="head")
     d.box("loss", "softmax", "training: cross-entropy on hidden genes", "sampling: draw, keep some", group="head")
@@ -201,11 +193,11 @@ def forward_pass_flow(config: Config) -> Diagram:
     return d
 
 
-def _entry(d: Diagram, config: Config, seen: dict[str, Layer]) -> str:
+def _entry(d: Diagram, config: Config, seen: dict[str, Layer], stream: str) -> str:
     """Adds what enters and how the condition does; returns the box that the residual stream comes from."""
-    c, stream = config.model, shape(seen["blocks.0"].output)
+    c = config.model
     added = ["token", "gene" if "embed.identity" in seen else "position"]
-    added += [what for module, what in INPUTS.items() if module in seen]
+    added += [what for module, what in ADDED.items() if module in seen]
     told = [name for name in ("time", "perturbation", "depth") if name in seen]
     d.box("xt", "xt", f"{c.n_genes:,} tokens of 0..{c.n_bins}; {c.n_bins} is [MASK]", group="token")
     d.box("embed", "embed", " + ".join(added), stream, group="token")
@@ -214,8 +206,8 @@ def _entry(d: Diagram, config: Config, seen: dict[str, Layer]) -> str:
     d.box("memory", "control_set", f"{CONTROLS} control cells", memory, group="control")
     d.link("xt", "embed", kind="stream")
     if "modulation" in seen:
-        parts = f"for 3 steps: {shape((9, c.dim))}"
-        d.box("modulation", "modulation", "shift, scale, gate", parts, group="condition")
+        each = f"for 3 steps: {shape((9, c.dim))}"
+        d.box("modulation", "modulation", "shift, scale, gate", each, group="condition")
         d.link("condition", "modulation", kind="condition")
         d.link("xt", "condition", look={"style": "invis"})
         d.ranks += [["xt", "condition"], ["embed", "modulation"]]
@@ -232,22 +224,13 @@ def _step(d: Diagram, config: Config, seen: dict[str, Layer], step: str, above: 
     n_layer, tap, plus = config.model.n_layer, f"{step}.tap", f"{step}.sum"
     share = n_layer * seen[f"blocks.0.{step}"].flops / seen[""].flops
     line = f"in each of {n_layer} blocks, together {share:.1%} of all FLOPs"
-    group = "ffn" if step == "mlp" else "attention"
     d.box(tap, "", group="token")
-    d.box(step, STEPS[step], line, group=group, rows=_branch(config, seen, step))
+    d.box(step, STEPS[step], line, group=_group(step), rows=_branch(config, seen, step))
     d.box(plus, "+", group="token")
     d.link(above, tap, kind="stream", look={"weight": "20", "arrowhead": "none"})
     d.link(tap, plus, kind="stream", look={"weight": "20"})
     d.link(tap, step, plus, kind="stream", look={"penwidth": "1.8"})
     rank = [tap, step]
-    if "modulation" in seen:
-        told = [f"{name}.told" for name in STEPS]
-        i = list(STEPS).index(step)
-        d.box(told[i], "", group="condition")
-        before = told[i - 1] if i else "modulation"
-        d.link(before, told[i], kind="condition", look={"arrowhead": "none", "weight": "8"})
-        d.link(told[i], step, kind="condition", look={"flip": "yes"})
-        rank.append(told[i])
     if step == "cross_attention":
         d.link("memory", step, kind="control", look={"flip": "yes"})
         if "modulation" in seen:  # below, so that no arrow crosses the condition's
@@ -258,37 +241,39 @@ def _step(d: Diagram, config: Config, seen: dict[str, Layer], step: str, above: 
     return plus
 
 
+def _lead_condition(d: Diagram) -> None:
+    """Leads shift, scale and gate down a line of their own to every step."""
+    above = "modulation"
+    for step in STEPS:
+        tap = f"{step}.told"
+        d.box(tap, "", group="condition")
+        d.link(above, tap, kind="condition", look={"arrowhead": "none", "weight": "8"})
+        d.link(tap, step, kind="condition", look={"flip": "yes"})
+        d.ranks.append([step, tap])
+        above = tap
+
+
 def _branch(config: Config, seen: dict[str, Layer], step: str) -> list[list[str]]:
     """The rows of a residual branch: what happens, and the shape after it."""
     c, name = config.model, f"blocks.0.{step}"
-    after = {path.rpartition("inner.")[2]: shape(layer.output) for path, layer in seen.items() if name in path}
-    norm, stream = "LayerNorm", shape(seen[name].input)
+    after = {path.rpartition(".")[2]: shape(layer.output) for path, layer in seen.items() if name in path}
+    stream = shape(seen[name].input)
+    norm, gate = [["LayerNorm", stream]], []
     if "modulation" in seen:
-        norm += ", × (1 + scale) + shift"
-    rows = [[norm, stream]]
+        norm, gate = [["LayerNorm, × (1 + scale) + shift", stream]], [["× gate", stream]]
     if step == "mlp":
-        rows += [[f"Linear, GELU: {c.ffn_mult} times wider", after["0"]], ["Linear", after["2"]]]
-    else:
-        keys = CONTROLS
-        if step == "self_attention":
-            keys = c.n_genes
-            rows += [["q, k, v = qkv(x)", after["qkv"]]]
-        else:
-            rows += [["q = q(x)", after["q"]], ["k, v = kv(memory)", after["kv"]]]
-        folded = f"{c.n_genes * c.n_head:,} × {c.head_dim}"
-        rows += [[f"fold: {c.n_head} heads become rows of q", folded]]
-        rows += [[f"softmax(q·k / √{c.head_dim}) v over {keys:,} keys", folded]]
-        rows += [["unfold, out", after["out"]]]
-    if "modulation" in seen:
-        rows += [["× gate", stream]]
-    return rows
+        rows = [[f"Linear, GELU: {c.ffn_mult} times wider", after["0"]], ["Linear", after["2"]]]
+        return norm + rows + gate
+    keys, rows = c.n_genes, [["q, k, v = qkv(x)", after.get("qkv", "")]]
+    if step == "cross_attention":
+        keys, rows = CONTROLS, [["q = q(x)", after["q"]], ["k, v = kv(memory)", after["kv"]]]
+    folded = f"{c.n_genes * c.n_head:,} × {c.head_dim}"
+    rows.append([f"fold: {c.n_head} heads become rows of q", folded])
+    rows.append([f"softmax(q·k / √{c.head_dim}) v over {keys:,} keys", folded])
+    rows.append(["unfold, out", after["out"]])
+    return norm + rows + gate
 
 
-DIAGRAMS: dict[str, Callable[[Config], Diagram]] = {
-    "architecture_overview": architecture_overview,
-    "layer_breakdown": layer_breakdown,
-    "forward_pass_flow": forward_pass_flow,
-    "attention_mechanism": attention_mechanism,
-    "conditioning_pipeline": conditioning_pipeline,
-    "diffusion_process": diffusion_process,
-}
+DRAWN: tuple[Callable[[Config], Diagram], ...] = (architecture_overview, layer_breakdown, forward_pass_flow,
+                                                  attention_mechanism, conditioning_pipeline, diffusion_process)
+DIAGRAMS = {draw.__name__: draw for draw in DRAWN}

@@ -25,7 +25,7 @@ from cdt_lite.training.checkpoint import Checkpoint
 SIZES = ("dim", "n_head", "n_layer", "ffn_mult", "vocab_size", "n_genes", "n_total_genes", "gene_embed_dim",
          "perturb_sign_dim", "perturb_magnitude_dim", "magnitude_clip", "control_set_encoder_layers",
          "control_set_dim_hidden", "control_set_dim_out")
-LOG_INTERVAL = 50  # in the original's configuration; nothing here logs
+LOG_INTERVAL = 50  # a key of the original's configuration; nothing here reads it
 
 
 def make_figures(
@@ -50,7 +50,6 @@ def make_figures(
     folder.write("model_config.json", as_json(known | {"everything": asdict(config)}))
     folder.write("model_config.txt", table("Model configuration", {name: str(value) for name, value in known.items()}))
     panels = {"diffusion_process": measured.diffusion_panel(config, capsule, screen)}
-    trained = capsule is not None and screen is not None
     if capsule is not None and screen is not None:
         panels["attention_mechanism"] = measured.attention_panel(capsule, screen)
     for name, draw in DIAGRAMS.items():
@@ -59,31 +58,17 @@ def make_figures(
         folder.chart(name, *draw_chart(config))
     if capsule is not None and screen is not None:
         folder.write("denoising.gif", measured.denoising_gif(capsule, screen))
-    folder.write("README.md", guide(config, folder.shown, trained))
+    folder.write("README.md", guide(config, folder.shown, measured="attention_mechanism" in panels))
     return folder.files
 
 
 class Folder:
-    """Where the figures go; remembers what was written, and what each figure shows.
+    """Where the figures go; remembers what was written, and what each figure shows."""
 
-    Args:
-        path: The folder.
-        dark: Draw on dark paper.
-
-    Raises:
-        CDTError: It cannot be made or written.
-    """
-
-    def __init__(self, path: Path, dark: bool = False) -> None:
+    def __init__(self, path: Path, dark: bool) -> None:
         self.path, self.dark, self.can_draw = path, dark, True
         self.files: list[Path] = []
         self.shown: dict[str, Shown] = {}
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            write_atomically(path / ".writable", b"")
-            (path / ".writable").unlink()
-        except OSError as error:
-            raise CDTError(f"cannot write figures into {path} ({error.strerror}): choose another folder.") from error
         try:
             sketch.binary()
         except CDTError as error:
@@ -92,39 +77,44 @@ class Folder:
 
     def write(self, name: str, content: str | bytes) -> None:
         """Writes one file; it belongs to the figure whose name it begins with."""
-        data = content.encode() if isinstance(content, str) else content
-        write_atomically(self.path / name, data)
-        self.files.append(self.path / name)
+        path = self.path / name
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, content.encode() if isinstance(content, str) else content)
+        except OSError as error:
+            why = f"cannot write figures into {self.path} ({error.strerror}): choose another folder"
+            raise CDTError(why) from error
+        self.files.append(path)
         for figure, shown in self.shown.items():
             if name.startswith(figure):
                 shown.files.append(name)
 
     def diagram(self, drawn: sketch.Diagram, panel: measured.Panel | None = None) -> None:
-        """Writes a diagram as SVG, PNG, DOT and JSON; a measured panel, if there is one, stands in files beside it."""
-        shown = self.shown[drawn.name] = Shown(drawn.table)
-        data = drawn.data
+        """Writes a diagram as SVG, PNG, DOT and JSON; a measured panel, if there is one, gets files of its own."""
+        name, data = drawn.name, drawn.data
+        shown = self.shown[name] = Shown(drawn.table)
         if self.can_draw:
-            shown.pictures[f"{drawn.name}.png"] = drawn.alt
-            for form in ("svg", "png"):
-                self.write(f"{drawn.name}.{form}", sketch.render(drawn, form, self.dark))
-        self.write(f"{drawn.name}.dot", drawn.dot)
+            self.write(f"{name}.svg", sketch.render(drawn, "svg", self.dark))
+            self.write(f"{name}.png", sketch.render(drawn, "png", self.dark))
+            shown.pictures[f"{name}.png"] = drawn.alt
+        self.write(f"{name}.dot", drawn.dot)
         if panel is not None:
-            self.picture(f"{drawn.name}_measured", panel.figure, panel.alt, shown)
-            data |= {"alt": f"{drawn.alt} Below: {panel.alt}", "measured": panel.data}
-        self.write(f"{drawn.name}.json", as_json(data))
+            self.picture(f"{name}_measured", panel.figure, panel.alt, shown)
+            data["measured"] = panel.data
+        self.write(f"{name}.json", as_json(data))
 
     def chart(self, name: str, figure: Figure, data: dict[str, Any], text: str) -> None:
         """Writes a chart as SVG, PNG, JSON and text."""
         shown = self.shown[name] = Shown(data["rows"])
         self.picture(name, figure, data["alt"], shown)
-        self.write(f"{name}.json", as_json({"name": name, **data}))
+        self.write(f"{name}.json", as_json({"name": name} | data))
         self.write(f"{name}.txt", text)
 
     def picture(self, name: str, figure: Figure, alt: str, shown: Shown) -> None:
         """Writes a figure as SVG and PNG, the same bytes for the same data, and closes it."""
         svg, png = BytesIO(), BytesIO()
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Description": alt})
-        figure.savefig(png, format="png", metadata={"Software": None})
+        figure.savefig(png, format="png")
         plt.close(figure)
         self.write(f"{name}.svg", svg.getvalue())
         self.write(f"{name}.png", sketch.small_png(png.getvalue()))
@@ -138,19 +128,18 @@ def as_json(data: dict[str, Any]) -> str:
 
 def config_table(config: Config) -> dict[str, Any]:
     """Returns the configuration under the original document's own names."""
-    found: dict[str, Any] = {"preset": config.name}
-    for name in SIZES:
-        found[name] = getattr(config.model, name)
+    stage, found = config.finetune, dict[str, Any](preset=config.name)
+    found |= {name: getattr(config.model, name) for name in SIZES}
     if isinstance(process_of(config), V1Diffusion):
         found |= {"n_timesteps": N_TIMESTEPS, "mask_ratio": MASK_RATIO}
     return found | {
         "schedule": config.diffusion.sampling_schedule,
-        "batch_size": config.finetune.batch_size,
-        "learning_rate": config.finetune.learning_rate,
-        "weight_decay": config.finetune.weight_decay,
-        "warmup_steps": config.finetune.warmup_steps,
+        "batch_size": stage.batch_size,
+        "learning_rate": stage.learning_rate,
+        "weight_decay": stage.weight_decay,
+        "warmup_steps": stage.warmup_steps,
         "pretrain_epochs": config.pretrain.epochs,
-        "finetune_epochs": config.finetune.epochs,
+        "finetune_epochs": stage.epochs,
         "log_interval": LOG_INTERVAL,
-        "checkpoint_interval": config.finetune.checkpoint_interval,
+        "checkpoint_interval": stage.checkpoint_interval,
     }

@@ -72,7 +72,7 @@ def attention_weights(capsule: Checkpoint, batch: Batch) -> dict[str, np.ndarray
     mask = random_turns(batch.tokens.shape, generator) < 0.5 * batch.tokens.shape[-1]
     hidden = hide(batch.tokens, mask, capsule.tokenizer.mask_id)
     for side in ("self", "cross"):
-        layer = capsule.model.get_submodule(f"blocks.{len(capsule.model.blocks) - 1}.{side}_attention.inner")
+        layer: Any = capsule.model.get_submodule(f"blocks.{len(capsule.model.blocks) - 1}.{side}_attention.inner")
         given: list[Any] = []
         hook = layer.register_forward_pre_hook(lambda _, inputs, given=given: given.extend(inputs))
         denoiser(capsule.model, batch)(hidden)
@@ -118,7 +118,7 @@ def schedules(config: Config) -> dict[str, list[float]]:
     """Returns the share of hidden genes after each step: v1's sampler, fixed counts, v1's mask probabilities."""
     genes, process = config.model.n_genes, process_of(config)
     if isinstance(process, V1Diffusion):
-        name, counts = "cosine", cosine_counts(genes, N_TIMESTEPS)
+        name, counts = "cosine", cosine_counts(genes, N_TIMESTEPS).tolist()
     else:
         name, counts = process.config.sampling_schedule, process.counts(genes)
     return {
@@ -137,8 +137,10 @@ def down_and_up(capsule: Checkpoint, batch: Batch) -> tuple[list[np.ndarray], li
     """Returns one cell's states going down the forward process, and coming up again under the model, step by step."""
     genes, mask_id = batch.tokens.shape[-1], capsule.tokenizer.mask_id
     denoise, generator = denoiser(capsule.model, batch), torch.Generator().manual_seed(0)
-    counts = capsule.process.counts(genes)
-    steps = sample_steps(denoise, counts, (1, 1, genes), mask_id, generator)
+    if isinstance(capsule.process, V1Diffusion):
+        steps = capsule.process.sample_steps(denoise, (1, 1, genes), generator)
+    else:
+        steps = sample_steps(denoise, capsule.process.counts(genes), (1, 1, genes), mask_id, generator)
     up = [state[0, 0].numpy() for state in steps]
     turn = np.random.default_rng(0).permutation(genes)
     down = []
@@ -193,9 +195,9 @@ def denoising_gif(capsule: Checkpoint, screen: AnnData) -> bytes:
         plots.cell_heatmap(squares, [""] * width, ax, mask_id)
         hidden = f"{(state == mask_id).sum()} of {len(state)} hidden"
         ax.set(xticks=[], yticks=[], title=f"step {i} of {len(states) - 1}: {hidden}")
-        figure.canvas.draw()
-        frame = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
-        frames.append(frame.quantize(64, dither=Image.Dither.NONE))
+        png = BytesIO()
+        figure.savefig(png, format="png", dpi=100)
+        frames.append(Image.open(png).convert("RGB").quantize(64, dither=Image.Dither.NONE))
         plots.plt.close(figure)
     out, times = BytesIO(), [400] * (len(frames) - 1) + [2500]
     frames[0].save(out, "gif", save_all=True, append_images=frames[1:], duration=times, loop=0)

@@ -1,5 +1,7 @@
 """Three mechanisms as pictures: attention with one shared K and V, the condition, and hiding and revealing genes."""
 
+import numpy as np
+
 from cdt_lite.figures.plots import MASK, PALETTE, tint
 from cdt_lite.figures.sketch import Diagram
 from cdt_lite.figures.trace import CONTROLS, Layer, amount, process_of, shape, trace
@@ -53,24 +55,16 @@ def conditioning_pipeline(config: Config) -> Diagram:
     title = f"The condition: one vector of {c.dim} a cell, and a memory of {CONTROLS} control cells"
     d = Diagram("conditioning_pipeline", title, "LR")
     project, clip = "perturbation.project", f"{c.magnitude_clip:g}"
-    for key, title, line, name in (
-        ("gene", "Target gene", f"1 of {c.n_total_genes:,}", "gene_table"),
-        ("sign", "Sign", "-1, 0, +1", "perturbation.sign"),
-        ("fold", "log2 fold change", f"clipped to ±{clip}, / {clip}", "perturbation.magnitude"),
-    ):
-        _input(d, seen, key, title, line, name)
-        d.link(key, name, project, kind="condition")
-    width = seen[project].input[-1]
-    _module(d, seen, project, f"concatenated: {width} → {c.dim}")
+    _input(d, seen, "gene", "Target gene", f"1 of {c.n_total_genes:,}", "gene_table", project)
+    _input(d, seen, "sign", "Sign", "-1, 0, +1", "perturbation.sign", project)
+    _input(d, seen, "fold", "log2 fold change", f"clipped to ±{clip}, / {clip}", "perturbation.magnitude", project)
+    _module(d, seen, project, f"concatenated: {seen[project].input[-1]} → {c.dim}")
     d.box("condition", "+", f"condition: {c.dim}", group="condition")
     d.link(project, "condition", kind="condition")
-    for key, title, line, name in (
-        ("when", "Time t", "sines and cosines", "time"),
-        ("counts", "Depth", "log counts", "depth"),
-    ):
-        if name in seen:
-            _input(d, seen, key, title, line, name)
-            d.link(key, name, "condition", kind="condition")
+    if "time" in seen:
+        _input(d, seen, "when", "Time t", "sines and cosines", "time", "condition")
+    if "depth" in seen:
+        _input(d, seen, "counts", "Depth", "log counts", "depth", "condition")
     d.box("controls", "Control cells", f"{CONTROLS} × {c.n_genes:,} tokens", group="control")
     _module(d, seen, "control_set", f"memory {shape(seen['control_set'].output)}")
     steps = [["s|self-attention"], ["x|cross-attention"], ["f|FFN"]]
@@ -89,10 +83,13 @@ def conditioning_pipeline(config: Config) -> Diagram:
     return d
 
 
-def _input(d: Diagram, seen: dict[str, Layer], key: str, title: str, line: str, name: str) -> None:
-    """Adds something that the model is told, and the module that reads it."""
+def _input(
+    d: Diagram, seen: dict[str, Layer], key: str, title: str, line: str, reader: str, target: str
+) -> None:
+    """Adds something that the model is told, the module that reads it, and where that leads."""
     d.box(key, title, line, group="condition")
-    _module(d, seen, name, f"out {seen[name].output[-1]}")
+    _module(d, seen, reader, f"out {seen[reader].output[-1]}")
+    d.link(key, reader, target, kind="condition")
 
 
 def _module(d: Diagram, seen: dict[str, Layer], name: str, *lines: str) -> None:
@@ -103,22 +100,17 @@ def _module(d: Diagram, seen: dict[str, Layer], name: str, *lines: str) -> None:
 def _positions(d: Diagram, config: Config, seen: dict[str, Layer]) -> None:
     """Adds what genes are told at their own positions."""
     each = f"at each of {config.model.n_genes:,} genes"
-    told = False
-    if "embed.statistics" in seen:
-        told = True
-        d.box("embed.statistics", "embed.statistics", "mean, share of non-zeros", each, group="control")
-        d.link("controls", "embed.statistics", "embed", kind="control")
-    if "embed.summary" in seen:
-        told = True
-        d.box("embed.summary", "embed.summary", "visible genes against", "the controls, summed", group="token")
-        d.link("controls", "embed.summary", kind="control")
-        d.link("embed.summary", "embed", kind="stream")
-    if "embed.effect" in seen:
-        told = True
-        d.box("embed.effect", "embed.effect", "mean effect in the training cells", f"{each};",
-              "it also tilts the logits", group="condition")
-        d.link("gene", "embed.effect", "embed", kind="condition")
-    if told:
+    parts = {  # module -> where it reads, its colour, what it says
+        "embed.statistics": ("controls", "control", ["mean, share of non-zeros", each]),
+        "embed.summary": ("controls", "control", ["visible genes against", "the controls, summed"]),
+        "embed.effect": ("gene", "condition", ["mean effect in training", f"{each};", "it also tilts the logits"]),
+    }
+    found = [name for name in parts if name in seen]
+    for name in found:
+        source, kind, lines = parts[name]
+        d.box(name, name, *lines, group=kind)
+        d.link(source, name, "embed", kind=kind)
+    if found:
         d.box("embed", "embed", shape(seen["embed"].output), group="token")
         d.link("embed", "blocks:s", kind="stream")
 
@@ -161,13 +153,12 @@ def _state(d: Diagram, row: str, i: int, label: str, share: float, line: str) ->
 
     Sampling makes another cell than the one that was hidden.
     """
-    shades = [tint(PALETTE["token"], depth) for depth in (0.15, 0.35, 0.15, 0.9, 0.15, 0.6, 0.15)]
+    depths = (0.15, 0.35, 0.15, 0.9, 0.15, 0.6, 0.15)
     step, kind = (1, "plain") if row == "f" else (3, "stream")
     squares = []
     for j in range(SQUARES):
         hidden = (j * 7 + 3) % SQUARES < round(share * SQUARES)
-        squares.append(MASK if hidden else shades[j * step % 7])
-    third = SQUARES // 3
-    rows = [squares[:third], squares[third: 2 * third], squares[2 * third:]]
+        squares.append(MASK if hidden else tint(PALETTE["token"], depths[j * step % 7]))
+    rows = np.reshape(squares, (3, -1)).tolist()
     d.box(f"{row}{i}", label, line, group="token", rows=rows)
     d.link(f"{row}{i - 1}" if i else row, f"{row}{i}", kind=kind)

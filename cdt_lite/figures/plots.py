@@ -1,6 +1,7 @@
 """One function per figure: arrays and an Axes go in, the same Axes comes out. And the style that all figures share."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import matplotlib as mpl
@@ -15,59 +16,33 @@ from matplotlib.transforms import Bbox
 
 Number: TypeAlias = int | float | np.number
 Values: TypeAlias = Sequence[Any] | np.ndarray | pd.Series | pd.Index
-PALETTE = {  # Okabe & Ito 2008: told apart with any of the common colour-vision deficiencies (checked in a test)
-    "token": "#0072B2",
-    "condition": "#D55E00",
-    "control": "#009E73",
-    "attention": "#CC79A7",
-    "ffn": "#E69F00",
-    "head": "#56B4E9",
-    "other": "#6E6E6E",
-}
+# Okabe & Ito 2008: told apart by people with any of the common colour-vision deficiencies (checked in a test)
+PALETTE = {"token": "#0072B2", "condition": "#D55E00", "control": "#009E73", "attention": "#CC79A7",
+           "ffn": "#E69F00", "head": "#56B4E9", "other": "#6E6E6E"}
 COLORS = list(PALETTE.values())
 INK, SOFT, PAPER = "#1B1B1B", "#555555", "#FFFFFF"
 DARK = {INK: "#F2F2F2", SOFT: "#BDBDBD", PAPER: "#14171C"}
 MASK = "#C9C9C9"
-SHADES = ["#F4F8FB", "#7FB8DA", PALETTE["token"], "#002B45"]
-EXPRESSION = LinearSegmentedColormap.from_list("expression", SHADES)
+EXPRESSION = LinearSegmentedColormap.from_list("expression", ["#F4F8FB", "#7FB8DA", PALETTE["token"], "#002B45"])
 
 
 def tint(color: str, share: Number, paper: str = PAPER) -> str:
     """Returns the colour mixed with paper: share 1 is the colour, 0 the paper."""
-    return to_hex(share * np.array(to_rgb(color)) + (1 - share) * np.array(to_rgb(paper)))
+    mixed = share * np.array(to_rgb(color)) + (1 - share) * np.array(to_rgb(paper))
+    return to_hex(mixed.tolist())
 
 
 def use_style(dark: bool = False) -> None:
     """Sets the style of every later figure: fonts that ship with matplotlib, the palette, light or dark paper."""
     ink, soft, paper = DARK.values() if dark else DARK
     sns.set_theme(style="ticks", palette=COLORS)
-    mpl.rcParams.update({
-        "font.family": "DejaVu Sans",
-        "font.size": 11,
-        "axes.titlesize": 12,
-        "axes.titleweight": "bold",
-        "axes.titlelocation": "left",
-        "axes.labelsize": 11,
-        "xtick.labelsize": 10,
-        "ytick.labelsize": 10,
-        "legend.fontsize": 10,
-        "legend.frameon": False,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.edgecolor": soft,
-        "text.color": ink,
-        "axes.labelcolor": ink,
-        "xtick.color": ink,
-        "ytick.color": ink,
-        "figure.facecolor": paper,
-        "axes.facecolor": paper,
-        "savefig.facecolor": paper,
-        "figure.dpi": 100,
-        "savefig.dpi": 200,
-        "figure.constrained_layout.use": True,
-        "svg.hashsalt": "cdt-lite",
-        "svg.fonttype": "path",
-    })
+    plt.style.use(Path(__file__).with_name("cdt_lite.mplstyle"))
+    mpl.rc("text", color=ink)
+    mpl.rc("axes", labelcolor=ink, edgecolor=soft, facecolor=paper)
+    mpl.rc("xtick", color=ink)
+    mpl.rc("ytick", color=ink)
+    mpl.rc("figure", facecolor=paper)
+    mpl.rc("savefig", facecolor=paper)
 
 
 def grid(
@@ -91,12 +66,12 @@ def alt_text(title: str, values: Mapping[str, Number], unit: str = "", top: int 
 
 def bars(values: Mapping[str, Number], ax: Axes, unit: str = "", scale: Number = 1.0) -> Axes:
     """Draws named amounts as horizontal bars with their values (whole numbers in full, others in units) and shares."""
-    amounts = np.array(list(values.values())) / scale
-    ax.barh(list(values), amounts, color=PALETTE["token"], edgecolor="none")
-    for i, value in enumerate(values.values()):
-        text = f"{value:,}" if isinstance(value, int) else f"{amounts[i]:,.3g}"
-        share = amounts[i] / amounts.sum()
-        ax.annotate(f"{text} ({share:.1%})", (amounts[i], i), (4, 0), textcoords="offset points", va="center", fontsize=9.5)
+    amounts, labels = np.array(list(values.values())) / scale, []
+    for value, amount in zip(values.values(), amounts, strict=True):
+        text = f"{value:,}" if isinstance(value, int) else f"{amount:,.3g}"
+        labels.append(f"{text} ({amount / amounts.sum():.1%})")
+    drawn = ax.barh(list(values), amounts, color=PALETTE["token"], edgecolor="none")
+    ax.bar_label(drawn, labels, padding=4, fontsize=9.5)
     ax.set(xlabel=unit, xlim=(0, 1.4 * amounts.max()))
     ax.invert_yaxis()
     return ax
@@ -104,47 +79,33 @@ def bars(values: Mapping[str, Number], ax: Axes, unit: str = "", scale: Number =
 
 def stacked(rows: Mapping[str, Mapping[str, Number]], ax: Axes, unit: str = "", scale: Number = 1.0) -> Axes:
     """Draws each row as one bar of named segments, its sum written at the end."""
-    table = pd.DataFrame(rows).T.fillna(0) / scale
-    paper = mpl.rcParams["axes.facecolor"]
-    table.plot.barh(stacked=True, ax=ax, width=0.62, edgecolor=paper, linewidth=0.8)
+    table = pd.DataFrame(rows).T / scale
     totals = table.sum(axis=1)
-    for i, total in enumerate(totals):
-        ax.text(total * 1.01, i, f"{total:,.2f}", va="center", fontsize=10, fontweight="bold")
+    table.plot.barh(stacked=True, ax=ax, width=0.62, edgecolor=mpl.rcParams["axes.facecolor"], linewidth=0.8)
+    last: Any = ax.containers[-1]
+    ax.bar_label(last, [f"{total:,.2f}" for total in totals], padding=4, fontweight="bold")
     ax.set(xlabel=unit, xlim=(0, 1.12 * totals.max()))
     ax.invert_yaxis()
     ax.legend(loc="upper center", bbox_to_anchor=(0.45, -0.16), ncols=3)
     return ax
 
 
-def lines(x: Values, series: Mapping[str, Values], ax: Axes, xlabel: str, ylabel: str) -> Axes:
-    """Draws named curves over a common x, both axes logarithmic; those named "naive ..." dashed."""
-    for name, y in series.items():
-        style = "--" if name.startswith("naive") else "-"
-        ax.plot(x, y, style, label=name, lw=2)
-    ax.set(xlabel=xlabel, ylabel=ylabel, xscale="log", yscale="log")
-    ax.legend()
-    return ax
-
-
-def roofline(
-    points: Mapping[str, tuple[Number, Number]], ceilings: Mapping[str, tuple[Number, Number]], ax: Axes
-) -> Axes:
+def roofline(points: pd.DataFrame, ceilings: Mapping[str, tuple[Number, Number]], ax: Axes) -> Axes:
     """Draws attainable TFLOP/s over arithmetic intensity.
 
     Args:
-        points: Part -> (FLOP per byte, share of all FLOPs); larger dots do more of the work.
+        points: A row a part: "intensity" (FLOP per byte) and "share" of all FLOPs; larger dots do more of the work.
         ceilings: Accelerator -> (TFLOP/s, GB/s); the dots lie under the first.
         ax: Where.
     """
-    x = np.geomspace(5, 20_000, 200)
-    ink, paper = mpl.rcParams["text.color"], mpl.rcParams["axes.facecolor"]
+    x, ink = np.geomspace(5, 20_000, 200), mpl.rcParams["text.color"]
     for (name, (peak, bandwidth)), style in zip(ceilings.items(), ("-", "--", ":", "-."), strict=False):
         ax.plot(x, np.minimum(peak, x * bandwidth / 1e3), style, color=ink, lw=1.4, label=name)
     peak, bandwidth = next(iter(ceilings.values()))
-    for i, (name, (intensity, share)) in enumerate(points.items()):
-        y, color = min(peak, intensity * bandwidth / 1e3), COLORS[i % len(COLORS)]
-        ax.scatter(intensity, y, s=40 + 700 * share, color=color, zorder=3, edgecolor=paper)
-        ax.scatter([], [], s=40, color=color, label=f"{name} ({intensity:,.0f})")
+    for part, color in zip(points.itertuples(), COLORS, strict=False):
+        height = min(peak, part.intensity * bandwidth / 1e3)
+        ax.scatter(part.intensity, height, s=40 + 700 * part.share, color=color, zorder=3)
+        ax.scatter([], [], s=40, color=color, label=f"{part.Index} ({part.intensity:,.0f})")
     ax.set(xscale="log", yscale="log", ylim=(0.3, 2500))
     ax.set(xlabel="FLOP per byte moved (16-bit)", ylabel="attainable TFLOP/s")
     ax.legend(fontsize=8.5, loc="lower right")
@@ -174,10 +135,10 @@ def loss_curves(curves: Sequence[tuple[str, Values, Values]], ax: Axes) -> Axes:
 
 
 def cell_heatmap(
-    states: Sequence[Values], genes: Values, ax: Axes, mask_id: int = 63, labels: Values | None = None
+    states: Sequence[np.ndarray] | np.ndarray, genes: Values, ax: Axes, mask_id: int = 63, labels: Values | None = None
 ) -> Axes:
     """Draws one cell at several steps, a row a step: darker is more expressed (log scale), grey is still hidden."""
-    table = np.stack(states)
+    table = np.asarray(states)
     shown = np.ma.masked_where(table == mask_id, np.log1p(table))
     brightest = max(1.0, float(shown.max() or 0))
     ax.imshow(shown, aspect="auto", cmap=EXPRESSION.with_extremes(bad=MASK), vmin=0, vmax=brightest)
@@ -212,27 +173,6 @@ def metric_heatmap(table: pd.DataFrame, ax: Axes, higher_is_better: bool = True,
     return ax
 
 
-def metric_bars(table: pd.DataFrame, ax: Axes, ylabel: str = "") -> Axes:
-    """Draws a table as grouped bars: a group a row, a colour a column (a model, or a baseline)."""
-    table.plot.bar(ax=ax, width=0.8, rot=30)
-    ax.axhline(0, color=SOFT, lw=0.8)
-    ax.set(xlabel="", ylabel=ylabel)
-    return ax
-
-
-def umap_pair(embedding: np.ndarray, labels: Values, ax: Axes) -> Axes:
-    """Scatters a two-dimensional embedding, a colour a label, in an order that hides none behind another."""
-    points = pd.DataFrame({"x": embedding[:, 0], "y": embedding[:, 1], "label": np.asarray(labels, dtype=str)})
-    names = points["label"].unique()
-    colors = COLORS if len(names) <= len(COLORS) else sns.husl_palette(len(names))
-    mixed = points.sample(frac=1, random_state=0)
-    look = {"hue_order": names, "palette": colors[: len(names)], "s": 10, "alpha": 0.7, "linewidth": 0}
-    sns.scatterplot(mixed, x="x", y="y", hue="label", ax=ax, **look)
-    ax.set(xticks=[], yticks=[], xlabel="UMAP 1", ylabel="UMAP 2")
-    ax.legend(markerscale=2)
-    return ax
-
-
 def predicted_vs_real_delta(real: np.ndarray, predicted: np.ndarray, genes: Values, ax: Axes, name: int = 8) -> Axes:
     """Scatters predicted over real mean change of every gene (log1p), names the largest, states Pearson's r."""
     ax.axline((0, 0), slope=1, color=PALETTE["other"], lw=1, ls="--", zorder=0)
@@ -247,10 +187,9 @@ def predicted_vs_real_delta(real: np.ndarray, predicted: np.ndarray, genes: Valu
 
 
 def _name_point(ax: Axes, name: str, point: tuple[Number, Number], dots: np.ndarray, taken: list[Bbox]) -> list[Bbox]:
-    """Writes a name beside a point, where it covers no other name and few dots; in a crowd rather none.
+    """Writes a name beside a point, where it covers no other name and few dots; returns the place that it took.
 
-    Returns:
-        The place that it took, if it found one.
+    In a crowd better no name than an unreadable one.
     """
     for x, y, side in ((4, 3, "left"), (4, -11, "left"), (-4, 3, "right"), (-4, -11, "right")):
         text = ax.annotate(name, point, (x, y), textcoords="offset points", fontsize=8.5, ha=side)

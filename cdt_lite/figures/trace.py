@@ -16,14 +16,7 @@ CONTROLS = 64  # control cells that a cell is shown, unless said otherwise
 
 @dataclass
 class Layer:
-    """One module as a forward pass of one cell saw it.
-
-    Args:
-        module: The module itself.
-        input: Shape of the first tensor that goes in.
-        output: Shape of what comes out.
-        flops: Operations, with those of all modules inside.
-    """
+    """One module as a forward pass of one cell saw it: shapes of what goes in and out, FLOPs with those inside it."""
 
     module: nn.Module
     input: tuple[int, ...] = ()
@@ -40,18 +33,16 @@ class Layer:
         """Parameters, with those of all modules inside."""
         return sum(p.numel() for p in self.module.parameters())
 
-    def note(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Takes down the shapes (a forward hook)."""
+    def see(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Takes down the shapes: a forward hook."""
         if isinstance(inputs[0], Tensor):
             self.input = tuple(inputs[0].shape)
         self.output = tuple(output.shape)
 
 
 def resized(config: Config, n_genes: int | None) -> Config:
-    """Returns the preset with a panel of another size."""
-    if n_genes is None:
-        return config
-    return replace(config, model=replace(config.model, n_genes=n_genes))
+    """Returns the preset with a panel of another size; None leaves it as it is."""
+    return config if n_genes is None else replace(config, model=replace(config.model, n_genes=n_genes))
 
 
 def meta_model(config: Config) -> CDT | V1:
@@ -66,35 +57,24 @@ def process_of(config: Config) -> MaskedDiffusion | V1Diffusion:
         return build(config)[1]
 
 
-def probe(
-    model: CDT | V1, n_controls: int = CONTROLS, cells_per_set: int = 1, n_sets: int = 1, device: str = "meta"
-) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    """Returns a model with its condition filled in, and cells for it: zeros, or shapes only on the meta device.
-
-    Args:
-        model: The network.
-        n_controls: Control cells a set; 0 is the unconditional mode.
-        cells_per_set: Cells that share one control set.
-        n_sets: Sets.
-        device: Where the model is.
-    """
+def probe(model: CDT | V1, n_controls: int = CONTROLS, cells_per_set: int = 1, n_sets: int = 1, device: str = "meta"
+          ) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """Returns a model with its condition filled in, and cells for it: zeros, or shapes only on the meta device."""
     n_genes = model.config.n_genes
     ids = partial(torch.zeros, dtype=torch.long, device=device)
     controls = ids(n_sets, n_controls, n_genes) if n_controls else None
     depth = torch.zeros(n_sets, cells_per_set, device=device)
-    told = Perturbation.none(n_sets, device)
-    denoise = model.given(told, controls, ids(n_genes), depth)
+    denoise = model.given(Perturbation.none(n_sets, device), controls, ids(n_genes), depth)
     return denoise, ids(n_sets, cells_per_set, n_genes)
 
 
 @lru_cache(maxsize=8)
 def trace(config: Config) -> dict[str, Layer]:
     """Runs one cell through a preset's model on the meta device and returns what every module did, by its name."""
-    model = meta_model(config)
-    seen = {}
+    model, seen = meta_model(config), {}
     for name, module in model.named_modules():
         seen[name] = Layer(module)
-        module.register_forward_hook(seen[name].note)
+        module.register_forward_hook(seen[name].see)
     denoise, cell = probe(model)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         denoise(cell)
