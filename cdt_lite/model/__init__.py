@@ -17,10 +17,18 @@ from cdt_lite.model.layers import MLP, ModulatedResidual, MultiQueryAttention
 from cdt_lite.model.mean_effect import GUESSED, tilts
 from cdt_lite.model.perturbation import NO_TARGET, UNKNOWN_TARGET, Perturbation
 from cdt_lite.model.schedule import best_schedule, cosine_counts, full_curve, schedule_error, uniform_counts
-from cdt_lite.model.v1 import V1, TokenControlSet, V1Diffusion, beta_masks, expected_reveals, mask_probabilities
+from cdt_lite.model.v1 import (
+    CURRICULUM,
+    V1,
+    TokenControlSet,
+    V1Diffusion,
+    beta_masks,
+    expected_reveals,
+    mask_probabilities,
+)
 
 __all__ = [
-    "CDT", "GUESSED", "MLP", "NO_TARGET", "PRESETS", "UNKNOWN_TARGET", "V1", "Config", "ControlSet",
+    "CDT", "CURRICULUM", "GUESSED", "MLP", "NO_TARGET", "PRESETS", "UNKNOWN_TARGET", "V1", "Config", "ControlSet",
     "MaskedDiffusion", "ModulatedResidual", "MultiQueryAttention", "Perturbation", "TokenControlSet", "TokenizerConfig",
     "V1Diffusion",
     "best_schedule", "beta_masks", "build", "cosine_counts", "draw", "draw_masks", "expected_reveals", "full_curve",
