@@ -9,11 +9,12 @@ python3 run.py setup        make the environment only
 For a workshop, and for maintainers:
 python3 run.py copies       write student and instructor copies, slides, schedules, the exercise table
 python3 run.py wheels       fill output/wheels with all that a laptop needs without a network
-python3 run.py trial        execute the student and instructor copies with no network, or the folders named after it
+python3 run.py trial        execute the student and instructor copies with no network, or what is named after it
 python3 run.py browser      work through the student copies in a real browser, with screenshots
 
 Arguments after `test` go to pytest, which then runs alone: python3 run.py test -k tokenizer
 Arguments after `lab` go to JupyterLab: python3 run.py lab --no-browser
+Folders or notebooks after `trial` are executed: python3 run.py trial notebooks
 Names after `browser` choose copies: python3 run.py browser 00 03
 
 Environment variables:
@@ -32,88 +33,100 @@ import subprocess
 import sys
 import tempfile
 
-PROFILES = ("ci", "laptop", "gpu")
+ROOT = os.path.dirname(os.path.abspath(__file__))
 COMMANDS = ("notebooks", "test", "lab", "setup", "copies", "wheels", "trial", "browser")
 TAKE_MORE = ("test", "lab", "wheels", "trial", "browser")  # what is not ours goes on to them
-COPIES = ("workshop/student", "workshop/instructor")
-LANDING = "notebooks/START.md"
+# What runs a command with no network but loopback, which a fresh network namespace has, but down.
+LOOPBACK = """
+import fcntl, os, socket, struct, sys
+SIOCSIFFLAGS, IFF_UP = 0x8914, 1
+fcntl.ioctl(socket.socket(), SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", IFF_UP))
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
 
 
 def python_refusal(version: tuple, oldest: tuple = (3, 11)) -> str:
     """Says why this Python is too old, or returns an empty text if it is not."""
     if tuple(version[:2]) >= oldest:
         return ""
-    found, needed = (".".join(str(part) for part in pair[:2]) for pair in (version, oldest))
+    found, needed = "{}.{}".format(*version), "{}.{}".format(*oldest)
     return f"needs Python {needed} or newer, and this is {found}. Try: python{needed} run.py"
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Reads the command line; what is not ours goes on to pytest, JupyterLab or the tool that is called."""
+    """Reads the command line; what is not ours goes on to pytest or JupyterLab."""
     parser = argparse.ArgumentParser(
         prog="run.py",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("command", nargs="?", default="notebooks", choices=COMMANDS)
-    parser.add_argument("--profile", choices=PROFILES, help="size of the runs (default: laptop; test and trial: ci)")
-    parser.add_argument("--only", default="", metavar="03", help="run the notebooks whose names begin so")
-    parser.add_argument("--wheels", default="", metavar="FOLDER", help="install from this folder, without a network")
-    parser.add_argument("--write", action="store_true", help="maintainers: write into the tracked files")
-    parser.add_argument("--budget", action="store_true", help="maintainers: write only time and memory into the cards")
+    add = parser.add_argument
+    add("command", nargs="?", default="notebooks", choices=COMMANDS)
+    add("--profile", choices=("ci", "laptop", "gpu"), help="size of the runs (default: laptop; tests: ci)")
+    add("--only", default="", metavar="03", help="run the notebooks whose names begin so")
+    add("--wheels", default="", metavar="FOLDER", help="install from this folder, without a network")
+    add("--write", action="store_true", help="maintainers: write into the tracked files")
+    add("--budget", action="store_true", help="maintainers: write only time and memory into the cards")
     options, rest = parser.parse_known_args(arguments)
     if rest and options.command not in TAKE_MORE:
         parser.error(f"unknown arguments: {' '.join(rest)}")
     return options, rest
 
 
-def trial(python: str, folders: list[str], root: str) -> list[str]:
-    """The command that executes the notebooks of some folders with the network blocked."""
-    tools = os.path.join(root, "tools")
-    return [python, os.path.join(tools, "offline.py"), python, os.path.join(tools, "trial.py"), *folders]
+def no_network() -> list[str]:
+    """The words that run a command with no network but loopback; none where the system cannot do that."""
+    from tools.environment import fault
+
+    words = ["unshare", "-rn", sys.executable, "-c", LOOPBACK]
+    if not fault(*words, "true"):
+        return words
+    print("run.py: `unshare -rn` does not work here: the network is not blocked", flush=True)
+    return []
 
 
-def run_tests(python: str, arguments: list[str], variables: dict[str, str], root: str) -> int:
-    """Runs linters, unit tests, notebooks and copies, each even if another failed; says at the end what failed."""
-    pytest = [python, "-m", "pytest", "--durations=8"]
-    steps = [
-        ("ruff", [python, "-m", "ruff", "check", "."], {}),
-        ("mypy", [python, "-m", "mypy"], {}),
-        ("pytest", pytest, {}),
-        ("notebooks", [*pytest, "--nbmake", "--nbmake-timeout=300", "notebooks"], {"CDT_STRICT": "1"}),
-        ("student and instructor copies", trial(python, list(COPIES), root), {}),
-    ]
-    if arguments:
-        steps = [("pytest", [python, "-m", "pytest", *arguments], {})]
+def steps(options: argparse.Namespace, rest: list[str], python: str) -> dict[str, list[str]]:
+    """What was asked, as names and commands, in order."""
+    pytest = [python, "-m", "pytest"]
+    trial = [*pytest, "tests/trial.py", "-q", "-s", "-k"]
+    if options.command == "test" and not rest:
+        return {
+            "ruff": [python, "-m", "ruff", "check", "."],
+            "mypy": [python, "-m", "mypy"],
+            "pytest": [*pytest, "--durations=8"],
+            "strict notebooks": [*pytest, "--nbmake", "--nbmake-timeout=300", "notebooks"],
+            "trial": [*trial, "workshop"],
+        }
+    flags = [f"--{flag}" for flag in ("write", "budget") if getattr(options, flag)]
+    names = " or ".join(rest)
+    place = [f"--ServerApp.root_dir={ROOT}", "--LabApp.default_url=/lab/tree/notebooks/START.md"]
+    commands = {
+        "notebooks": [python, "-m", "tools.execute", options.only or "0", *flags],
+        "test": [*pytest, *rest],
+        "lab": [python, "-m", "jupyterlab", "--allow-root", *place, *rest],
+        "copies": [python, "-m", "tools.copies"],
+        "trial": [*trial, names or "workshop"],
+        "browser": [*pytest, "tests/visit.py", "-q", "-s", "-k", names],
+    }
+    return {options.command: commands[options.command]}
+
+
+def run(named: dict[str, list[str]], variables: dict[str, str]) -> int:
+    """Runs commands, each even if another failed; says at the end which did."""
     failed = []
-    with tempfile.TemporaryDirectory() as progress:  # tests solve nothing in the learner's own record
-        for name, command, more in steps:
-            print("\n$", *[word.replace(python, "python") for word in command], flush=True)
-            own = {**variables, "CDT_LITE_PROGRESS": progress, **more}
-            if subprocess.call(command, cwd=root, env=own):
-                failed.append(name)
-    print("\nrun.py test:", "failed: " + "; ".join(failed) if failed else "all passed", flush=True)
+    for name, command in named.items():
+        if len(named) > 1:
+            print(f"\n== {name}", flush=True)
+        own = dict(variables)
+        if name == "strict notebooks":
+            own["CDT_STRICT"] = "1"  # a check that does not pass is an error
+        if name == "trial":
+            command = no_network() + command
+        if subprocess.call(command, cwd=ROOT, env=own):
+            failed.append(name)
+    if len(named) > 1:
+        print("\nrun.py test:", f"failed: {'; '.join(failed)}" if failed else "all passed", flush=True)
     return 1 if failed else 0
-
-
-def run_lab(python: str, arguments: list[str], variables: dict[str, str], root: str) -> int:
-    """Starts JupyterLab at the page that says where to begin."""
-    command = [f"--ServerApp.root_dir={root}", f"--LabApp.default_url=/lab/tree/{LANDING}", *arguments]
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        command.append("--allow-root")
-    return subprocess.call([python, "-m", "jupyterlab", *command], cwd=root, env=variables)
-
-
-def run_tool(python: str, options: argparse.Namespace, rest: list[str], variables: dict[str, str], root: str) -> int:
-    """Calls the tool of a command."""
-    if options.command == "trial":
-        command = trial(python, rest or list(COPIES), root)
-    elif options.command == "notebooks":
-        command = [python, os.path.join(root, "tools", "execute.py"), f"--only={options.only}"]
-        command += ["--write"] * options.write + ["--budget"] * options.budget
-    else:
-        command = [python, os.path.join(root, "tools", f"{options.command}.py"), *rest]
-    return subprocess.call(command, cwd=root, env=variables)
 
 
 def main(arguments: list[str]) -> int:
@@ -125,20 +138,21 @@ def main(arguments: list[str]) -> int:
 
     options, rest = parse(arguments)
     environment.use_wheels(options.wheels or os.environ.get("CDT_WHEELS", ""))
-    python, root = environment.set_up(), str(environment.ROOT)
-    default = "ci" if options.command in ("test", "trial", "browser") else "laptop"
-    profile = options.profile or os.environ.get("CDT_PROFILE") or default
-    variables = environment.child_variables(python, profile)
+    python = environment.set_up()
     if options.command == "setup":
         print(f"The environment is ready: {python}")
         return 0
-    if options.command == "test":
-        return run_tests(str(python), rest, variables, root)
-    if options.command == "lab":
-        return run_lab(str(python), rest, variables, root)
+    if options.command == "wheels":
+        return environment.fill_wheels(python, *rest)
     if options.command == "browser":
-        environment.add_extra(python, "browser")
-    return run_tool(str(python), options, rest, variables, root)
+        environment.install(python, f"{environment.EXTRAS},browser")
+    default = "ci" if options.command in ("test", "trial", "browser") else "laptop"
+    profile = options.profile or os.environ.get("CDT_PROFILE") or default
+    variables = environment.child_variables(python, profile)
+    with tempfile.TemporaryDirectory() as progress:
+        if options.command == "test":  # solves nothing in the learner's own record
+            variables["CDT_LITE_PROGRESS"] = progress
+        return run(steps(options, rest, str(python)), variables)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cdt_lite.errors import CDTError, suggest
-from cdt_lite.model.config import Config, get_preset
 from cdt_lite.options import COLUMNS, OPTIONS, SCREEN, TRAINING
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from cdt_lite.data import SetSampler
+    from cdt_lite.model import Config
     from cdt_lite.training.checkpoint import Checkpoint
 
 # Heavy imports stay inside the commands, so that `cdt-lite --help` and a misspelt option answer at once.
@@ -35,7 +35,7 @@ def figures(args: argparse.Namespace) -> int:
         capsule = load_capsule(screen)
     except CDTError as error:
         print(f"without the panels of a trained model: {error}")
-    paths = make_figures(get_preset(args.preset), Path(args.out), capsule=capsule, screen=screen, dark=args.dark)
+    paths = make_figures(_config(args), Path(args.out), capsule, screen, dark=args.dark)
     print("\n".join(map(str, paths)))
     return 0
 
@@ -47,10 +47,9 @@ def pretrain(args: argparse.Namespace) -> int:
 
     screen = _screen(args)
     cells = screen[named_split(screen) == "train"].copy()
-    files = pretraining_cells(cells)
-    if args.more:
-        files = [cells, *(_file(path, args) for path in args.more)]
-    config = _changed(get_preset(args.preset), args)
+    more = [_file(path, args) for path in args.more]
+    files = [cells, *more] if more else pretraining_cells(cells)
+    config = _config(args)
     checkpoint = _begun(args, config, *files)
     stores = [TokenStore.from_adata(file, checkpoint.tokenizer, checkpoint.vocabulary) for file in files]
     return _train(checkpoint, SetSampler(stores, config.pretrain, "pretrain"), args)
@@ -62,14 +61,14 @@ def finetune(args: argparse.Namespace) -> int:
     from cdt_lite.training.checkpoint import Checkpoint
 
     if args.start and args.gene_vectors:
-        raise CDTError("--start brings its own gene vectors: give --gene-vectors to the pretraining, or leave one out")
+        raise CDTError("--start brings its own gene vectors: give --gene-vectors to the pretraining instead")
     screen = _screen(args)
     cells = screen[named_split(screen) == "train"].copy()
     if args.start and not args.resume:
         checkpoint = Checkpoint.load(args.start)
     else:
-        checkpoint = _begun(args, get_preset(args.preset), cells)
-    config = _changed(checkpoint.config, args)
+        checkpoint = _begun(args, _config(args), cells)
+    config = _config(args, checkpoint.config)
     targets = set(screen.obs["target_gene"]) - {CONTROL}
     checkpoint.vocabulary = checkpoint.vocabulary.extended(sorted(targets))
     store = TokenStore.from_adata(cells, checkpoint.tokenizer, checkpoint.vocabulary)
@@ -97,13 +96,13 @@ def predict(args: argparse.Namespace) -> int:
 
 def evaluate(args: argparse.Namespace) -> int:
     """Scores predicted cells beside the baselines; with --tasks, a trained model on every task of the series."""
+    if not args.tasks and not args.predicted:
+        raise CDTError("nothing to score: name --predicted files, or pass --tasks to report on a trained model")
     from cdt_lite.files import read_h5ad, write_atomically
     from cdt_lite.report.results import score, write_report
     from cdt_lite.report.tasks import ReportOptions
     from cdt_lite.training.capsule import capsule_folder
 
-    if not args.tasks and not args.predicted:
-        raise CDTError("nothing to score: name --predicted files, or pass --tasks to report on a trained model")
     screen = _screen(args)
     predicted = {Path(path).stem: read_h5ad(path) for path in args.predicted}
     if args.tasks:
@@ -123,18 +122,16 @@ def account(args: argparse.Namespace) -> int:
     """Counts parameters, FLOPs, bytes and time of a preset."""
     from cdt_lite.figures.accounting import account as count
 
-    result = count(get_preset(args.preset))
+    result = count(_config(args))
     if args.json:
         print(json.dumps(result, indent=1))
         return 0
     for key, value in result.items():
         parts = value if isinstance(value, dict) else {"": value}
         for name, number in parts.items():
-            if isinstance(number, int | float):
-                title = f"{key}: {name}" if name else key
-                print(f"{title:60s} {number:>22,}")
-            else:
-                print(f"{key} {name}: {number}")
+            title = f"{key}: {name}" if name else key
+            text = number if isinstance(number, str) else f"{number:,}"
+            print(f"{title:60s} {text:>22}")
     return 0
 
 
@@ -142,7 +139,7 @@ def bench(args: argparse.Namespace) -> int:
     """Measures training and sampling speed and peak memory of a preset on this device."""
     from cdt_lite.doctor import bench as measure
 
-    print(json.dumps(measure(_changed(get_preset(args.preset), args), args.device, args.genes), indent=1))
+    print(json.dumps(measure(_config(args), args.device, args.genes), indent=1))
     return 0
 
 
@@ -154,13 +151,12 @@ def capsule(args: argparse.Namespace) -> int:
 
     if args.check:
         found = Checkpoint.load(args.check)
-        card = {key: value for key, value in found.card.items() if key != "curves"}
-        print(json.dumps(card, indent=1))
+        print(json.dumps({key: value for key, value in found.card.items() if key != "curves"}, indent=1))
         print(f"{args.check}: whole; {len(found.vocabulary)} genes, {len(found.trained_targets)} trained targets")
         return 0
     screen = _screen(args)
     steps = (None, None) if args.epochs else (args.pretrain_steps, args.finetune_steps)
-    config = _changed(get_preset(args.preset), args)
+    config = _config(args)
     made: list[Checkpoint] = []
 
     def progress() -> Iterator[Any]:
@@ -216,8 +212,11 @@ def _file(path: str, args: argparse.Namespace) -> "AnnData":
     return load_screen(path, Columns(**named), layer=args.layer)
 
 
-def _changed(config: Config, args: argparse.Namespace) -> Config:
-    """The preset with what the command line changes."""
+def _config(args: argparse.Namespace, config: "Config | None" = None) -> "Config":
+    """The preset, or a checkpoint's configuration, with what the command line changes."""
+    from cdt_lite.model.config import get_preset
+
+    config = config or get_preset(args.preset)
     stage = {}
     for key in ("precision", "compile", "learning_rate", "seed"):
         if getattr(args, key, None) is not None:
@@ -225,7 +224,7 @@ def _changed(config: Config, args: argparse.Namespace) -> Config:
     return replace(config, pretrain=replace(config.pretrain, **stage), finetune=replace(config.finetune, **stage))
 
 
-def _begun(args: argparse.Namespace, config: Config, *files: "AnnData") -> "Checkpoint":
+def _begun(args: argparse.Namespace, config: "Config", *files: "AnnData") -> "Checkpoint":
     """A new model for these cells, or with --resume the one to go on with."""
     from cdt_lite.training.checkpoint import Checkpoint
     from cdt_lite.training.gene_vectors import read_gene_vectors
@@ -291,9 +290,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return args.run(args)
     except CDTError as error:
-        message = re.sub(r"Columns\((\w+)=\.\.\.\)", lambda found: f"--{COLUMNS[found[1]]}", str(error))
-        message = re.sub(r"layer='(.*?)'", r"--layer \1", message)  # the command line's words for Python's arguments
-        print(f"cdt-lite {args.command}: {message}", file=sys.stderr)
+        in_options = re.sub(r"Columns\((\w+)=\.\.\.\)|layer='(.*?)'", lambda argument: (
+            f"--{COLUMNS[argument[1]]}" if argument[1] else f"--layer {argument[2]}"), str(error))
+        print(f"cdt-lite {args.command}: {in_options}", file=sys.stderr)
         return 2
 
 

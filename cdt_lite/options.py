@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from cdt_lite.model.config import PRESETS
-
 COLUMNS = {"target": "target-key", "batch": "batch-key", "control": "control", "sign": "sign-key",
            "magnitude": "magnitude-key"}  # argument of `Columns` -> option
 SCREEN = ("screen", *COLUMNS.values(), "layer")  # of every command that reads a screen
@@ -19,7 +17,7 @@ def _option(default: Any = None, about: str = "", **more: Any) -> dict[str, Any]
 
 
 OPTIONS = {
-    "preset": _option("lite", f"one of {', '.join(PRESETS)}"),
+    "preset": _option("lite", "v1, default or lite"),
     "screen": _option("papalexi2021", "papalexi2021, simulated, or the path of an .h5ad file"),
     "target-key": _option(None, "of a file: column of obs with the perturbed gene"),
     "batch-key": _option(None, "column with the replicate"),

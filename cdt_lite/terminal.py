@@ -2,13 +2,10 @@
 
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
-
-import numpy as np
+from itertools import chain, groupby
+from operator import attrgetter
 
 from cdt_lite.training.train import Progress
-
-T = TypeVar("T")
 
 
 def with_bar(steps: Iterable[Progress], title: str = "") -> Iterator[Progress]:
@@ -19,21 +16,17 @@ def with_bar(steps: Iterable[Progress], title: str = "") -> Iterator[Progress]:
     """
     from tqdm import tqdm
 
-    bar, smooth, stage = None, float("nan"), ""
-    for progress in steps:
-        if bar is None or progress.stage != stage:
-            if bar is not None:
-                bar.close()
-            stage, smooth, name = progress.stage, float("nan"), f"{title} {progress.stage}".strip()
-            bar = tqdm(total=progress.n_steps, initial=progress.step - 1, desc=name, file=sys.stdout, mininterval=0.5,
-                       ncols=100)
-        memory = min(0.95, progress.step / (progress.step + 9))  # short at first, so that the start is soon forgotten
-        smooth = progress.loss if np.isnan(smooth) else memory * smooth + (1 - memory) * progress.loss
-        bar.set_postfix_str(f"loss {smooth:.3f}, {progress.cells_per_second:.0f} cells/s", refresh=False)
-        bar.update(1)
-        yield progress
-    if bar is not None:
-        bar.close()
+    for stage, group in groupby(steps, attrgetter("stage")):
+        first = next(group)
+        loss = first.loss
+        with tqdm(total=first.n_steps, initial=first.step - 1, desc=f"{title} {stage}".strip(), file=sys.stdout,
+                  mininterval=0.5, ncols=100) as bar:
+            for progress in chain([first], group):
+                kept = min(0.95, progress.step / (progress.step + 9))  # little at first: the start is soon forgotten
+                loss = kept * loss + (1 - kept) * progress.loss
+                bar.set_postfix_str(f"loss {loss:.3f}, {progress.cells_per_second:.0f} cells/s", refresh=False)
+                bar.update()
+                yield progress
 
 
 def peak_memory() -> float:

@@ -1,24 +1,19 @@
 """The counts are the document's where it counts, the module's where it does not, and the counter's to the last FLOP."""
 
-from dataclasses import replace
-
 import pytest
-import torch
 from helpers import tiny
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from cdt_lite.errors import CDTError
 from cdt_lite.figures import accounting as count
-from cdt_lite.model.config import PRESETS, ModelConfig
+from cdt_lite.figures import cost
+from cdt_lite.figures.trace import meta_model, probe, resized
+from cdt_lite.model import PRESETS, build
 
 V1 = PRESETS["v1"]
 SIZES = [(None, 64, 1, 1), (37, 5, 3, 2), (64, 7, 1, 4), (50, 0, 2, 3)]  # genes, controls, cells a set, sets
-
-
-def sized(preset: str, n_genes: int | None) -> ModelConfig:
-    model = PRESETS[preset].model
-    return replace(model, n_genes=n_genes) if n_genes and model.identity == "position" else model
 
 
 def test_the_nominal_count_is_the_documents_term_by_term():
@@ -49,35 +44,56 @@ def test_the_module_has_what_it_has_part_by_part():
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_parts_sum_to_the_module(preset):
-    model = count.meta_model(PRESETS[preset])
+    model = meta_model(PRESETS[preset])
     assert all(parameter.is_meta for parameter in model.parameters())  # nothing was filled with numbers
     assert sum(count.parameters_by_part(PRESETS[preset]).values()) == sum(p.numel() for p in model.parameters())
 
 
-def test_a_part_without_a_name_is_not_lost():
-    model = count.meta_model(V1)
-    model.novelty = torch.nn.Linear(3, 5, device="meta")
-    assert count.parameters_by_part(model)["novelty"] == 20
+def test_a_part_without_a_name_is_not_lost(monkeypatch):
+    def with_a_novelty(config):
+        model = meta_model(config)
+        model.novelty = nn.Linear(3, 5, device="meta")
+        return model
+
+    monkeypatch.setattr(count, "meta_model", with_a_novelty)
+    assert count.parameters_by_part(V1)["novelty"] == 20
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("preset, switches", [*((name, {}) for name in PRESETS),
-                                              ("lite", {"time_input": "mask_ratio"})])
-def test_closed_form_flops_are_the_counters(preset, switches, size):
-    model, n_genes = replace(sized(preset, size[0]), **switches), size[0] or PRESETS[preset].model.n_genes
+@pytest.mark.parametrize("preset", PRESETS)
+def test_closed_form_flops_are_the_counters(preset, size):
+    config = PRESETS[preset]
+    denoise, cells = probe(meta_model(resized(config, size[0])), *size[1:])
     with FlopCounterMode(display=False) as counter:
-        count.meta_model(model)(**count.probe(n_genes, *size[1:]))
-    assert sum(count.flops_by_part(model, n_genes, *size[1:]).values()) == counter.get_total_flops()
+        denoise(cells)
+    assert sum(count.flops_by_part(config, *size).values()) == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("lost", ["embed.statistics", "embed.effect", "depth"])
+def test_what_the_model_lacks_is_not_counted(monkeypatch, lost):
+    whole = count.products(PRESETS["lite"])
+
+    def without(config):
+        model = meta_model(config)
+        parent, _, name = lost.rpartition(".")
+        delattr(model.get_submodule(parent), name)
+        return model
+
+    monkeypatch.setattr(count, "meta_model", without)
+    less = count.products(PRESETS["lite"])
+    assert {product.part for product in whole} - {product.part for product in less} == {count.part_of(lost)}
 
 
 @pytest.mark.parametrize("size", SIZES[1:])
 @pytest.mark.parametrize("preset", PRESETS)
 def test_exact_training_flops_are_the_counters_with_the_math_kernel(preset, size):
-    model = sized(preset, size[0])
+    config = PRESETS[preset]
+    denoise, cells = probe(meta_model(resized(config, size[0])), *size[1:])
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        count.meta_model(model)(**count.probe(*size)).sum().backward()
-    assert count.training_flops(model, *size, exact=True) == counter.get_total_flops()
-    assert count.training_flops(model, *size) == 3 * sum(count.flops_by_part(model, *size).values())
+        denoise(cells).sum().backward()
+    listed = count.products(config, *size)
+    assert count.training_flops(listed, exact=True) == counter.get_total_flops()
+    assert count.training_flops(listed) == 3 * sum(count.flops_by_part(config, *size).values())
 
 
 def test_v1_costs_what_the_design_derived():
@@ -87,7 +103,7 @@ def test_v1_costs_what_the_design_derived():
     assert gflop["self k/v projection"] == gflop["cross-attention QK^T and AV"] == 1.57
     assert (gflop["output head"], gflop["control-set encoder"], gflop["cross k/v projection"]) == (0.13, 0.1, 0.05)
     assert round(sum(count.flops_by_part(V1).values()) / 1e9, 2) == 128.08
-    assert round(count.training_flops(V1) / 1e9, 1) == 384.2
+    assert round(count.training_flops(count.products(V1)) / 1e9, 1) == 384.2
 
 
 def test_attention_is_quadratic_in_genes_and_the_rest_linear():
@@ -107,50 +123,51 @@ def test_the_documents_flops_are_reproduced():
 def test_fake_tensors_keep_what_real_ones_keep(preset, fused):
     config = tiny(preset, n_genes=24)
     for n_sets in (1, 3):
-        assert count.saved_bytes(config, 24, n_sets, fused) == count.saved_bytes(config, 24, n_sets, fused, fake=False)
+        real = cost.kept_bytes(build(config)[0], n_sets, fused, bf16=False)
+        assert cost.saved_bytes(config, 24, n_sets, fused) == real > 0
 
 
 def test_naive_attention_keeps_its_weights_and_fused_does_not():
-    (*_, fused), error = count.activation_law(PRESETS["lite"])
-    (*_, naive), naive_error = count.activation_law(PRESETS["lite"], fused=False)
+    fused, error = cost.activation_law(PRESETS["lite"])
+    naive, naive_error = cost.activation_law(PRESETS["lite"], fused=False)
     m = PRESETS["lite"].model
-    assert (fused, naive) == (0, m.n_layer * m.n_head * 4)  # fp32: one weight a head, query and key in every block
+    assert (fused["e"], naive["e"]) == (0, m.n_layer * m.n_head * 4)  # fp32: one weight a head, query and key in every block
     assert abs(error) < 0.001 and abs(naive_error) < 0.001  # at a size that the fit never saw
 
 
 def test_training_state_is_sixteen_bytes_a_parameter():
-    held = count.memory(V1, 2, bf16=True)
+    held = cost.memory(V1, 2, bf16=True)
     assert held["weights"] + held["gradients"] + held["AdamW moments"] == 16 * 27_374_473
-    assert held["activations"] < count.memory(V1, 2)["activations"]
+    assert held["activations"] < cost.memory(V1, 2)["activations"]
 
 
 @pytest.mark.parametrize("card", [8, 24])
 def test_the_largest_batch_fits_and_one_more_does_not(card):
-    n = count.largest_batch(V1, card, bf16=True)
-    used, too_much = (sum(count.memory(V1, cells, bf16=True).values()) for cells in (n, n + 1))
+    n = cost.largest_batch(V1, card, bf16=True)
+    used, too_much = (sum(cost.memory(V1, cells, bf16=True).values()) for cells in (n, n + 1))
     assert used <= (card - 1) * 1e9 < too_much
-    assert count.largest_batch(V1, 1) == 0
+    assert cost.largest_batch(V1, 1) == 0
 
 
 def test_least_times():
-    compute, roofline = count.step_seconds(V1, "H200")
-    assert round(1e3 * compute, 1) == 12.4 and round(1e3 * count.step_seconds(V1, "H200 (measured)")[0], 1) == 15.6
-    assert roofline > compute and count.step_seconds(V1, "L4")[1] > 4 * roofline
+    compute, roofline = cost.step_seconds(V1, "H200")
+    assert round(1e3 * compute, 1) == 12.4 and round(1e3 * cost.step_seconds(V1, "H200 (measured)")[0], 1) == 15.6
+    assert roofline > compute and cost.step_seconds(V1, "L4")[1] > 4 * roofline
     with pytest.raises(CDTError, match="did you mean 'H200'"):
-        count.step_seconds(V1, "H20")
+        cost.step_seconds(V1, "H20")
 
 
 def test_the_plans_hours_by_hand():
     per_cell = [3 * sum(count.flops_by_part(V1, n_controls=n).values()) / 312e12 / 3600 for n in (0, 64)]
-    hours = count.plan_hours(V1, "A100 80GB", 1_000_000, 200_000)
+    hours = cost.plan_hours(V1, "A100 80GB", 1_000_000, 200_000)
     assert hours == pytest.approx(50e6 * per_cell[0] + 4e6 * per_cell[1])  # v1 pretrains without controls
-    assert count.plan_hours(V1, "A100 80GB", 1_000_000, 200_000, share=0.5) == pytest.approx(2 * hours)
+    assert cost.plan_hours(V1, "A100 80GB", 1_000_000, 200_000, share=0.5) == pytest.approx(2 * hours)
 
 
 def test_the_account_says_everything_and_refuses_an_unknown_preset():
-    account = count.account("v1")
+    account = cost.account("v1")
     assert account["nominal_parameters"] == 24_752_265 and account["parameters"] == 27_374_473
     assert sum(account["parameters_by_part"].values()) == account["parameters"]
     assert sum(account["flops_by_part"].values()) == account["flops_forward_per_cell"] == 128_076_688_512
     with pytest.raises(CDTError, match="did you mean 'lite'"):
-        count.account("lit")
+        cost.account("lit")

@@ -1,4 +1,5 @@
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -9,15 +10,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cdt_lite.cli import main
+from cdt_lite import cli
+from cdt_lite.cli import main, parser
+from cdt_lite.data import CONTROL, named_split, simulate_screen
+from cdt_lite.data.layout import screen_hash
+from cdt_lite.model.config import PRESETS
+from cdt_lite.options import OPTIONS
 from cdt_lite.training.checkpoint import Checkpoint
 
 
 @pytest.fixture
 def small(tmp_path, monkeypatch):
     """A little simulated screen on disk, and an empty folder to work in."""
-    from cdt_lite.data.simulate import simulate_screen
-
     monkeypatch.chdir(tmp_path)
     simulate_screen(n_genes=64, n_targets=8, n_cells=900, seed=3).write_h5ad("screen.h5ad")
     return tmp_path
@@ -61,8 +65,6 @@ def test_the_whole_pipeline(small, capsys):
     assert main(["pretrain", *common, "--more", "screen.h5ad", "--steps", "3", "--out", "a"]) == 0
     assert main(["finetune", *common, "--start", "a", "--steps", "3", "--out", "b"]) == 0
     screen = ad.read_h5ad("screen.h5ad")
-    from cdt_lite.data.splits import named_split
-
     target = str(screen.obs["target_gene"][named_split(screen) == "held_out"].iloc[0])
     assert main(["predict", "--checkpoint", "b", *common, "--target", target, "--cells", "40", "--out", "p.h5ad"]) == 0
     assert ad.read_h5ad("p.h5ad").shape == (40, 64)
@@ -74,7 +76,7 @@ def test_the_whole_pipeline(small, capsys):
     assert main(["evaluate", *common, "--predicted", "p.h5ad", "--out", "table.csv"]) == 0
     out = capsys.readouterr().out
     assert "pearson_delta" in out and (small / "table.csv").read_text().count("\n") > 2
-    assert not list(small.glob(".*part"))
+    assert not list(small.glob(".p.h5ad*"))
 
 
 def test_gene_vectors_of_a_file_start_the_gene_table(small, capsys):
@@ -101,6 +103,64 @@ def test_bad_input_says_what_to_do(small, capsys):
     assert "no checkpoint in nowhere" in capsys.readouterr().err
     assert main(["pretrain", "--screen", "papalexi2022"]) == 2
     assert "'papalexi2021'" in capsys.readouterr().err
+
+
+NAMED = ["--target-key", "gene", "--batch-key", "lane", "--control", "ctrl", "--sign-key", "way", "--magnitude-key",
+         "lfc", "--layer", "umi"]
+READERS = [["pretrain"], ["finetune"], ["predict", "--checkpoint", "a", "--target", "X"], ["evaluate"], ["capsule"]]
+
+
+@pytest.fixture
+def own(small):
+    """The same screen as a file that keeps its labels and its counts elsewhere."""
+    screen = ad.read_h5ad("screen.h5ad")
+    screen.obs["target_gene"] = screen.obs["target_gene"].astype(str).replace(CONTROL, "ctrl")
+    names = {"target_gene": "gene", "batch": "lane", "sign": "way", "magnitude": "lfc"}
+    screen.obs = screen.obs.rename(columns=names)
+    screen.layers["umi"] = screen.X.copy()
+    screen.X = screen.X.log1p()
+    screen.write_h5ad("own.h5ad")
+    return small
+
+
+@pytest.mark.parametrize("words", READERS, ids=lambda words: words[0])
+def test_every_command_that_reads_a_screen_is_told_where_labels_are(own, words):
+    args = parser().parse_args([*words, "--screen", "own.h5ad", *NAMED])
+    assert screen_hash(cli._screen(args)) == screen_hash(ad.read_h5ad("screen.h5ad"))
+
+
+@pytest.mark.parametrize(("left_out", "said"), [
+    ("--target-key", "has no column 'target_gene'.*name yours with --target-key"),
+    ("--control", "Name yours with --control"), ("--layer", "counts are in layer 'umi': pass --layer umi")])
+def test_a_fault_names_the_option_that_mends_it(own, capsys, left_out, said):
+    at = NAMED.index(left_out)
+    assert main(["pretrain", "--screen", "own.h5ad", *NAMED[:at], *NAMED[at + 2:]]) == 2
+    err = capsys.readouterr().err
+    assert re.search(said, err) and "Columns(" not in err and "layer=" not in err
+
+
+def test_options_of_the_simulated_screen(tmp_path, capsys):
+    words = ["n_genes=64", "n_targets=8", "n_cells=900", "seed=3", "world=linear"]
+    args = parser().parse_args(["capsule", "--screen", "simulated", "--simulated", *words])
+    assert screen_hash(cli._screen(args)) == screen_hash(simulate_screen(64, 8, 900, seed=3, world="linear"))
+    for bad, said in (("n_target=5", "did you mean 'n_targets'"), ("n_targets=many", "OPTION=VALUE"),
+                      ("n_genes=", "OPTION=VALUE"), ("depth=3", "OPTION=VALUE")):
+        assert main(["capsule", "--screen", "simulated", "--simulated", bad]) == 2
+        assert said in capsys.readouterr().err
+    assert main(["capsule", "--screen", "papalexi2021", "--simulated", "seed=3"]) == 2
+    assert "seed: for the simulated screen only, without effect on papalexi2021" in capsys.readouterr().err
+
+
+def test_nothing_to_evaluate_is_said(capsys):
+    assert main(["evaluate", "--screen", "simulated"]) == 2
+    assert "name --predicted files, or pass --tasks" in capsys.readouterr().err
+
+
+def test_help_and_a_misspelt_option_come_without_heavy_imports():
+    code = "import sys; from cdt_lite.cli import parser; parser(); print({'torch', 'anndata'} & set(sys.modules))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "set()"
+    assert sorted(re.findall(r"\w+", OPTIONS["preset"]["help"].replace(" or", ""))) == sorted(PRESETS)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for a child process")

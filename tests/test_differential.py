@@ -6,7 +6,7 @@ import pytest
 from scipy import sparse, stats
 
 from cdt_lite.data.expression import gene_means
-from cdt_lite.evaluation.differential import differential_expression, rank_sum_pvalues
+from cdt_lite.evaluation.differential import differential_expression
 from cdt_lite.evaluation.metrics import overlap_at_n, significant_gene_ratio
 
 RNG = np.random.default_rng
@@ -23,16 +23,20 @@ def test_means_are_summed_in_double_precision():
         assert gene_means(Y)[0] == pytest.approx(X.astype(np.float64).mean(), rel=1e-9)
 
 
-def test_rank_sum_equals_scipy_with_ties_and_zeros():
+def test_the_test_is_a_rank_sum_of_every_gene_in_double_precision_corrected_over_genes():
     rng = RNG(10)
     x, y = counts(rng, 50, 40), counts(rng, 33, 40, rate=0.9)
     x[:, 0] = y[:, 0] = 0  # never varies
     x[:, 1], y[:, 1] = 0, 3  # separates perfectly
-    x[:, 2], y[:, 2] = rng.random(50) + 1, rng.random(33) + 1  # no zeros, no ties
-    expected = stats.mannwhitneyu(x, y, method="asymptotic", axis=0).pvalue
-    expected[0] = 1.0
-    np.testing.assert_allclose(rank_sum_pvalues(x, y), expected, rtol=1e-9, atol=1e-300)
-    np.testing.assert_allclose(rank_sum_pvalues(sparse.csr_matrix(x), sparse.csc_matrix(y)), expected, rtol=1e-9)
+    p = [1.0, *(stats.mannwhitneyu(a, b, method="asymptotic").pvalue for a, b in zip(x.T[1:], y.T[1:], strict=True))]
+    for a, b in ((x, y), (sparse.csr_matrix(x, dtype=np.float32), sparse.csc_matrix(y, dtype=np.float32))):
+        de = differential_expression(a, b)
+        np.testing.assert_allclose(de.fdr, stats.false_discovery_control(p), rtol=1e-9)
+        assert de.log2_fold_change[0] == 0 and de.log2_fold_change[1] == -np.inf
+    left_out = differential_expression(x, y, (1, 4))
+    kept = np.delete(np.arange(40), (1, 4))
+    np.testing.assert_allclose(left_out.fdr[kept], stats.false_discovery_control(np.array(p)[kept]), rtol=1e-9)
+    assert (left_out.fdr[[1, 4]] == 1).all() and (left_out.log2_fold_change[[1, 4]] == 0).all()
 
 
 def test_differential_expression_finds_what_was_planted_and_little_else():

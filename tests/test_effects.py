@@ -82,13 +82,24 @@ def test_shares_are_those_of_the_controls_and_nothing_is_impossible(trained):
         np.testing.assert_allclose(shares[gene], found / found.sum())
 
 
+def pooled(table, genes):
+    """Each perturbation's mean effect over all its cells."""
+    measured = table.replicate != GUESSED
+    pairs = sorted(set(zip(table.target[measured].tolist(), table.sign[measured].tolist(), strict=True)))
+    effects = []
+    for target, sign in pairs:
+        own = measured & (table.target == target) & (table.sign == sign)
+        effects.append(np.average(table.effect[own], axis=0, weights=table.cells[own]))
+    targets, signs = np.array(pairs).T
+    return Responses(genes, targets.astype(str), signs, np.array(effects))
+
+
 def test_a_guess_is_a_ridge_on_coexpression_that_has_not_seen_the_target():
     screen = simulate_screen(n_genes=32, n_targets=10, n_cells=6000, seed=3, design=ScreenDesign(n_batches=1))
     checkpoint, store = stored(screen, tiny(n_genes=32, n_total_genes=120))
     table = effect_table(store, checkpoint.tokenizer)
-    measured = np.flatnonzero(table.replicate != GUESSED)
     genes, targets = table.gene_ids.astype(str), table.target.astype(str)
-    train_on = Responses(genes, targets[measured], table.sign[measured], table.effect[measured])
+    train_on = pooled(table, genes)
     log1p = log1p_of(screen, checkpoint)
     unit = (log1p - log1p.mean(0)) / log1p.std(0) / np.sqrt(6000)
     _, values, directions = np.linalg.svd(unit, full_matrices=False)

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from cdt_lite.teaching import check as engine
+from cdt_lite.teaching import catch_up, check
+from cdt_lite.teaching.check import all_exercises, examine, passes, report
 from cdt_lite.teaching.compare import compare
 from cdt_lite.teaching.guard import own_chance
 
 FOLDER = Path(__file__).parent / "exercises"
-EXERCISES = {exercise.number: exercise for exercise in engine.all_exercises()}
+EXERCISES = {exercise.number: exercise for exercise in all_exercises()}
 
 
 def variants(number):
@@ -52,6 +53,7 @@ def test_every_notebook_has_its_share_of_exercises(notebook, least, most):
 def test_there_are_at_least_twenty_five_from_warm_ups_to_one_of_twenty_minutes():
     assert len(EXERCISES) >= 25
     minutes = [exercise.minutes for exercise in EXERCISES.values()]
+    assert len(all_exercises()) == len(EXERCISES), "no number stands twice"
     assert min(minutes) <= 5 and max(minutes) >= 20
     assert {exercise.difficulty for exercise in EXERCISES.values()} >= {1, 2, 3, 4}
 
@@ -85,7 +87,7 @@ def test_there_are_two_accepted_and_three_wrong_variants_or_more(number):
 
 @pytest.mark.parametrize("number, name", [pair for pair in PAIRS if pair[1].startswith("accepted_")])
 def test_every_accepted_variant_passes(number, name, capsys):
-    assert engine.check(number, VARIANTS[number][name]), capsys.readouterr().out
+    assert check(number, VARIANTS[number][name]), capsys.readouterr().out
 
 
 @pytest.mark.parametrize("number, name", [pair for pair in PAIRS if pair[1].startswith("wrong_")])
@@ -93,7 +95,7 @@ def test_every_wrong_variant_fails_with_its_own_hint(number, name, capsys):
     wrong = VARIANTS[number][name]
     own = plain(wrong.__doc__ or "")
     assert len(own.split()) >= 3, "its docstring is the part of the hint that a learner must see"
-    assert not engine.check(number, wrong)
+    assert not check(number, wrong)
     printed = plain(capsys.readouterr().out)
     assert own in printed
     assert any(own in plain(prop.hint) for prop in EXERCISES[number].properties)
@@ -108,10 +110,10 @@ def test_wrong_variants_are_told_apart(number):
 
 @NUMBERS
 def test_the_reference_passes_within_two_seconds(number):
-    engine.examine(number, EXERCISES[number].reference)  # imports and first calls are not the check's time
+    examine(number, EXERCISES[number].reference)  # imports and first calls are not the check's time
     begin = time.process_time()
-    verdict = engine.examine(number, EXERCISES[number].reference)
-    assert verdict.passed, engine.report(verdict)
+    rows = examine(number, EXERCISES[number].reference)
+    assert passes(rows), report(EXERCISES[number], rows)
     assert time.process_time() - begin < 2
 
 
@@ -127,7 +129,7 @@ def test_no_property_holds_for_a_function_that_returns_nonsense(number):
         return Nothing()
 
     nonsense.__signature__ = inspect.signature(reference)
-    held = [row.claim for row in engine.examine(number, nonsense).rows if row.holds]
+    held = [row.claim for row in examine(number, nonsense) if row.holds]
     assert not held
 
 
@@ -152,9 +154,9 @@ def test_an_untouched_stub_is_not_attempted_and_raises_nothing(number, capsys):
         return ...
 
     stub.__signature__ = inspect.signature(EXERCISES[number].reference)
-    assert engine.check(number, stub) is False
+    assert check(number, stub) is False
     assert "not attempted yet" in capsys.readouterr().out
-    assert engine.catch_up(number, stub) is EXERCISES[number].reference
+    assert catch_up(number, stub) is EXERCISES[number].reference
 
 
 def test_no_hint_or_text_gives_a_machine_away_or_leaves_a_blank():

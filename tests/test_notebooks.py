@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import nbformat
+import notebook_rules as rules
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from cdt_lite.teaching.check import Exercise, Property, all_exercises
-from tools import rules
 from tools.copies import sources
 
 ROOT = Path(__file__).parents[1]
@@ -207,8 +207,3 @@ def test_the_rule_notices(what, demo_exercise):
 
 def test_every_rule_is_tried():
     assert {rule for rule, _ in SPOILT.values()} == set(rules.RULES)
-
-
-def test_what_is_folded_or_code_is_no_prose():
-    text = "one <b>two</b> [three](http://x.y/z) <details>4\n5</details>\n```python\nsix = 6\n```\n|---|---|\n| seven |"
-    assert rules.prose(text).split() == ["one", "two", "[three", "seven"]

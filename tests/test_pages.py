@@ -2,91 +2,91 @@
 
 import itertools
 import re
+from dataclasses import replace
 
 import nbformat
 import pytest
 
 from cdt_lite.errors import CDTError
-from cdt_lite.teaching.check import all_exercises
-from tools import cards, pages
-from tools.copies import ROOT, set_aside, sources, tracked_copies
+from cdt_lite.teaching.check import Property, all_exercises
+from tools import pages
+from tools.copies import sources, tracked_copies
+from tools.environment import ROOT
 
-ENTRIES = [pages.entry(path.name, nbformat.read(path, as_version=4)) for path in sources()]
-BY = {e.number: e for e in ENTRIES}
-DAYS = [(name, hours, plan) for name, (_, days) in pages.PLANS.items() for hours, plan in days]
-
-
-def test_an_entry_is_read_from_the_title_card():
-    source = "# 03 · Diffusion: masks\n\n**In this notebook\nyou hide genes.** More.\n\n" \
-             "<!-- budget -->\nx\n<!-- /budget -->"
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(source)])
-    cards.fill(notebook, "03_diffusion.ipynb", cards.Measured("laptop", 61.0, 1.2, "today"), executed=True)
-    e = pages.entry("03_diffusion.ipynb", notebook)
-    assert (e.number, e.title, e.promise) == ("03", "Diffusion: masks", "In this notebook you hide genes.")
-    assert e.seconds == 61 and e.compute == 2 and e.reading == 1 and e.gigabytes == 1.2
+CARDS = [pages.read(path.name, nbformat.read(path, as_version=4)) for path in sources()]
+MADE = {str(path.relative_to(ROOT)): text for path, text in tracked_copies().items()}
+DAYS = [(f"{plan['name']} {i}", day) for plan in pages.plans(CARDS) for i, day in enumerate(plan["day"], 1)]
+each_day = pytest.mark.parametrize("day", [day for _, day in DAYS], ids=[name for name, _ in DAYS])
 
 
-def links(text):
-    return re.findall(r"\]\(([^)#\s]+)", text)
+def broken(text, folder):
+    """The relative links of a page that lead nowhere."""
+    links = re.findall(r"\]\(([^)#\s]+)", text)
+    local = [link for link in links if not link.startswith(("http", "mailto", "data:"))]
+    return [link for link in local if not (ROOT / folder / link).exists()]
 
 
-@pytest.mark.parametrize("folder, page", [("notebooks", pages.start_page(ENTRIES)),
-                                          ("workshop", pages.schedules(ENTRIES))])
-def test_every_link_leads_to_a_file(folder, page):
-    found = [link for link in links(page) if not link.startswith("http")]
-    assert len(found) > 10 and not [link for link in found if not (ROOT / folder / link).exists()]
+@pytest.mark.parametrize("name", MADE)
+def test_every_link_of_what_is_made_leads_to_a_file(name):
+    text = MADE[name]
+    if name.endswith(".ipynb"):
+        cells = nbformat.reads(text, as_version=4).cells
+        text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    assert not broken(text, name.rpartition("/")[0])
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "workshop").glob("*.md")), ids=lambda path: path.name)
 def test_every_link_of_the_workshop_leads_to_a_file(path):
-    local = [link for link in links(path.read_text(encoding="utf-8")) if not link.startswith(("http", "mailto"))]
-    assert not [link for link in local if not (path.parent / link).exists()]
+    assert not broken(path.read_text(encoding="utf-8"), "workshop")
 
 
-@pytest.mark.parametrize("path", [p for p in tracked_copies() if p.suffix == ".ipynb"],
-                         ids=lambda path: f"{path.parent.name} {path.stem[:2]}")
-def test_every_link_of_a_copy_leads_to_a_file(path):
-    cells = nbformat.reads(tracked_copies()[path], as_version=4).cells
-    local = [link for cell in cells if cell.cell_type == "markdown" for link in links(cell.source)
-             if not link.startswith(("http", "mailto", "data:"))]
-    assert not [link for link in local if not (path.parent / link).exists()]
+def test_the_search_for_broken_links_can_fail():
+    assert broken("[a](START.md) [b](http://x.y) [c](../nowhere.md#d)", "notebooks") == ["../nowhere.md"]
 
 
 def test_the_landing_page_lists_every_notebook_with_its_minutes():
-    page = pages.start_page(ENTRIES)
-    for e in ENTRIES:
-        row = next(line for line in page.splitlines() if line.startswith(f"| [{e.number} "))
-        assert f"| {e.reading} min | {e.exercises} min |" in row and f"../workshop/student/{e.name}" in row
+    page = MADE["notebooks/START.md"]
+    for card in CARDS:
+        row = next(line for line in page.splitlines() if line.startswith(f"| [{card.name[:2]} {card.title}]"))
+        minutes = sum(exercise.minutes for exercise in card.exercises)
+        assert f"| {card.reading} min | {minutes} min |" in row and f"../workshop/student/{card.name}" in row
     assert page.count("CDT_PROFILE") == 1
 
 
-@pytest.mark.parametrize("name, hours, plan", DAYS, ids=[f"{name} {i}" for i, (name, _, _) in enumerate(DAYS)])
-def test_a_day_fits_its_hours_and_nobody_works_two_hours_without_a_break(name, hours, plan):
-    first, last = pages.day_limits(hours)
-    made = pages.blocks(plan, BY)
-    total = sum(block.minutes for block in made)
-    assert total <= last - first
+def test_the_exercise_table_lists_every_exercise_once_and_stays_a_table():
+    rows = [line for line in MADE["workshop/exercises.md"].splitlines() if re.match(r"\| \d", line)]
+    assert [row.split()[1] for row in rows] == [exercise.number for exercise in all_exercises()]
+    bar = replace(CARDS[0].exercises[0], properties=(Property("a | b", lambda answer: (1, 1), ""),))
+    rows += pages.LOOKS.exercises([replace(CARDS[0], exercises=(bar,))]).splitlines()[-2:-1]
+    assert "a \\| b" in rows[-1]
+    assert all(len(re.findall(r"(?<!\\)\|", row)) == 8 for row in rows)
+
+
+@each_day
+def test_a_day_fits_its_hours_and_nobody_works_two_hours_without_a_break(day):
+    assert sum(minutes for minutes, _, _ in day["planned"]) <= day["last"] - day["first"]
     since = 0
-    for block in made:
-        since = 0 if block.text in ("Break", "Lunch") else since + block.minutes
-        assert since <= 120 + 15, block.text
+    for minutes, text, _ in day["planned"]:
+        since = 0 if text in ("Break", "Lunch") else since + minutes
+        assert since <= 120 + 15, text
 
 
-@pytest.mark.parametrize("name, hours, plan", DAYS, ids=[f"{name} {i}" for i, (name, _, _) in enumerate(DAYS)])
-def test_a_notebooks_minutes_are_its_cards_and_its_exercises(name, hours, plan):
-    minutes = {x.number: x.minutes for x in all_exercises()}
-    for (what, more), block in zip(plan, pages.blocks(plan, BY), strict=True):
+@each_day
+def test_a_notebooks_minutes_are_its_cards_and_its_exercises(day):
+    minutes = {exercise.number: exercise.minutes for exercise in all_exercises()}
+    by_number = {card.name[:2]: card for card in CARDS}
+    for (what, more), (planned, _, parts) in zip(day["lines"], day["planned"], strict=True):
         if isinstance(more, int):
-            assert block.minutes == more
+            assert planned == more
             continue
-        chosen = [n for n in minutes if n.split(".")[0].zfill(2) == what] if more == pages.EVERYTHING else more.split()
-        extra = BY[what].compute + pages.QUIZ if chosen else 0
-        assert block.minutes == BY[what].reading + sum(minutes[n] for n in chosen) + extra
-        assert block.minutes == sum(map(int, re.findall(r"\d+", block.parts)))
+        chosen = [n for n in minutes if n.split(".")[0].zfill(2) == what] if more == "all" else more.split()
+        extra = -(-by_number[what].seconds // 60) + pages.QUIZ if chosen else 0
+        assert planned == by_number[what].reading + sum(minutes[n] for n in chosen) + extra
+        assert planned == sum(map(int, re.findall(r"\d+", parts)))
 
 
 def test_printed_times_follow_from_printed_minutes():
-    rows = re.findall(r"^\| (\d+):(\d\d) \| (-?\d+) \|", pages.schedules(ENTRIES), re.MULTILINE)
+    rows = re.findall(r"^\| (\d+):(\d\d) \| (-?\d+) \|", MADE["workshop/schedules.md"], re.MULTILINE)
     assert len(rows) > 30
     for (h, m, minutes), (h2, m2, _) in itertools.pairwise(rows):
         after = int(h) * 60 + int(m) + int(minutes)
@@ -95,20 +95,7 @@ def test_printed_times_follow_from_printed_minutes():
 
 
 def test_two_days_leave_no_exercise_out_and_a_wrong_number_is_refused():
-    plan = [item for name, _, day in DAYS if name == "Two days" for item in day]
-    assert {what for what, more in plan if more == pages.EVERYTHING} == set(BY)
+    lines = [line for name, day in DAYS if name.startswith("Two days") for line in day["lines"]]
+    assert [what for what, more in lines if more == "all"] == [card.name[:2] for card in CARDS]
     with pytest.raises(CDTError, match=r"no exercise '3\.9'"):
-        pages.blocks([("03", "3.9")], BY)
-
-
-def test_a_copy_that_was_worked_in_is_kept_before_it_is_written_anew(tmp_path):
-    (tmp_path / "student").mkdir()
-    path = tmp_path / "student" / "03_diffusion.ipynb"
-    assert not set_aside(path, tmp_path / "answers")
-    cell = nbformat.v4.new_code_cell("mine")
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
-    assert not set_aside(path, tmp_path / "answers")
-    cell.outputs = [nbformat.v4.new_output("stream", text="done")]
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
-    assert set_aside(path, tmp_path / "answers")
-    assert (tmp_path / "answers" / path.name).read_bytes() == path.read_bytes()
+        pages.planned("03", "3.9", CARDS)

@@ -7,8 +7,9 @@ import pytest
 from test_evaluation import of, quiet, world
 
 from cdt_lite.data.expression import log1p_counts
+from cdt_lite.data.layout import Columns
 from cdt_lite.errors import CDTError
-from cdt_lite.evaluation.evaluate import evaluate
+from cdt_lite.evaluation import check_unseen, evaluate
 
 
 def test_predicted_log1p_has_to_say_so_and_to_have_the_same_depth():
@@ -42,19 +43,25 @@ def spoil_counts(cells, value):
 BAD = {
     "genes": (lambda r: (r, r[:, :-1]), {}, r"1 missing \['G29'\]"),
     "gene name": (lambda r: (r, ad.AnnData(r.X, r.obs, r.var.rename(index={"G3": "G3x"}))), {}, "did you mean 'G3'"),
-    "twice": (lambda r: (ad.AnnData(r.X, r.obs, r.var.rename(index={"G3": "G4"})), None), {}, "'G4' twice"),
-    "column": (lambda r: (r, None), {"target_key": "target_genes"}, "did you mean 'target_gene'"),
-    "batch": (lambda r: (r, ad.AnnData(r.X, r.obs.drop(columns="batch"), r.var)), {}, "batch_key and sign_key may be"),
-    "control": (lambda r: (r, None), {"control": "non-targetting"}, "got 0; did you mean 'non-targeting'"),
-    "target": (lambda r: (r, spoil(r, target_gene="G11")), {}, "no cells of target 'G11'.*did you mean"),
-    "no target": (lambda r: (r, spoil(r, target_gene="non-targeting")), {}, "no perturbed cells"),
+    "twice": (lambda r: (ad.AnnData(r.X, r.obs, r.var.rename(index={"G3": "G4"})), None), {}, "more than once: .*G4"),
+    "column": (lambda r: (r, None), {"columns": Columns(target="target_genes")}, "did you mean 'target_gene'"),
+    "batch": (lambda r: (r, None), {"columns": Columns(batch="batches")}, r"no column 'batches'.*did you mean 'batch'"),
+    "no batch": (lambda r: (r, ad.AnnData(r.X, r.obs.drop(columns="batch"), r.var)), {}, r"batch 'all'.*batch=None"),
+    "control": (lambda r: (r, None), {"columns": Columns(control="non-targetting", sign=None)},
+                "no control cells.*did you mean 'non-targeting'"),
+    "few controls": (lambda r: (r[157:], None), {}, "3 control cells.*at least 4"),
+    "target": (lambda r: (r, spoil(r, target_gene="G11", sign=-1)), {}, "no cells of target 'G11'.*did you mean"),
+    "no target": (lambda r: (r, spoil(r, target_gene="non-targeting", sign=0)), {}, "no perturbed cells"),
+    "empty table": (lambda r: (r, {"m": pd.DataFrame(columns=r.var_names)}), {}, "no perturbed cells"),
+    "negative mean": (lambda r: (r, {"m": pd.DataFrame(-1.0, ["G0"], r.var_names)}), {}, r"got -1; wrap.*Changes"),
+    "two rows": (lambda r: (r, {"m": pd.DataFrame(1.0, ["G0", "G0"], r.var_names)}), {}, "one row per perturbation"),
     "empty": (lambda r: (r[(r.obs["target_gene"] == "non-targeting").to_numpy()], None), {},
               "expected perturbed"),
     "unlabelled": (lambda r: (spoil(r, target_gene=[None, *r.obs["target_gene"][1:]]), None), {}, "1 cells have no"),
-    "sign": (lambda r: (spoil(r, sign=2), None), {}, "got 2"),
-    "log1p": (lambda r: (r, spoil_counts(r, 0.69)), {}, "raw counts.*got 0.69"),
-    "negative": (lambda r: (spoil_counts(r, -1), None), {}, "raw counts.*got -1"),
-    "nan": (lambda r: (spoil_counts(r, np.nan), None), {}, "raw counts.*got nan"),
+    "sign": (lambda r: (spoil(r, sign=2), None), {}, "must be -1 or \\+1 for perturbed cells"),
+    "log1p": (lambda r: (r, spoil_counts(r, 0.69)), {}, "raw counts.*0.69, not a whole number.*'space': 'log1p'"),
+    "negative": (lambda r: (spoil_counts(r, -1), None), {}, "raw counts.*-1, a negative number"),
+    "nan": (lambda r: (spoil_counts(r, np.nan), None), {}, "raw counts.*NaN"),
     "names": (lambda r: (ad.concat([r, r]), None), {}, "obs_names_make_unique"),
     "metric": (lambda r: (r, None), {"metrics": ["maee"]}, "did you mean 'mae'"),
     "baseline": (lambda r: (r, None), {"baselines": ["liner"]}, "did you mean 'linear'"),
@@ -78,11 +85,12 @@ def test_leaks_between_training_and_test_are_refused_by_name():
     with pytest.raises(CDTError, match="60 cells of target 'G0' are in both"):
         evaluate(screen, train=screen)
     with pytest.raises(CDTError, match=r"\['G0', 'G1', 'G2', 'X'\] are in the training screen"):
-        evaluate(screen, train=world(prefix="train"), unseen=True)
+        check_unseen(["G0", "G1", "G2", "X"], world(prefix="train"))
     train = screen[(screen.obs["target_gene"] != "X").to_numpy()]
     held_out = world(prefix="again")
     held_out = held_out[(held_out.obs["target_gene"] == "X").to_numpy()]
-    table = evaluate(screen, held_out, train=train, unseen=True)  # training perturbations may still be rivals
-    assert set(table["target"]) == {"X"} and table.loc[0, "discrimination_score_l2"] in (0.25, 0.5, 0.75, 1.0)
+    check_unseen(["X"], train)
+    table = evaluate(screen, held_out, train=train)  # training perturbations may still be rivals
+    assert set(table["target"]) == {"X"} and table.loc[0, "discrimination_score_l1"] in (0.25, 0.5, 0.75, 1.0)
     other = world(seed=5)  # the same cell names, but other cells
-    assert len(evaluate(screen, train=other, metrics=["mae"], ceiling=False, baselines=["control"])) == 4
+    assert len(evaluate(screen, train=other, metrics=["mae"], baselines=["control"])) == 4

@@ -1,4 +1,4 @@
-"""The truth that predictions are scored against: which cells stand on which side."""
+"""The truth that predictions are compared with: which cells stand on which side."""
 
 from dataclasses import replace
 
@@ -7,103 +7,132 @@ import pytest
 from test_evaluation import world
 
 from cdt_lite.data.expression import log1p_counts
-from cdt_lite.evaluation.cells import Names, read_cells
-from cdt_lite.evaluation.comparison import Arena, BatchMeans, Guess
+from cdt_lite.data.layout import Columns
+from cdt_lite.evaluation import METRICS, comparison
+from cdt_lite.evaluation.cells import read_screen
+from cdt_lite.evaluation.comparison import Controls, Prediction, Truth
 from cdt_lite.evaluation.differential import differential_expression
-from cdt_lite.evaluation.evaluate import _disperse
-from cdt_lite.evaluation.metrics import METRICS
 
-NAMES = Names("target_gene", "non-targeting", "batch", "sign")
 KEY = ("X", -1)
 
 
+def cells(adata=None, columns=Columns(), **options):
+    return read_screen(world(**options) if adata is None else adata, "it", columns)
+
+
+def truth_of(real, split=None):
+    return Truth(real, split or real.split_controls(0), 60.0, 0)
+
+
 @pytest.fixture(scope="module")
-def arena():
-    real = read_cells(world(), "it", NAMES)
-    return Arena(real, log1p_counts(real.counts, 60.0), real.halves(0), 60.0)
+def truth():
+    return truth_of(cells())
+
+
+def score(truth, key, prediction):
+    return {name: metric.score(truth.compare(key, prediction)) for name, metric in METRICS.items()}
+
+
+def test_real_cells_as_their_own_prediction_are_best():
+    real = cells()
+    shared = truth_of(real, (real.control, real.control))
+    for key in real.groups:
+        for name, value in score(shared, key, shared.from_cells(key, real)).items():
+            if name == "energy_distance":
+                assert -0.3 <= value <= 0  # every cell meets itself across the groups, never within one
+            elif name == "two_sample_auc":
+                assert value < 0.5  # a twin of the other label teaches the wrong one
+            else:
+                assert value == pytest.approx(METRICS[name].best, abs=1e-9), name
 
 
 def test_control_means_are_mixed_like_the_cells_they_serve():
-    real = read_cells(world(), "it", NAMES)
-    means = BatchMeans(real, real.counts, real.control)
+    real = cells()
+    controls = Controls(real, real.counts, real.control)
     a, b = (real.counts[real.control[real.batch[real.control] == x]].toarray().mean(0) for x in "ab")
-    np.testing.assert_allclose(means.mix(np.array(["a", "b", "a", "a"])), 0.75 * a + 0.25 * b, rtol=1e-6)
+    np.testing.assert_allclose(controls.mean_like(np.array(["a", "b", "a", "a"])), 0.75 * a + 0.25 * b, rtol=1e-6)
 
 
-def test_each_side_is_tested_against_its_own_half_of_the_controls(arena):
-    other = read_cells(world(prefix="again"), "that", NAMES)
-    guess = arena.guess(KEY, other)
-    known = arena._cells(KEY, guess, 60)
-    batches = arena.real.batch[arena.groups[KEY]], guess.batch
-    truth, ours = (arena.log1p[arena.controls_like(side, batch)] for side, batch in enumerate(batches))
-    expected = differential_expression(arena.log1p[arena.groups[KEY]], truth)
-    np.testing.assert_array_equal(known["real_de"]().fdr, expected.fdr)
-    expected = differential_expression(log1p_counts(guess.counts, 60.0), ours)
-    np.testing.assert_array_equal(known["predicted_de"]().fdr, expected.fdr)
-    assert arena.n_changed(KEY) == len(known["real_de"]().significant())
+def test_each_side_is_tested_against_its_own_half_of_the_controls(truth):
+    other = cells(prefix="again")
+    compared = truth.compare(KEY, truth.from_cells(KEY, other))
+    batches = truth.real.batch[truth.real.groups[KEY]], other.batch[other.groups[KEY]]
+    theirs, ours = (truth.log1p[half.rows_like(batch)]
+                    for half, batch in zip((truth.subtracted, truth.given), batches, strict=True))
+    expected = differential_expression(truth.log1p[truth.real.groups[KEY]], theirs)
+    np.testing.assert_array_equal(compared.real.changed.fdr, expected.fdr)
+    expected = differential_expression(log1p_counts(other.counts[other.groups[KEY]], 60.0), ours)
+    np.testing.assert_array_equal(compared.predicted.changed.fdr, expected.fdr)
+    assert compared.real.changed is truth.real_side(KEY).changed  # tested once, for every method
+    assert compared.real.n_changed == len(compared.real.changed.significant())
 
 
-def test_controls_stand_in_the_proportions_of_the_cells_that_are_tested(arena):
-    for side in (0, 1):
-        pool = arena.real.batch[arena.halves[side]]
+def test_controls_stand_in_the_proportions_of_the_cells_that_are_tested(truth):
+    for half, rows in zip((truth.subtracted, truth.given), truth.real.split_controls(0), strict=True):
         for batches in (["a", "a", "a", "b"], ["b"]):
-            rows = arena.controls_like(side, np.array(batches))
-            assert set(rows) <= set(arena.halves[side]) and len(set(rows)) == len(rows)
-            assert np.mean(arena.real.batch[rows] == "b") == pytest.approx(batches.count("b") / len(batches), abs=0.02)
-        assert len(arena.controls_like(side, np.array(["b"]))) == (pool == "b").sum()  # all there are
-        assert len(arena.controls_like(side, np.array(["c"]))) == 0
+            like = half.rows_like(np.array(batches))
+            assert set(like) <= set(rows) and len(set(like)) == len(like)
+            assert np.mean(truth.real.batch[like] == "b") == pytest.approx(batches.count("b") / len(batches), abs=0.02)
+        assert len(half.rows_like(np.array(["b"]))) == (truth.real.batch[rows] == "b").sum()  # all there are
+        assert len(half.rows_like(np.array(["c"]))) == 0
 
 
 def test_one_replicates_cells_are_not_tested_against_other_replicates_controls():
     """Cells of a null target in batch b only: against the controls of both batches, the batch effect looks like one."""
     screen = world(targets=("N1", "N2"), strength=0.0, n_cells=200, n_control=600)
     one = screen[((screen.obs["target_gene"] == "non-targeting") | (screen.obs["batch"] == "b")).to_numpy()]
-    matched, pooled = (read_cells(one, "it", Names("target_gene", "non-targeting", key, "sign"))
-                       for key in ("batch", None))
-    changed = [Arena(c, log1p_counts(c.counts, 60.0), c.halves(0), 60.0).n_changed(("N1", -1))
-               for c in (matched, pooled)]
-    assert changed[0] <= 1 and changed[1] >= 5
+    matched, pooled = (truth_of(cells(one, Columns(batch=key))) for key in ("batch", None))
+    assert matched.real_side(("N1", -1)).n_changed <= 1
+    assert pooled.real_side(("N1", -1)).n_changed >= 5
 
 
-def test_predicted_log1p_is_scored_as_it_is():
+def test_predicted_log1p_is_scored_as_it_is(truth):
     """A method that makes no counts is scored on its own values; what needs counts is NaN."""
-    real = read_cells(world(), "it", NAMES)
-    arena = Arena(real, log1p_counts(real.counts, 60.0), real.halves(0), 60.0)
-    again = read_cells(world(prefix="again"), "that", NAMES)
-    as_log1p = replace(again, counts=log1p_counts(again.counts, 60.0), log1p_depth=60.0)
-    a, b = (arena.score(KEY, arena.guess(KEY, cells), list(METRICS.values())) for cells in (again, as_log1p))
+    again = cells(prefix="again")
+    as_log1p = replace(again, counts=log1p_counts(again.counts, 60.0), is_log1p=True)
+    a, b = (score(truth, KEY, truth.from_cells(KEY, made)) for made in (again, as_log1p))
     assert np.isnan(b.pop("library_size_sd_ratio")) and a.pop("library_size_sd_ratio") > 0
     assert a == pytest.approx(b, rel=1e-5)
 
 
 def test_more_predicted_cells_do_not_buy_more_significant_genes():
-    weak, many = (read_cells(world(prefix=p, n_cells=n, n_control=900, n_genes=200, strength=0.3), "", NAMES)
+    weak, many = (cells(prefix=p, n_cells=n, n_control=900, n_genes=200, strength=0.3)
                   for p, n in (("cell", 60), ("again", 1500)))
-    arena = Arena(weak, log1p_counts(weak.counts, 60.0), weak.halves(0), 60.0)
-    counts = many.counts[many.groups[KEY]]
-    guess = Guess(arena.means[arena.index[KEY]], counts, many.batch[many.groups[KEY]])
-    known = arena._cells(KEY, guess, 60)
-    assert known["predicted"]().shape == known["real"]().shape == (60, 200)
-    ratio = METRICS["significant_gene_ratio"]
-    fair = arena.score(KEY, guess, [ratio])[ratio.name]
-    unfair = differential_expression(log1p_counts(counts, 60.0), arena.log1p[arena.halves[1]]).significant()
-    assert 0.5 < fair < 1.7 < len(unfair) / len(known["real_de"]().significant())
+    truth = truth_of(weak)
+    compared = truth.compare(KEY, truth.from_cells(KEY, many))
+    assert compared.predicted.log1p.shape == compared.real.log1p.shape == (60, 200)
+    fair = METRICS["significant_gene_ratio"].score(compared)
+    controls = truth.log1p[weak.split_controls(0)[1]]
+    unfair = differential_expression(log1p_counts(many.counts[many.groups[KEY]], 60.0), controls).significant()
+    assert 0.5 < fair < 1.7 < len(unfair) / compared.real.n_changed
 
 
-def test_matched_controls_come_from_our_half_and_the_same_batches(arena):
-    rows = arena.matched_controls(KEY)
-    assert set(rows) <= set(arena.halves[1]) and len(rows) == len(arena.groups[KEY])
-    wanted = np.sort(arena.real.batch[arena.groups[KEY]])
-    np.testing.assert_array_equal(np.sort(arena.real.batch[rows]), wanted)
+def test_matched_controls_come_from_the_predictions_half_and_the_same_batches(truth):
+    rows = truth.matched_controls(KEY)
+    assert set(rows) <= set(truth.real.split_controls(0)[1]) and len(rows) == len(truth.real.groups[KEY])
+    wanted = np.sort(truth.real.batch[truth.real.groups[KEY]])
+    np.testing.assert_array_equal(np.sort(truth.real.batch[rows]), wanted)
 
 
-def test_baselines_cells_are_tested_against_controls_of_their_own_batches():
+def test_baselines_cells_are_tested_against_controls_of_their_own_batches(monkeypatch):
     """Batch b differs from a; where there are too many cells, those drawn and their batches must stay together."""
+    monkeypatch.setattr(comparison, "MAX_CELLS", 300)
     screen = world(targets=("N1",), strength=0.0, n_cells=600, n_control=900)
     screen.obs_names = [f"{batch}_{i}" for i, batch in enumerate(screen.obs["batch"])]  # names that sort by batch
-    real = read_cells(screen, "it", NAMES)
-    arena = Arena(real, log1p_counts(real.counts, 60.0), real.halves(0), 60.0, max_cells=300)
-    key = ("N1", -1)
-    guess = _disperse(arena, key, arena.controls[0], unchanged=True)
-    np.testing.assert_array_equal(guess.batch, real.batch[arena.matched_controls(key)])
-    assert len(arena._cells(key, guess, 300)["predicted_de"]().significant()) == 0
+    truth = truth_of(cells(screen))
+    prediction = truth.from_controls(("N1", -1))
+    assert len(prediction.batch) == 300
+    np.testing.assert_array_equal(prediction.batch, truth.real.batch[truth.matched_controls(("N1", -1))])
+    assert truth.compare(("N1", -1), prediction).predicted.n_changed == 0
+
+
+def test_a_change_stands_on_the_given_controls_and_expression_is_never_negative(truth):
+    control = truth.control_means[truth.index[KEY]]
+    np.testing.assert_allclose(truth.from_change(KEY, np.full(30, 0.25)).mean, control + 0.25)
+    assert (truth.from_change(KEY, np.full(30, -99.0)).mean == 0).all()
+
+
+def test_a_mean_alone_has_scores_of_means_only(truth):
+    found = score(truth, KEY, Prediction(truth.means[truth.index[KEY]]))
+    assert {name for name, value in found.items() if np.isnan(value)} == {
+        name for name, metric in METRICS.items() if metric.needs_cells}

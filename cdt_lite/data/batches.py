@@ -45,11 +45,12 @@ class Batch:
 
 
 class _Group(NamedTuple):
-    """The cells of a store that share target, sign and replicate: what a set is drawn from."""
+    """The cells of a store that share target, sign, replicate and fold: what a set is drawn from."""
 
     target: int
     sign: int
     replicate: int
+    fold: int  # `TokenStore.folds`: what the set is not told the effect of
     cells: np.ndarray
 
 
@@ -59,17 +60,18 @@ class _Source:
     def __init__(self, store: TokenStore, config: TrainConfig, stage: str) -> None:
         self.store = store
         is_control = store.target == NO_TARGET
-        keys = np.stack([store.target, store.sign, store.group], 1)
+        keys = np.stack([store.target, store.sign, store.group, store.folds()], 1)
         if stage == "pretrain":  # no labels, and any cell can stand for a control
             keys[:, :2] = NO_TARGET, 0
+            keys[:, 3] = store.group
             is_control = np.ones(len(store), bool)
         unique, number, sizes = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
         order = np.argsort(number.ravel(), kind="stable")
         cells = np.split(order, np.cumsum(sizes)[:-1])
         self.groups = []
-        for (target, sign, replicate), rows in zip(unique.tolist(), cells, strict=True):
-            self.groups.append(_Group(target, sign, replicate, rows))
-        self.weights = np.sqrt(sizes)
+        for (target, sign, replicate, fold), rows in zip(unique.tolist(), cells, strict=True):
+            self.groups.append(_Group(target, sign, replicate, fold, rows))
+        self.weights = _weights(unique, sizes)
         of_controls = unique[:, 0] == NO_TARGET
         if of_controls.any() and not of_controls.all():
             share = config.control_share  # controls are many: they get this, perturbed sets the rest
@@ -159,9 +161,16 @@ class SetSampler:
             target.append(UNKNOWN_TARGET if lose_target < c.target_dropout else group.target)
             sign.append(group.sign)
             magnitude.append(float("nan") if lose_size < c.magnitude_dropout else size)
-        replicate = [group.replicate for group in groups]
+        fold = [group.fold for group in groups]
         own = [group.target for group in groups]
-        return Perturbation.of(target, sign, magnitude, guess, replicate, own)
+        return Perturbation.of(target, sign, magnitude, guess, fold, own)
+
+
+def _weights(keys: Int[np.ndarray, "groups 4"], sizes: Int[np.ndarray, " groups"]) -> Float[np.ndarray, " groups"]:
+    """How often each group is drawn: by the square root of its replicate's cells, shared among the folds of one."""
+    _, which, n_folds = np.unique(keys[:, :3], axis=0, return_inverse=True, return_counts=True)
+    cells = np.bincount(which.ravel(), sizes)
+    return (np.sqrt(cells) / n_folds)[which.ravel()]
 
 
 def _take(rng: Rng, pool: np.ndarray, n: int) -> np.ndarray:

@@ -15,6 +15,7 @@ from cdt_lite.data.vocabulary import Vocabulary
 from cdt_lite.model.perturbation import NO_TARGET
 
 BLOCK = 4096  # rows converted at a time, so that a file on disk is never read whole
+FOLDS = 4  # parts of a perturbation's cells, where they all come from one replicate
 
 
 @dataclass
@@ -73,6 +74,22 @@ class TokenStore:
 
     def __len__(self) -> int:
         return len(self.target)
+
+    def folds(self) -> Int[np.ndarray, " cells"]:
+        """Returns the part of its perturbation's cells that each cell belongs to.
+
+        In training a set is told the mean effect in the other parts, never in its own. Parts are the replicates. The
+        cells of a perturbation that was made in one replicate alone are parted at random (cross-fitting), else training
+        would never be told a measured effect, and prediction would be.
+        """
+        fold = self.group.copy()
+        first = int(self.group.max()) + 1  # no replicate has these numbers
+        for target, sign in np.unique(np.stack([self.target, self.sign]), axis=1).T:
+            cells = np.flatnonzero((self.target == target) & (self.sign == sign))
+            if sign != 0 and len(set(self.group[cells])) == 1:
+                rng = np.random.default_rng([len(cells), int(target)])
+                fold[cells] = first + rng.permutation(len(cells)) % FOLDS
+        return fold
 
     def digest(self) -> str:
         """Returns a hash of the tokens and labels: what a model was trained on."""

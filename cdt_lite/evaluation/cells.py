@@ -1,5 +1,6 @@
 """Cells and predictions at the door: labels, genes and the space of values are checked before anything is scored."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -12,6 +13,7 @@ from cdt_lite.data.layout import Columns, Labels, check_counts, check_genes, rea
 from cdt_lite.errors import CDTError, suggest
 
 Key = tuple[str, int]  # a perturbation: its target gene and sign
+Split = tuple[np.ndarray, np.ndarray]  # rows of control cells: for the truth, and for predictions
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Cells:
     control: np.ndarray  # rows of control cells
     is_log1p: bool = False  # whether a method made log1p expression in place of counts
 
-    def control_halves(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    def split_controls(self, seed: int) -> Split:
         """Splits the control rows in two at random, within every batch."""
         first, second = [], []
         batch = self.batch[self.control]
@@ -50,7 +52,8 @@ class Changes:
     table: pd.DataFrame
 
 
-Predicted: TypeAlias = Cells | Changes | pd.DataFrame  # checked, a table indexed by target and sign
+Given: TypeAlias = AnnData | Changes | pd.DataFrame  # what a method may hand in
+Predicted: TypeAlias = Cells | Changes | pd.DataFrame  # the same, checked; tables are indexed by target and sign
 
 
 def keys_of(predicted: Predicted) -> list[Key]:
@@ -61,7 +64,7 @@ def keys_of(predicted: Predicted) -> list[Key]:
     return table.index.to_list()
 
 
-def read_screen(adata: AnnData, what: str, columns: Columns, genes: np.ndarray | None = None) -> Cells:
+def read_screen(adata: AnnData, what: str, columns: Columns, genes: list[str] | None = None) -> Cells:
     """Checks real cells, raw counts of these genes (in any order); `what` names them in a message.
 
     Raises:
@@ -73,8 +76,8 @@ def read_screen(adata: AnnData, what: str, columns: Columns, genes: np.ndarray |
     if labels.is_control.all():
         raise CDTError(f"{what}: expected perturbed cells, got control cells only; check the selection")
     if not adata.obs_names.is_unique:
-        raise CDTError(f"{what}: cell names repeat, which would hide cells that training and test share; "
-                       "call obs_names_make_unique()")
+        raise CDTError(f"{what}: cell names repeat, which would hide cells that training and test "
+                       "share; call obs_names_make_unique()")
     check_counts(adata, what)
     return _in_order(adata, what, labels)
 
@@ -90,16 +93,26 @@ def _in_order(adata: AnnData, what: str, labels: Labels, is_log1p: bool = False)
     for (target, sign), rows in table[table["sign"] != 0].groupby(["target", "sign"]):
         groups[str(target), int(sign)] = rows.index.to_numpy()
     control = np.flatnonzero(labels.is_control[by_name])
-    return Cells(what, genes[by_gene], names[by_name], values, labels.batch[by_name], groups, control, is_log1p)
+    batch = labels.batch[by_name]
+    return Cells(what, genes[by_gene], names[by_name], values, batch, groups, control, is_log1p)
 
 
-def read_prediction(predicted: AnnData | pd.DataFrame | Changes, what: str, columns: Columns, real: Cells,
-                    depth: float) -> Predicted:
-    """Checks one method's prediction: cells, or a table of means or of changes, targets x genes.
+def read_predictions(predicted: AnnData | Mapping[str, Given] | None, columns: Columns, real: Cells,
+                     depth: float) -> dict[str, Predicted]:
+    """Checks every method's prediction: cells, or a table of means or of changes, targets x genes.
 
     Raises:
         CDTError: If it is not about perturbations and genes of the real screen, or not in the expected space.
     """
+    if isinstance(predicted, AnnData):
+        predicted = {"prediction": predicted}
+    methods = {}
+    for name, prediction in (predicted or {}).items():
+        methods[name] = _read_prediction(prediction, f"prediction {name!r}", columns, real, depth)
+    return methods
+
+
+def _read_prediction(predicted: Given, what: str, columns: Columns, real: Cells, depth: float) -> Predicted:
     out: Predicted
     if isinstance(predicted, AnnData):
         out = _read_cells(predicted, what, columns, real, depth)
@@ -112,13 +125,13 @@ def read_prediction(predicted: AnnData | pd.DataFrame | Changes, what: str, colu
     known = sorted({target for target, _ in real.groups})
     for target, sign in keys_of(out):
         if (target, sign) not in real.groups:
-            raise CDTError(f"{what}: the real screen has no cells of target {target!r} with sign {sign}"
-                           f"{suggest(target, known)}; it has {known[:10]}")
+            raise CDTError(f"{what}: the real screen has no cells of target {target!r} with sign "
+                           f"{sign}{suggest(target, known)}; it has {known[:10]}")
     return out
 
 
 def _read_cells(adata: AnnData, what: str, columns: Columns, real: Cells, depth: float) -> Cells:
-    check_genes(adata.var_names, what, real.genes)
+    check_genes(adata.var_names, what, real.genes.tolist())
     labels = read_labels(adata, columns, what=what)
     space = dict(adata.uns.get("cdt_lite", {}))
     if space.get("space") == "log1p":
@@ -138,16 +151,16 @@ def _check_log1p(adata: AnnData, what: str, depth: float, expected: float) -> No
     if bad.any():
         raise CDTError(f"{what} says that it holds log1p expression (0 to 20), got {values[bad][0]:g}")
     if not np.isclose(depth, expected, rtol=1e-3):
-        raise CDTError(f"{what} holds log1p expression scaled to {depth:g} counts per cell, but the real cells are "
-                       f"scaled to {expected:g}; bring it to that depth, or pass target_depth=")
+        raise CDTError(f"{what} holds log1p expression scaled to {depth:g} counts per cell, but the real "
+                       f"cells are scaled to {expected:g}; bring it to that depth, or pass target_depth=")
 
 
 def _read_table(table: pd.DataFrame, what: str, real: Cells, lowest: float) -> pd.DataFrame:
-    check_genes(table.columns, what, real.genes)
+    check_genes(table.columns, what, real.genes.tolist())
     values = table[real.genes].to_numpy(np.float64)
     if not (np.isfinite(values) & (values >= lowest)).all():
-        raise CDTError(f"{what}: expected mean log1p expression, finite and from 0, got {values.min():g}; wrap a "
-                       "table of changes from control in Changes(...)")
+        raise CDTError(f"{what}: expected mean log1p expression, finite and from 0, got "
+                       f"{values.min():g}; wrap a table of changes from control in Changes(...)")
     keys: list[Key] = []
     for label in table.index:
         if isinstance(label, tuple):
@@ -157,4 +170,4 @@ def _read_table(table: pd.DataFrame, what: str, real: Cells, lowest: float) -> p
             keys += [(str(label), sign) for sign in signs or [0]]
     if len(set(keys)) != len(table):
         raise CDTError(f"{what}: expected one row per perturbation; index by (target, sign) where a gene has both")
-    return pd.DataFrame(values, pd.MultiIndex.from_tuples(keys), real.genes)
+    return pd.DataFrame(values, pd.MultiIndex.from_tuples(keys, names=["target", "sign"]), real.genes)

@@ -10,15 +10,11 @@ from jaxtyping import Float
 from cdt_lite.data.expression import Matrix, Vector, gene_means, log1p_counts
 from cdt_lite.errors import CDTError, suggest
 from cdt_lite.evaluation.baselines import dispersed_cells
-from cdt_lite.evaluation.cells import Cells, Key
+from cdt_lite.evaluation.cells import Cells, Changes, Key, Predicted, Split
 from cdt_lite.evaluation.differential import DE, differential_expression
 
 MIN_CELLS = 10  # below this many cells on a side, a metric that compares cells says nothing
 MAX_CELLS = 1000  # at most this many cells a side are compared
-
-
-class NothingToCompare(Exception):
-    """A metric asks for counts or for control cells that are not there, or too few: its score is NaN."""
 
 
 @dataclass(frozen=True)
@@ -31,19 +27,16 @@ class Side:
     exclude: tuple[int, ...]  # positions of perturbed genes
 
     @cached_property
-    def changed(self) -> DE:
-        """What a test against the control cells finds. Raises NothingToCompare where there are too few."""
+    def changed(self) -> DE | None:
+        """What a test against the control cells finds; None where there are too few."""
         if min(self.log1p.shape[0], self.controls.shape[0]) < MIN_CELLS:
-            raise NothingToCompare
+            return None
         return differential_expression(self.log1p, self.controls, self.exclude)
 
     @property
     def n_changed(self) -> float:
         """How many genes are changed; 0 marks a null target, NaN too few cells to tell."""
-        try:
-            return float(len(self.changed.significant()))
-        except NothingToCompare:
-            return float("nan")
+        return float("nan") if self.changed is None else float(len(self.changed.significant()))
 
 
 NO_CELLS = Side(np.empty((0, 0)), None, np.empty((0, 0)), ())
@@ -119,28 +112,36 @@ class Truth:
 
     Args:
         real: The real screen.
-        halves: Rows of control cells: for the truth, and for predictions.
+        split: Rows of control cells: for the truth, and for predictions.
         depth: Depth of the log1p scale, counts per cell.
         seed: Chooses cells where there are too many.
         with_cells: Whether metrics of cells are wanted: then a mean is given cells.
     """
 
-    def __init__(self, real: Cells, halves: tuple[np.ndarray, np.ndarray], depth: float, seed: int,
-                 with_cells: bool = True) -> None:
+    def __init__(self, real: Cells, split: Split, depth: float, seed: int, with_cells: bool = True) -> None:
         self.real, self.depth, self.seed, self.with_cells = real, depth, seed, with_cells
         self.log1p = log1p_counts(real.counts, depth)
-        self.subtracted, self.given = (Controls(real, self.log1p, rows, seed) for rows in halves)
+        self.subtracted, self.given = (Controls(real, self.log1p, rows, seed) for rows in split)
         self.index = {key: i for i, key in enumerate(real.groups)}
         means, matched, deltas = [], [], []
         for rows in real.groups.values():
             means.append(gene_means(self.log1p[rows]))
             matched.append(self.given.mean_like(real.batch[rows]))
             deltas.append(means[-1] - self.subtracted.mean_like(real.batch[rows]))
-        self.means, self.control_means, self.deltas = np.array(means), np.array(matched), np.array(deltas)
+        self.means, self.deltas = np.array(means), np.array(deltas)
+        self.control_means = np.array(matched)
         self.real_sides: dict[tuple[Key, int], Side] = {}  # the same for every method
 
+    def read(self, key: Key, predicted: Predicted) -> Prediction:
+        """Reads what a method says of a perturbation."""
+        if isinstance(predicted, Cells):
+            return self.from_cells(key, predicted)
+        if isinstance(predicted, Changes):
+            return self.from_change(key, predicted.table.loc[key].to_numpy())
+        return self.from_mean(key, predicted.loc[key].to_numpy())
+
     def from_cells(self, key: Key, predicted: Cells) -> Prediction:
-        """Reads predicted cells; their mean is moved to the batches that the real cells come from."""
+        """Takes predicted cells; their mean is moved to the batches that the real cells come from."""
         rows = predicted.groups[key]
         values, batch = predicted.counts[rows], predicted.batch[rows]
         shift = self.control_means[self.index[key]] - self.given.mean_like(batch)
@@ -180,7 +181,8 @@ class Truth:
     def matched_controls(self, key: Key) -> np.ndarray:
         """Draws as many of the prediction's controls as there are real cells, from the same batches."""
         rng = self._rng(key)
-        return self.given.draw(rng.permutation(self.real.batch[self.real.groups[key]])[:MAX_CELLS], rng)
+        batches = rng.permutation(self.real.batch[self.real.groups[key]])
+        return self.given.draw(batches[:MAX_CELLS], rng)
 
     def compare(self, key: Key, prediction: Prediction) -> Comparison:
         """Puts a prediction beside the truth, and equal numbers of cells if it has any."""
@@ -196,8 +198,8 @@ class Truth:
             controls = self.log1p[self.given.rows_like(prediction.batch[picked])]
             counts = None if prediction.counts is None else prediction.counts[picked]
             predicted = Side(prediction.log1p[picked], counts, controls, self._exclude(key))
-        return Comparison(self.means[i], prediction.mean, self.deltas[i], delta, reference, self.deltas,
-                          i, self._exclude(key), real, predicted)
+        return Comparison(self.means[i], prediction.mean, self.deltas[i], delta, reference,
+                          self.deltas, i, self._exclude(key), real, predicted)
 
     def real_side(self, key: Key, rows: np.ndarray | None = None) -> Side:
         """Returns some (all) real cells of a perturbation and their control cells, the same for every method."""

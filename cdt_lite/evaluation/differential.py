@@ -44,7 +44,8 @@ def differential_expression(cells: Matrix, controls: Matrix, exclude: Genes = ()
     """
     n_genes = cells.shape[1]
     keep = np.setdiff1d(np.arange(n_genes), exclude)
-    test = mannwhitneyu(dense_kept(cells, exclude), dense_kept(controls, exclude), method="asymptotic")
+    x, y = dense_kept(cells, exclude), dense_kept(controls, exclude)
+    test = mannwhitneyu(x, y, method="asymptotic")
     fdr = np.ones(n_genes)
     fdr[keep] = false_discovery_control(np.nan_to_num(test.pvalue, nan=1.0))  # NaN: a gene that never varies
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -17,7 +17,7 @@ from cdt_lite.data.expression import gene_means, log1p_counts
 from cdt_lite.data.layout import Columns, read_labels
 from cdt_lite.errors import CDTError, suggest
 from cdt_lite.evaluation.baselines import BASELINES, Responses
-from cdt_lite.evaluation.cells import Cells, Changes, Key, Predicted, keys_of, read_prediction, read_screen
+from cdt_lite.evaluation.cells import Cells, Given, Key, Predicted, Split, keys_of, read_predictions, read_screen
 from cdt_lite.evaluation.comparison import MIN_CELLS, Controls, Prediction, Truth
 from cdt_lite.evaluation.metrics import METRICS, Metric
 from cdt_lite.evaluation.summary import LABELS
@@ -35,16 +35,17 @@ def control_halves(real: AnnData, *, columns: Columns = Columns(), seed: int = 0
         seed: The seed of `evaluate`.
     """
     cells = read_screen(real, "the real screen", columns)
-    truth, given = cells.control_halves(seed)
+    truth, given = cells.split_controls(seed)
     return real[cells.names[truth]], real[cells.names[given]]
 
 
 def check_unseen(targets: Iterable[str], train: AnnData, *, columns: Columns = Columns()) -> None:
     """Raises CDTError, by name, where targets that are called unseen are in the training screen."""
-    trained = read_labels(train, columns, what="the training screen").target
+    trained = read_labels(train, columns, what="the training screen").target.tolist()
     leaked = sorted(set(targets).intersection(trained))
     if leaked:
-        raise CDTError(f"targets {leaked} are in the training screen, but called unseen; take them out before training")
+        raise CDTError(f"targets {leaked} are in the training screen, but called unseen; "
+                       "take them out before training")
 
 
 @dataclass(frozen=True)
@@ -65,18 +66,18 @@ class _Task:
         return [key for key in self.real.groups if key in named or not self.predicted]
 
 
-def _scores(task: _Task, metrics: Sequence[Metric], halves: tuple[np.ndarray, np.ndarray]) -> pd.DataFrame:
+def _scores(task: _Task, metrics: Sequence[Metric], split: Split) -> pd.DataFrame:
     """Scores every method and every baseline with these two sets of control cells."""
     with_cells = any(metric.needs_cells for metric in metrics)
-    truth = Truth(task.real, halves, task.depth, task.seed, with_cells)
+    truth = Truth(task.real, split, task.depth, task.seed, with_cells)
     rows = []
     for method, predicted in task.predicted.items():
         for key in keys_of(predicted):
-            rows.append(_row(truth, method, key, _read(truth, key, predicted), metrics))
-    train = _responses(task, truth, halves)
+            rows.append(_row(truth, method, key, truth.read(key, predicted), metrics))
+    train = _responses(task, truth, split)
     for name in task.baselines:
         if name == CEILING:
-            rows += _ceiling(task, metrics, halves)
+            rows += _ceiling(task, metrics, split)
             continue
         predictor = BASELINES[name](train)
         for key in task.keys:
@@ -88,14 +89,6 @@ def _scores(task: _Task, metrics: Sequence[Metric], halves: tuple[np.ndarray, np
     return pd.DataFrame(rows)
 
 
-def _read(truth: Truth, key: Key, predicted: Predicted) -> Prediction:
-    if isinstance(predicted, Cells):
-        return truth.from_cells(key, predicted)
-    if isinstance(predicted, Changes):
-        return truth.from_change(key, predicted.table.loc[key].to_numpy())
-    return truth.from_mean(key, predicted.loc[key].to_numpy())
-
-
 def _row(truth: Truth, method: str, key: Key, prediction: Prediction, metrics: Sequence[Metric]) -> dict:
     changed = truth.real_side(key).n_changed if truth.with_cells else float("nan")
     labels = (method, *key, len(truth.real.groups[key]), len(prediction.batch), changed)
@@ -104,7 +97,7 @@ def _row(truth: Truth, method: str, key: Key, prediction: Prediction, metrics: S
     return dict(zip(LABELS, labels, strict=True)) | scores
 
 
-def _ceiling(task: _Task, metrics: Sequence[Metric], halves: tuple[np.ndarray, np.ndarray]) -> list[dict]:
+def _ceiling(task: _Task, metrics: Sequence[Metric], split: Split) -> list[dict]:
     """One half of the real cells predicts the other; scores are corrected to full size."""
     first, second = {}, {}
     for i, (key, rows) in enumerate(task.real.groups.items()):
@@ -113,7 +106,7 @@ def _ceiling(task: _Task, metrics: Sequence[Metric], halves: tuple[np.ndarray, n
         if half:
             first[key], second[key] = np.sort(mixed[:half]), np.sort(mixed[half : 2 * half])
     with_cells = any(metric.needs_cells for metric in metrics)
-    truth = Truth(replace(task.real, groups=first), halves, task.depth, task.seed, with_cells)
+    truth = Truth(replace(task.real, groups=first), split, task.depth, task.seed, with_cells)
     other = replace(task.real, groups=second)
     table = []
     for key in task.keys:
@@ -125,7 +118,7 @@ def _ceiling(task: _Task, metrics: Sequence[Metric], halves: tuple[np.ndarray, n
     return table
 
 
-def _responses(task: _Task, truth: Truth, halves: tuple[np.ndarray, np.ndarray]) -> Responses:
+def _responses(task: _Task, truth: Truth, split: Split) -> Responses:
     """Mean effects that baselines learn from: of the training screen, without the truth's half of the controls.
 
     Without a training screen, those of the real one: only baselines that leave the scored perturbation out see them.
@@ -133,7 +126,7 @@ def _responses(task: _Task, truth: Truth, halves: tuple[np.ndarray, np.ndarray])
     cells, log1p, controls = task.real, truth.log1p, truth.given
     if task.train is not None:
         cells, log1p = task.train, log1p_counts(task.train.counts, task.depth)
-        hidden = np.isin(_same_cells(task.real, cells)[cells.control], np.setdiff1d(*halves))
+        hidden = np.isin(_same_cells(task.real, cells)[cells.control], np.setdiff1d(*split))
         controls = Controls(cells, log1p, cells.control[~hidden])
     effects = []
     for rows in cells.groups.values():
@@ -153,7 +146,7 @@ def _same_cells(real: Cells, train: Cells) -> np.ndarray:
 
 def evaluate(
     real: AnnData,
-    predicted: AnnData | Mapping[str, AnnData | pd.DataFrame | Changes] | None = None,
+    predicted: AnnData | Mapping[str, Given] | None = None,
     *,
     train: AnnData | None = None,
     baselines: bool | Sequence[str] = True,
@@ -186,16 +179,18 @@ def evaluate(
         CDTError: If columns, labels, genes, counts or splits are not as expected.
     """
     cells = read_screen(real, "the real screen", columns)
-    trained = None if train is None else read_screen(train, "the training screen", columns, cells.genes)
+    trained = None
+    if train is not None:
+        trained = read_screen(train, "the training screen", columns, cells.genes.tolist())
     depth = target_depth or (trained or cells).control_depth()
-    scored = [METRICS[name] for name in _known(METRICS if metrics is None else metrics, METRICS, "metric")]
-    methods = _read_methods(predicted, columns, cells, depth)
+    names = _known(METRICS if metrics is None else metrics, METRICS, "metric")
+    methods = read_predictions(predicted, columns, cells, depth)
     task = _Task(cells, trained, methods, _chosen(baselines, train is not None), depth, seed)
-    _check_leaks(task)
-    table = _scores(task, scored, cells.control_halves(seed))
-    shared = _scores(task, [METRICS["pearson_delta"]], (cells.control, cells.control))["pearson_delta"]
-    on_unknown_controls = [name for name, method in methods.items() if isinstance(method, pd.DataFrame)]
-    table["pearson_delta_shared"] = shared.mask(table["method"].isin(on_unknown_controls))
+    _check(task)
+    table = _scores(task, [METRICS[name] for name in names], cells.split_controls(seed))
+    shared = _scores(task, [METRICS["pearson_delta"]], (cells.control, cells.control))
+    means = [name for name, method in methods.items() if isinstance(method, pd.DataFrame)]
+    table["pearson_delta_shared"] = shared["pearson_delta"].mask(table["method"].isin(means))
     table.attrs = {"seed": seed, "target_depth": depth, "notes": _notes(task, table)}
     for note in table.attrs["notes"]:
         warnings.warn(note, stacklevel=2)
@@ -219,25 +214,17 @@ def _chosen(choice: bool | Sequence[str], has_train: bool) -> list[str]:
     return list(choice)
 
 
-def _read_methods(predicted: AnnData | Mapping[str, AnnData | pd.DataFrame | Changes] | None, columns: Columns,
-                  real: Cells, depth: float) -> dict[str, Predicted]:
-    if isinstance(predicted, AnnData):
-        predicted = {"prediction": predicted}
-    methods = {}
-    for name, prediction in (predicted or {}).items():
-        if name in [*BASELINES, CEILING]:
+def _check(task: _Task) -> None:
+    for name in [*BASELINES, CEILING]:
+        if name in task.predicted:
             raise CDTError(f"a prediction has the name of a baseline, {name!r}; choose another")
-        methods[name] = read_prediction(prediction, f"prediction {name!r}", columns, real, depth)
-    return methods
-
-
-def _check_leaks(task: _Task) -> None:
     if task.train is None:
         return
     rows = _same_cells(task.real, task.train)
     for key in task.keys:
         if n := int(np.isin(rows, task.real.groups[key]).sum()):
-            raise CDTError(f"{n} cells of target {key[0]!r} are in both the training and the real screen; split first")
+            raise CDTError(f"{n} cells of target {key[0]!r} are in both the training and the real "
+                           "screen; split first")
 
 
 def _notes(task: _Task, table: pd.DataFrame) -> list[str]:
@@ -247,7 +234,8 @@ def _notes(task: _Task, table: pd.DataFrame) -> list[str]:
     if len(few):
         targets = sorted(set(few["target"]))
         notes.append(f"fewer than {MIN_CELLS} cells for {targets} (a ceiling has half): metrics of cells are NaN")
-    lone = table[(table["n_real"] >= MIN_CELLS) & table["n_changed"].isna() & (table["method"] != CEILING)]
+    unknown = table["n_changed"].isna() & (table["method"] != CEILING)
+    lone = table[(table["n_real"] >= MIN_CELLS) & unknown]
     if len(lone) and any(METRICS[name].needs_cells for name in METRICS.keys() & table.columns):
         notes.append(f"fewer than {MIN_CELLS} control cells on a side in the batches of "
                      f"{sorted(set(lone['target']))}: what is tested against control cells is NaN")

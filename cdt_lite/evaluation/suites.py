@@ -13,12 +13,12 @@ from scipy import sparse
 from cdt_lite.data.expression import log1p_counts
 from cdt_lite.data.layout import CONTROL, Columns
 from cdt_lite.errors import CDTError, suggest
-from cdt_lite.evaluation.cells import Cells, Key, read_prediction, read_screen
+from cdt_lite.evaluation.cells import Cells, Given, Key, read_predictions, read_screen
 
 POOLED = Columns(batch=None, sign=None)  # both tools know targets only
 
 
-def suite_scores(suite: str, real: AnnData, predicted: AnnData | Mapping[str, AnnData]) -> pd.DataFrame:
+def suite_scores(suite: str, real: AnnData, predicted: AnnData | Mapping[str, Given]) -> pd.DataFrame:
     """Scores predicted cells with one of the field's tools: a row per method and target, its columns as it names them.
 
     Both tools want the real control cells on both sides, so these scores carry the noise that they share, as the
@@ -33,20 +33,19 @@ def suite_scores(suite: str, real: AnnData, predicted: AnnData | Mapping[str, An
         CDTError: An unknown suite, one that is not installed, or cells that do not fit each other.
     """
     if suite not in SUITES:
-        raise CDTError(f"there is no suite {suite!r}{suggest(suite, SUITES)}; there are {list(SUITES)}")
-    if isinstance(predicted, AnnData):
-        predicted = {"prediction": predicted}
+        known = list(SUITES)
+        raise CDTError(f"there is no suite {suite!r}{suggest(suite, known)}; there are {known}")
     cells = read_screen(real, "the real screen", POOLED)
     depth = cells.control_depth()
     tables = []
-    for name, prediction in predicted.items():
-        checked = read_prediction(prediction, f"prediction {name!r}", POOLED, cells, depth)
+    for name, checked in read_predictions(predicted, POOLED, cells, depth).items():
         if not isinstance(checked, Cells) or checked.is_log1p:
             raise CDTError(f"prediction {name!r}: {suite} is run on predicted cells with raw counts")
-        truth, predictions = (_with_controls(side, cells, list(checked.groups)) for side in (cells, checked))
+        keys = list(checked.groups)
+        truth, claimed = (_with_controls(side, cells, keys) for side in (cells, checked))
         try:
             with open(os.devnull, "w") as null, contextlib.redirect_stdout(null):
-                scores = SUITES[suite](truth, predictions, depth)
+                scores = SUITES[suite](truth, claimed, depth)
         except ImportError as error:
             raise CDTError(f"{suite} is not installed ({error}): pip install 'cdt-lite[eval]'") from error
         tables.append(scores.assign(method=name))

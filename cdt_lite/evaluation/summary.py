@@ -88,7 +88,7 @@ def _wide(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     return table.groupby(labels, observed=True)[metric].mean().unstack(["method", "seed"])
 
 
-def _interval(values: pd.DataFrame, name: str, n_boot: int) -> dict[str, float]:
+def _interval(values: pd.DataFrame, name: str, n_boot: int) -> dict[str, int | float]:
     n = int(values.notna().any(axis=1).sum())
     if n == 0:
         return {"n": 0, name: np.nan, "low": np.nan, "high": np.nan}

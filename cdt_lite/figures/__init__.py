@@ -1,1 +1,15 @@
-"""Every figure, drawn from the live model."""
+"""Every figure, drawn from the live model.
+
+Drawing libraries are heavy: a name is loaded when it is first used. Notebooks also take the modules `plots`,
+`accounting` and `cost` from here.
+"""
+
+from cdt_lite._lazy import lazily
+
+__all__, __getattr__, __dir__ = lazily(__name__, {
+    "cost": ["account"],
+    "diagrams": ["DIAGRAMS"],
+    "folder": ["make_figures"],
+    "measured": ["attention_weights", "example"],
+    "sketch": ["Diagram"],
+})

@@ -1,125 +1,146 @@
 """The live model as pictures: names, shapes, parameters and FLOPs are read off one forward pass on the meta device.
 
-Thick blue is the residual stream, orange the condition, green what comes from the control cells.
+A module that the model lacks is not drawn. Thick blue is the residual stream, orange the condition, green what comes
+from the control cells.
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
 
 from torch import nn
 
-from cdt_lite.figures.accounting import CONTROLS, Preset, meta_model, network
 from cdt_lite.figures.mechanisms import attention_mechanism, conditioning_pipeline, diffusion_process
 from cdt_lite.figures.sketch import Diagram
-from cdt_lite.figures.trace import Layer, amount, shape, size_lines, trace
-from cdt_lite.model.config import ModelConfig
+from cdt_lite.figures.trace import CONTROLS, Layer, amount, shape, trace
+from cdt_lite.model import Config
+from cdt_lite.model.v1 import N_TIMESTEPS
 
-_STEPS = {"self_attention": ("self-attention", "attention"), "cross_attention": ("cross-attention", "attention"),
-          "mlp": ("FFN", "ffn")}
-
-
-def _condition(d: Diagram, c: ModelConfig, seen: dict[str, Layer]) -> None:
-    """Adds what the condition is made of, up to the one vector a cell."""
-    d.box("told", "Perturbation", "target gene, sign, log2 FC", group="condition")
-    when = {"mask_ratio": ["share hidden"], "timestep": [f"step 0 to {c.n_timesteps - 1}"], "none": []}[c.time_input]
-    if when:
-        d.box("when", "Time t", *when, group="condition")
-    for name in ("perturbation", *["time"] * len(when)):
-        d.box(name, name, *size_lines(seen[name]), group="condition")
-    d.box("condition", "condition", f"one vector of {c.dim} a cell", group="condition")
-    d.link("told", "perturbation", "condition", kind="condition")
-    if when:
-        d.link("when", "time", "condition", kind="condition")
-    if c.depth_input:
-        d.box("counts", "Depth", "counts in the cell", group="condition")
-        d.box("depth", "depth", *size_lines(seen["depth"]), group="condition")
-        d.link("counts", "depth", "condition", kind="condition")
+STEPS = {"self_attention": "self-attention", "cross_attention": "cross-attention", "mlp": "FFN"}
+GROUPS = {"attention": "attention", "mlp": "ffn", "embed": "token", "gene_table": "head", "control_set": "control",
+          "head": "head", "norm": "other"}  # what a module's name contains -> its colour
+ADDED = {"embed.statistics": "control statistics", "embed.summary": "cell summary", "embed.effect": "mean effect"}
 
 
-def architecture_overview(config: Preset) -> Diagram:
+def _group(name: str) -> str:
+    return next((group for word, group in GROUPS.items() if word in name), "condition")
+
+
+def _module(d: Diagram, seen: dict[str, Layer], name: str) -> None:
+    """Adds a module's box: shape of its output where it changes, parameters, FLOPs."""
+    layer, lines = seen[name], []
+    if name not in ("gene_table", "norm"):
+        lines.append(f"out {shape(layer.output)}")
+    lines.append(f"{layer.parameters:,} parameters")
+    if layer.flops:
+        lines.append(amount(layer.flops, "FLOP"))
+    d.box(name, name, *lines, group=_group(name))
+
+
+def architecture_overview(config: Config) -> Diagram:
     """Draws the whole model: what goes in, the residual stream through every block, what each block reads."""
-    c, seen = network(config), trace(config)
-    d = Diagram("architecture_overview", f"The whole model: {seen[''].parameters:,} parameters, "
-                f"{amount(seen[''].flops, 'FLOP')} a cell",
-                note=f"Each of the {c.n_layer} blocks reads the memory of the control cells.")
-    _condition(d, c, seen)
+    c, seen = config.model, trace(config)
+    total = f"{seen[''].parameters:,} parameters, {amount(seen[''].flops, 'FLOP')} a cell"
+    note = f"Each of the {c.n_layer} blocks reads the memory of the control cells."
+    d = Diagram("architecture_overview", f"The whole model: {total}", note=note)
+    _condition(d, config, seen)
     d.box("cell", "Cell, partly hidden", f"{c.n_genes:,} tokens: {c.n_bins} bins, [MASK]", group="token")
     d.box("controls", "Control cells", f"{CONTROLS} × {c.n_genes:,} tokens", group="control")
-    d.box("gene_table", "gene_table", *size_lines(seen["gene_table"], False), group="head")
-    d.box("embed", "embed", *size_lines(seen["embed"]), group="token")
-    d.box("control_set", "control_set", *size_lines(seen["control_set"]), group="control")
+    for name in ("gene_table", "embed", "control_set"):
+        _module(d, seen, name)
     d.link("gene_table", "perturbation")
     d.link("cell", "embed", kind="stream")
     d.link("controls", "control_set", kind="control")
-    for reads, reader in ((c.identity == "gene", "embed"), (c.control_input == "genes", "control_set")):
-        if reads:
-            d.link("gene_table", reader)
-    if c.control_statistics or c.cell_summary:
+    if "embed.identity" in seen:
+        d.link("gene_table", "embed")
+    if "control_set.gene" in seen:
+        d.link("gene_table", "control_set")
+    if "embed.statistics" in seen:
         d.link("controls", "embed", kind="control")
-    above = _entry(d, c, seen)
+    above = "embed"
+    if "modulation" in seen:
+        _module(d, seen, "modulation")
+        d.link("condition", "modulation", kind="condition")
+    else:
+        above = "add"
+        d.box("add", "+", "the condition, at every position", group="token")
+        d.link("embed", "add", kind="stream")
+        d.link("condition", "add", kind="condition")
     for i in range(c.n_layer):
-        _block_row(d, seen, i, above, modulated=c.modulation == "adaln")
+        _block(d, seen, i, above)
         above = f"blocks.{i}"
-    d.box("norm", "norm", *size_lines(seen["norm"], False), group="other")
-    d.box("head", "head", *size_lines(seen["head"]), group="head")
-    d.box("logits", "Logits", f"{c.n_logits} classes for each of {c.n_genes:,} genes; loss on hidden genes only",
-          group="head")
+    _module(d, seen, "norm")
+    _module(d, seen, "head")
+    classes = f"{seen['head'].output[-1]} classes for each of {c.n_genes:,} genes"
+    d.box("logits", "Logits", f"{classes}; loss on hidden genes only", group="head")
     d.link(above, "norm", "head", "logits", kind="stream")
     return d
 
 
-def _entry(d: Diagram, c: ModelConfig, seen: dict[str, Layer]) -> str:
-    """Adds how the condition enters, and returns the box that the residual stream comes from."""
-    if c.modulation == "adaln":
-        d.box("modulation", "modulation", *size_lines(seen["modulation"]), group="condition")
-        d.link("condition", "modulation", kind="condition")
-        return "embed"
-    d.box("add", "+", "the condition, at every position", group="token")
-    d.link("embed", "add", kind="stream")
-    d.link("condition", "add", kind="condition")
-    return "add"
+def _condition(d: Diagram, config: Config, seen: dict[str, Layer]) -> None:
+    """Adds what the condition is made of, up to the one vector a cell."""
+    inputs = [("told", "Perturbation", "target gene, sign, log2 FC", "perturbation")]
+    if "time" in seen:
+        inputs.append(("when", "Time t", f"step 0 to {N_TIMESTEPS - 1}", "time"))
+    if "depth" in seen:
+        inputs.append(("counts", "Depth", "counts in the cell", "depth"))
+    for key, title, line, _ in inputs:
+        d.box(key, title, line, group="condition")
+    for *_, reader in inputs:
+        _module(d, seen, reader)
+    d.box("condition", "condition", f"one vector of {config.model.dim} a cell", group="condition")
+    for key, _, _, reader in inputs:
+        d.link(key, reader, "condition", kind="condition")
 
 
-def _block_row(d: Diagram, seen: dict[str, Layer], i: int, above: str, modulated: bool) -> None:
+def _block(d: Diagram, seen: dict[str, Layer], i: int, above: str) -> None:
     """Adds one block, and its taps on the buses of condition (left) and memory (right)."""
-    name = f"blocks.{i}"
-    d.box(name, name, group="attention", rows=[
-        [f"p{j}|{label}\n{amount(seen[f'{name}.{step}'].parameters)}, {amount(seen[f'{name}.{step}'].flops, 'FLOP')}"
-         for j, (step, (label, _)) in enumerate(_STEPS.items())]])
-    d.link(above, name, kind="stream", label=f"   {shape(seen[name].inputs[0])}" if i == 0 else "", weight="8")
-    buses = [("m", "control", "control_set", "memory " + shape(seen["control_set"].output))]
-    if modulated:
-        buses = [("c", "condition", "modulation", shape((9, seen["modulation"].output[-1] // 9))), *buses]
-    for letter, kind, source, label in buses:
-        tap, before = f"{letter}{i}", f"{letter}{i - 1}" if i else source
-        d.box(tap, "", group=kind)
-        d.link(before, tap, kind=kind, arrowhead="none", label="" if i else f"   {label}", weight="4")
-        d.link(tap, name, kind=kind, **({"flip": "yes"} if letter == "m" else {}))
-    d.ranks.append([f"c{i}"] * modulated + [name, f"m{i}"])
+    name, cells = f"blocks.{i}", []
+    for j, (step, label) in enumerate(STEPS.items()):
+        layer = seen[f"{name}.{step}"]
+        cells.append(f"p{j}|{label}\n{amount(layer.parameters)}, {amount(layer.flops, 'FLOP')}")
+    d.box(name, name, group="attention", rows=[cells])
+    stream = "" if i else f"   {shape(seen[name].input)}"
+    d.link(above, name, kind="stream", label=stream, look={"weight": "8"})
+    rank = [name, f"m{i}"]
+    if "modulation" in seen:
+        _tap(d, i, "c", "condition", "modulation", f"9 × {seen['norm'].input[-1]}")
+        d.link(f"c{i}", name, kind="condition")
+        rank.insert(0, f"c{i}")
+    _tap(d, i, "m", "control", "control_set", f"memory {shape(seen['control_set'].output)}")
+    d.link(f"m{i}", name, kind="control", look={"flip": "yes"})
+    d.ranks.append(rank)
 
 
-def layer_breakdown(config: Preset) -> Diagram:
+def _tap(d: Diagram, i: int, letter: str, kind: str, source: str, label: str) -> None:
+    """Leads a bus on to the height of block i."""
+    before, text = (f"{letter}{i - 1}", "") if i else (source, f"   {label}")
+    d.box(f"{letter}{i}", "", group=kind)
+    d.link(before, f"{letter}{i}", kind=kind, label=text, look={"arrowhead": "none", "weight": "4"})
+
+
+def layer_breakdown(config: Config) -> Diagram:
     """Lists every module that holds parameters, once; blocks and layers that repeat are listed as one."""
-    c, seen, model = network(config), trace(config), meta_model(config)
+    c, seen = config.model, trace(config)
     d = Diagram("layer_breakdown", f"Every layer with parameters: {seen[''].parameters:,} in all", "LR",
                 note="Rows: module, what it is, its parameters, its FLOPs for one cell.")
-    tables: dict[str, list[list[str]]] = {}
-    for name, module in model.named_modules():
-        if seen[name].own and not re.search(r"(blocks|layers)\.[1-9]", name):
-            part, row = _part(name)
-            leaf = seen[name].flops if not list(module.children()) else 0
-            flops = amount(leaf, "FLOP") if leaf else "–"
-            tables.setdefault(part, []).append([row, _kind(module), f"{seen[name].own:,}", flops])
-        if name.startswith("blocks.0") and name.endswith("attention.inner"):
-            inside = seen[name].flops - sum(seen[f"{name}.{child}"].flops for child, _ in module.named_children())
-            tables.setdefault(_part(name)[0], []).append(["(no weights)", "QK^T and AV", "0", amount(inside, "FLOP")])
-    groups = {"embed": "token", "gene_table": "head", "control_set": "control", "head": "head", "norm": "other"}
+    tables = defaultdict(list)
+    for name, layer in seen.items():
+        (part, row), inside = _part(name), layer.module.named_children()
+        if layer.own and not re.search(r"(blocks|layers)\.[1-9]", name):
+            is_leaf = layer.flops and not list(inside)
+            flops = amount(layer.flops, "FLOP") if is_leaf else "–"
+            tables[part].append([row, _kind(layer.module), f"{layer.own:,}", flops])
+        if re.fullmatch(r"blocks\.0\.\w+_attention\.inner", name):
+            own = layer.flops - sum(seen[f"{name}.{child}"].flops for child, _ in inside)
+            tables[part].append(["(no weights)", "QK^T and AV", "0", amount(own, "FLOP")])
     for part, rows in tables.items():
-        each = f" each, × {c.n_layer}" if "*" in part else ""
-        each += f"; layers.* × {c.control_set_encoder_layers}" if part == "control_set" else ""
-        group = _STEPS[part.split(".")[-1]][1] if "*" in part else groups.get(part, "condition")
-        d.box(part, part, f"{seen[part.replace('*', '0')].parameters:,} parameters{each}", group=group, rows=rows)
+        line = f"{seen[part.replace('*', '0')].parameters:,} parameters"
+        if "*" in part:
+            line += f" each, × {c.n_layer}"
+        if part == "control_set":
+            line += f"; layers.* × {c.control_set_encoder_layers}"
+        d.box(part, part, line, group=_group(part), rows=rows)
     right = [part for part in tables if "*" in part or part in ("norm", "head")]
     left = ["embed", "control_set"]
     left += [part for part in tables if part not in left + right]
@@ -138,48 +159,31 @@ def _part(name: str) -> tuple[str, str]:
 
 
 def _kind(module: nn.Module) -> str:
-    held = {name: tuple(p.shape) for name, p in module.named_parameters(recurse=False)}
+    held = {name: shape(tuple(p.shape)) for name, p in module.named_parameters(recurse=False)}
     if isinstance(module, nn.Linear):
-        return f"Linear {module.in_features:,} → {module.out_features:,}" + ("" if "bias" in held else ", no bias")
+        bias = "" if "bias" in held else ", no bias"
+        return f"Linear {module.in_features:,} → {module.out_features:,}{bias}"
     if isinstance(module, nn.Embedding | nn.LayerNorm):
-        return f"{type(module).__name__} {shape(held['weight'])}"
-    return ", ".join(f"{name} {shape(size)}" for name, size in held.items())
+        return f"{type(module).__name__} {held['weight']}"
+    return ", ".join(f"{name} {size}" for name, size in held.items())
 
 
-def forward_pass_flow(config: Preset) -> Diagram:
+def forward_pass_flow(config: Config) -> Diagram:
     """Draws one cell's way through the model step by step, with the shape after every step and its share of FLOPs."""
-    c, seen = network(config), trace(config)
-    total, stream = seen[""].flops, shape(seen["blocks.0"].output)
-    d = Diagram("forward_pass_flow", f"One cell's forward pass: {amount(total, 'FLOP')}",
-                note=f"The three steps repeat in each of {c.n_layer} blocks.")
-    d.box("xt", "xt", f"{c.n_genes:,} tokens of 0..{c.n_bins}; {c.n_bins} is [MASK]", group="token")
-    d.box("embed", "embed", "token + " + ("position" if c.identity == "position" else "gene") +
-          " + target flag" * c.target_flag + " + control statistics" * c.control_statistics
-          + " + cell summary" * c.cell_summary + " + mean effect" * c.mean_effect, stream, group="token")
-    parts = "time + " * (c.time_input != "none") + "perturbation" + " + depth" * c.depth_input
-    d.box("condition", "condition", parts, f"{c.dim}", group="condition")
-    d.box("memory", "control_set", f"{CONTROLS} control cells", shape(seen["control_set"].output), group="control")
-    d.link("xt", "embed", kind="stream")
-    above, modulated = "embed", c.modulation == "adaln"
-    if modulated:
-        d.box("modulation", "modulation", "shift, scale, gate", "for 3 steps: " + shape((9, c.dim)), group="condition")
-        d.link("condition", "modulation", kind="condition")
-        d.ranks += [["xt", "condition"], ["embed", "modulation"]]
-        d.link("xt", "condition", style="invis")
-    else:
-        d.box("inject", "inject", "h + condition, at every position", stream, group="token")
-        d.link("embed", "inject", kind="stream", weight="10")
-        d.link("condition", "inject", kind="condition", flip="yes")
-        d.ranks.append(["inject", "condition"])
-        above = "inject"
-    for step in _STEPS:
-        above = _step(d, c, seen, step, above)
+    c, seen = config.model, trace(config)
+    head, total, stream = seen["head"], seen[""].flops, shape(seen["blocks.0"].output)
+    note = f"The three steps repeat in each of {c.n_layer} blocks."
+    d = Diagram("forward_pass_flow", f"One cell's forward pass: {amount(total, 'FLOP')}", note=note)
+    above = _entry(d, config, seen, stream)
+    for step in STEPS:
+        above = _step(d, config, seen, step, above)
+    if "modulation" in seen:
+        _lead_condition(d)
     d.box("norm", "norm", stream, group="other")
-    d.box("head", "head", f"Linear → {shape(seen['head'].output)}", f"{seen['head'].flops / total:.1%} of FLOPs",
-          group="head")
+    d.box("head", "head", f"Linear → {shape(head.output)}", f"{head.flops / total:.1%} of FLOPs", group="head")
     d.box("loss", "softmax", "training: cross-entropy on hidden genes", "sampling: draw, keep some", group="head")
     d.link(above, "norm", "head", "loss", kind="stream")
-    if c.mean_effect:
+    if "trust" in seen:
         d.box("tilt", "tilt", "the target's mean effect, as far as trusted", "added to the logits", group="condition")
         d.box("effects", "table of mean effects", "from the training cells", group="condition")
         d.link("norm", "tilt", "loss", kind="condition")
@@ -188,54 +192,87 @@ def forward_pass_flow(config: Preset) -> Diagram:
     return d
 
 
-def _step(d: Diagram, c: ModelConfig, seen: dict[str, Layer], step: str, above: str) -> str:
+def _entry(d: Diagram, config: Config, seen: dict[str, Layer], stream: str) -> str:
+    """Adds what enters and how the condition does; returns the box that the residual stream comes from."""
+    c = config.model
+    added = ["token", "gene" if "embed.identity" in seen else "position"]
+    added += [what for module, what in ADDED.items() if module in seen]
+    told = [name for name in ("time", "perturbation", "depth") if name in seen]
+    d.box("xt", "xt", f"{c.n_genes:,} tokens of 0..{c.n_bins}; {c.n_bins} is [MASK]", group="token")
+    d.box("embed", "embed", " + ".join(added), stream, group="token")
+    d.box("condition", "condition", " + ".join(told), f"{c.dim}", group="condition")
+    memory = shape(seen["control_set"].output)
+    d.box("memory", "control_set", f"{CONTROLS} control cells", memory, group="control")
+    d.link("xt", "embed", kind="stream")
+    if "modulation" in seen:
+        each = f"for 3 steps: {shape((9, c.dim))}"
+        d.box("modulation", "modulation", "shift, scale, gate", each, group="condition")
+        d.link("condition", "modulation", kind="condition")
+        d.link("xt", "condition", look={"style": "invis"})
+        d.ranks += [["xt", "condition"], ["embed", "modulation"]]
+        return "embed"
+    d.box("inject", "inject", "h + condition, at every position", stream, group="token")
+    d.link("embed", "inject", kind="stream", look={"weight": "10"})
+    d.link("condition", "inject", kind="condition", look={"flip": "yes"})
+    d.ranks.append(["inject", "condition"])
+    return "inject"
+
+
+def _step(d: Diagram, config: Config, seen: dict[str, Layer], step: str, above: str) -> str:
     """Adds one residual step: a tap on the stream, the branch with its shapes, the sum; returns the sum's key."""
-    (label, group), modulated, tap, plus = _STEPS[step], c.modulation == "adaln", f"{step}.tap", f"{step}.sum"
-    share = c.n_layer * seen[f"blocks.0.{step}"].flops / seen[""].flops
+    n_layer, tap, plus = config.model.n_layer, f"{step}.tap", f"{step}.sum"
+    share = n_layer * seen[f"blocks.0.{step}"].flops / seen[""].flops
+    line = f"in each of {n_layer} blocks, together {share:.1%} of all FLOPs"
     d.box(tap, "", group="token")
-    d.box(step, label, f"in each of {c.n_layer} blocks, together {share:.1%} of all FLOPs", group=group,
-          rows=_branch(c, seen, step))
+    d.box(step, STEPS[step], line, group=_group(step), rows=_branch(config, seen, step))
     d.box(plus, "+", group="token")
-    d.link(above, tap, kind="stream", weight="20", arrowhead="none")
-    d.link(tap, plus, kind="stream", weight="20")
-    d.link(tap, step, kind="stream", penwidth="1.8")
-    d.link(step, plus, kind="stream", penwidth="1.8")
+    d.link(above, tap, kind="stream", look={"weight": "20", "arrowhead": "none"})
+    d.link(tap, plus, kind="stream", look={"weight": "20"})
+    d.link(tap, step, plus, kind="stream", look={"penwidth": "1.8"})
     rank = [tap, step]
-    if modulated:
-        d.box(f"{step}.told", "", group="condition")
-        before = dict(zip(_STEPS, ["modulation", *(f"{name}.told" for name in _STEPS)], strict=False))[step]
-        d.link(before, f"{step}.told", kind="condition", arrowhead="none", weight="8")
-        d.link(f"{step}.told", step, kind="condition", flip="yes")
-        rank.append(f"{step}.told")
-    if step == "cross_attention" and modulated:  # below, so that no arrow crosses the condition's
-        d.link("memory", step, kind="control", flip="yes")
-        d.ranks.append([plus, "memory"])
-    elif step == "cross_attention":
-        d.link("memory", step, kind="control", flip="yes")
-        rank.append("memory")
+    if step == "cross_attention":
+        d.link("memory", step, kind="control", look={"flip": "yes"})
+        if "modulation" in seen:  # below, so that no arrow crosses the condition's
+            d.ranks.append([plus, "memory"])
+        else:
+            rank.append("memory")
     d.ranks.append(rank)
     return plus
 
 
-def _branch(c: ModelConfig, seen: dict[str, Layer], step: str) -> list[list[str]]:
+def _lead_condition(d: Diagram) -> None:
+    """Leads shift, scale and gate down a line of their own to every step."""
+    above = "modulation"
+    for step in STEPS:
+        tap = f"{step}.told"
+        d.box(tap, "", group="condition")
+        d.link(above, tap, kind="condition", look={"arrowhead": "none", "weight": "8"})
+        d.link(tap, step, kind="condition", look={"flip": "yes"})
+        d.ranks.append([step, tap])
+        above = tap
+
+
+def _branch(config: Config, seen: dict[str, Layer], step: str) -> list[list[str]]:
     """The rows of a residual branch: what happens, and the shape after it."""
-    name, modulated = f"blocks.0.{step}", c.modulation == "adaln"
-
-    def row(text: str, child: str) -> list[str]:
-        return [text, shape(seen[f"{name}.inner.{child}"].output)]
-    rows = [["LayerNorm" + ", × (1 + scale) + shift" * modulated, shape(seen[name].inputs[0])]]
-    folded = f"{c.n_genes * c.n_head:,} × {c.head_dim}"
+    c, name = config.model, f"blocks.0.{step}"
+    after = {path.rpartition(".")[2]: shape(layer.output) for path, layer in seen.items() if name in path}
+    stream = shape(seen[name].input)
+    norm, gate = [["LayerNorm", stream]], []
+    if "modulation" in seen:
+        norm, gate = [["LayerNorm, × (1 + scale) + shift", stream]], [["× gate", stream]]
     if step == "mlp":
-        rows += [row(f"Linear, GELU: {c.ffn_mult} times wider", "0"), row("Linear", "2")]
-    else:
-        own = step == "self_attention"
-        rows += [row("q, k, v = qkv(x)", "qkv")] if own else [row("q = q(x)", "q"), row("k, v = kv(memory)", "kv")]
-        rows += [[f"fold: {c.n_head} heads become rows of q", folded],
-                 [f"softmax(q·k / √{c.head_dim}) v over {c.n_genes if own else CONTROLS:,} keys", folded],
-                 row("unfold, out", "out")]
-    return rows + [["× gate", shape(seen[name].output)]] * modulated
+        rows = [[f"Linear, GELU: {c.ffn_mult} times wider", after["0"]], ["Linear", after["2"]]]
+        return norm + rows + gate
+    keys, rows = c.n_genes, [["q, k, v = qkv(x)", after.get("qkv", "")]]
+    if step == "cross_attention":
+        keys, rows = CONTROLS, [["q = q(x)", after["q"]], ["k, v = kv(memory)", after["kv"]]]
+    folded = f"{c.n_genes * c.n_head:,} × {c.head_dim}"
+    rows.append([f"fold: {c.n_head} heads become rows of q", folded])
+    rows.append([f"softmax(q·k / √{c.head_dim}) v over {keys:,} keys", folded])
+    rows.append(["unfold, out", after["out"]])
+    return norm + rows + gate
 
 
-DIAGRAMS: dict[str, Callable[[Any], Diagram]] = {f.__name__: f for f in (
-    architecture_overview, layer_breakdown, forward_pass_flow, attention_mechanism, conditioning_pipeline,
-    diffusion_process)}
+DRAWN: tuple[Callable[[Config], Diagram], ...] = (architecture_overview, layer_breakdown, forward_pass_flow,
+                                                  attention_mechanism, conditioning_pipeline, diffusion_process)
+DIAGRAMS = {draw.__name__: draw for draw in DRAWN}

@@ -2,11 +2,12 @@
 
 import hashlib
 import textwrap
-from collections import Counter
+from collections.abc import Sequence
 from io import BytesIO
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from anndata import AnnData
 from matplotlib.figure import Figure
@@ -14,162 +15,188 @@ from PIL import Image
 
 from cdt_lite.data.batches import Batch
 from cdt_lite.data.expression import dense
+from cdt_lite.data.layout import read_labels
 from cdt_lite.figures import plots
-from cdt_lite.model.config import Config
-from cdt_lite.model.diffusion import hide, mask_probabilities, reveal_counts, sample_steps, v1_reveals
-from cdt_lite.model.perturbation import Perturbation
+from cdt_lite.figures.trace import process_of
+from cdt_lite.model import Config, Perturbation, V1Diffusion
+from cdt_lite.model.diffusion import hide, random_turns, sample_steps
+from cdt_lite.model.schedule import cosine_counts
+from cdt_lite.model.v1 import N_TIMESTEPS, expected_reveals, mask_probabilities
 from cdt_lite.training.checkpoint import Checkpoint
 from cdt_lite.training.predict import align_panel
 from cdt_lite.training.train import denoiser
 
-Panel = tuple[Figure, str, dict[str, Any]]  # a figure, its alt text, its data
+
+class Panel(NamedTuple):
+    """A figure, its alt text, and the numbers that it draws."""
+
+    figure: Figure
+    alt: str
+    data: dict[str, Any]
 
 
-def example(capsule: Checkpoint, screen: AnnData, control: str = "non-targeting") -> tuple[Batch, str]:
+def example(capsule: Checkpoint, screen: AnnData) -> tuple[Batch, str]:
     """Picks a cell of middling depth of the trained target with the most cells that the panel measures, and controls.
 
     Returns:
         One set of one cell, its controls ordered from shallow to deep, and a line that says which cell it is.
     """
     cells = align_panel(capsule, screen, align=False)
-    label, replicate = cells.obs["target_gene"].astype(str).to_numpy(), cells.obs["batch"].astype(str).to_numpy()
-    counts = dense(cells.X)
-    depth = counts.sum(1)
-    seen = Counter(label[np.isin(label, capsule.trained_targets)].tolist())
-    target = max(seen, key=lambda t: (t in set(cells.var_names), seen[t], t))
-    own = np.flatnonzero(label == target)
-    cell = int(own[np.argsort(depth[own], kind="stable")[len(own) // 2]])
-    pool = np.flatnonzero((label == control) & (replicate == replicate[cell]))
+    labels, counts = read_labels(cells), dense(cells.X)
+    depth, seen = counts.sum(1), pd.Series(labels.target).value_counts()
+    trained = [name for name in capsule.trained_targets if name in seen]
+    target = max(trained, key=lambda name: (name in cells.var_names, seen[name], name))
+    own = np.flatnonzero(labels.target == target)
+    cell = own[np.argsort(depth[own], kind="stable")[len(own) // 2]]
+    replicate = labels.batch[cell]
+    pool = np.flatnonzero(labels.is_control & (labels.batch == replicate))
     n = min(capsule.config.finetune.controls_per_set, len(pool))
-    chosen = np.random.default_rng(0).choice(pool, n, replace=False)
-    chosen = chosen[np.argsort(depth[chosen], kind="stable")]
-    tokens = torch.from_numpy(capsule.tokenizer.tokenize(counts[[cell, *chosen]])).long()
-    told = Perturbation.of([capsule.vocabulary.id(target)], [int(cells.obs["sign"].iloc[cell])], [float("nan")])
-    log_depth = torch.tensor([[np.log(depth[cell] / capsule.tokenizer.target_depth)]], dtype=torch.float32)
-    gene_ids = torch.from_numpy(capsule.vocabulary.ids(list(cells.var_names)))
-    return (Batch(tokens[None, :1], tokens[None, 1:], told, log_depth, gene_ids),
-            f"one cell of {target} ({replicate[cell]}, {depth[cell]:,.0f} counts)")
+    controls = np.random.default_rng(0).choice(pool, n, replace=False)
+    controls = controls[np.argsort(depth[controls], kind="stable")]
+
+    tokens = capsule.tokenizer.tokenize(counts[[cell, *controls]])
+    told = Perturbation.of([capsule.vocabulary.id(target)], [int(labels.sign[cell])], [float("nan")])
+    log_depth = np.log(depth[[[cell]]] / capsule.tokenizer.target_depth)
+    gene_ids = capsule.vocabulary.ids(list(cells.var_names))
+    batch = Batch.of(tokens[None, :1], tokens[None, 1:], told, log_depth, gene_ids)
+    return batch, f"one cell of {target} ({replicate}, {depth[cell]:,.0f} counts)"
 
 
 @torch.no_grad()
-def attention_weights(capsule: Checkpoint, batch: Batch, share: float = 0.5) -> dict[str, np.ndarray]:
-    """Returns the last block's weights, mean over heads, with a share of the cell hidden: self (G, G), cross (G, C)."""
-    generator, inputs = torch.Generator().manual_seed(0), {}
-    mask = torch.rand(batch.tokens.shape, generator=generator).argsort(-1).argsort(-1) < share * batch.tokens.shape[-1]
+def attention_weights(capsule: Checkpoint, batch: Batch) -> dict[str, np.ndarray]:
+    """Returns the last block's weights, mean over heads, with half the cell hidden: self (G, G), cross (G, C)."""
+    turns = random_turns(batch.tokens.shape, torch.Generator().manual_seed(0))
+    hidden = hide(batch.tokens, turns < batch.tokens.shape[-1] / 2, capsule.tokenizer.mask_id)
     block: Any = capsule.model.blocks[-1]
-    layers = {"self": block.self_attention.inner, "cross": block.cross_attention.inner}
-    hooks = [layer.register_forward_pre_hook(lambda _, given, name=name: inputs.update({name: given}))
-             for name, layer in layers.items()]
-    denoiser(capsule.model, batch)(hide(batch.tokens, mask, capsule.tokenizer.mask_id), mask.float().mean(-1))
-    for hook in hooks:
+    found = {}
+    for side, layer in (("self", block.self_attention.inner), ("cross", block.cross_attention.inner)):
+        given: list[Any] = []
+        hook = layer.register_forward_pre_hook(lambda _, inputs, given=given: given.extend(inputs))
+        denoiser(capsule.model, batch)(hidden)
         hook.remove()
-    return {name: layer.weights(*inputs[name])[0].mean(0).numpy() for name, layer in layers.items()}
+        found[side] = layer.weights(*given)[0].mean(0).numpy()
+    return found
 
 
-def attention_panel(capsule: Checkpoint, screen: AnnData, n_rows: int = 14, n_columns: int = 18) -> Panel:
+def attention_panel(capsule: Checkpoint, screen: AnnData) -> Panel:
     """Draws which genes a real cell's genes attend to, and which control cells."""
     batch, what = example(capsule, screen)
     weights = attention_weights(capsule, batch)
-    rows = np.argsort(-batch.tokens[0, 0].numpy(), kind="stable")[:n_rows]
-    columns = np.argsort(-weights["self"][rows].mean(0), kind="stable")[:n_columns]
-    names, looked_at = ([str(screen.var_names[i]) for i in chosen] for chosen in (rows, columns))
-    shown = {"self": weights["self"][np.ix_(rows, columns)], "cross": weights["cross"][rows]}
+    rows = np.argsort(-batch.tokens[0, 0].numpy(), kind="stable")[:14]
+    columns = np.argsort(-weights["self"][rows].mean(0), kind="stable")[:18]
+    genes, looked_at = list(screen.var_names[rows]), list(screen.var_names[columns])
+    own, cross = weights["self"][np.ix_(rows, columns)], weights["cross"][rows]
+    n_controls = cross.shape[1]
+    relative = cross * n_controls
+
     figure, axes = plots.grid(1, 2, (10, 5))
-    plots.attention_map(shown["self"], names, looked_at, axes[0])
+    plots.attention_map(own, genes, looked_at, axes[0])
     axes[0].set_title("Self-attention: to genes")
-    n_controls = shown["cross"].shape[1]
-    relative = shown["cross"] * n_controls
-    plots.attention_map(relative, names, ["shallow", *[""] * (n_controls - 2), "deep"], axes[1], relative.min(),
-                        "weight / equal share")
+    names = ["shallow", *[""] * (n_controls - 2), "deep"]
+    plots.attention_map(relative, genes, names, axes[1], relative.min(), "weight / equal share")
     axes[1].set_title(f"Cross-attention: to {n_controls} control cells")
-    caption(figure, f"{what[0].upper()}{what[1:]}, half hidden; its {n_rows} most expressed genes; last block, mean of "
-                    f"heads. {credit(screen)}")
-    favourites = {name: round(float(mean), 4) for name, mean in zip(looked_at[:5], shown["self"].mean(0), strict=False)}
+    most = f"half hidden; its {len(genes)} most expressed genes; last block, mean of heads"
+    _caption(figure, f"{what[0].upper()}{what[1:]}, {most}. {credit(screen)}")
+
+    favourites = {name: round(float(mean), 4) for name, mean in zip(looked_at[:5], own.mean(0), strict=False)}
     alt = (f"Measured attention of the trained {capsule.config.name} model on {what}. "
-           + plots.alt_text("Genes looked at most, mean weight", favourites)
-           + f" Control cells get between {relative.min():.2f} and {relative.max():.2f} times an equal share.")
-    data = {"capsule": fingerprint(capsule), "cell": what, "credit": credit(screen), "genes": names,
-            "looked at": looked_at,
-            **{name: np.round(w.astype(float), 4).tolist() for name, w in shown.items()}}
-    return figure, alt, data
+           f"{plots.alt_text('Genes looked at most, mean weight', favourites)} "
+           f"Control cells get between {relative.min():.2f} and {relative.max():.2f} times an equal share.")
+    return Panel(figure, alt, _provenance(capsule, screen, what) | {
+        "genes": genes, "looked at": looked_at, "self": np.round(own.astype(float), 4).tolist(),
+        "cross": np.round(cross.astype(float), 4).tolist()})
 
 
-def schedules(config: Config) -> dict[str, tuple[list[int], list[float]]]:
-    """Returns the share of hidden genes after each step: v1's sampler, fixed counts, v1's mask probabilities."""
-    d, genes = config.diffusion, config.model.n_genes
-    v1, cosine = (torch.cat([torch.zeros(1), counts.double()]).cumsum(0) for counts in
-                  (v1_reveals(d, genes), reveal_counts(d, genes)))
-    p = mask_probabilities(d).flip(0)
-    return {"v1's sampler": (list(range(len(v1))), (1 - v1 / genes).tolist()),
-            f"{d.sampling_schedule}, fixed counts": (list(range(len(cosine))), (1 - cosine / genes).tolist()),
-            "v1's mask probability at each timestep": (list(range(len(p))), p.tolist())}
+def schedules(config: Config) -> dict[str, tuple[Sequence[int], list[float]]]:
+    """Returns steps and the share of hidden genes: v1's sampler, fixed counts, v1's mask probabilities."""
+    genes, process = config.model.n_genes, process_of(config)
+    if isinstance(process, V1Diffusion):
+        name, counts = "cosine", cosine_counts(genes, N_TIMESTEPS).tolist()
+    else:
+        name, counts = process.config.sampling_schedule, process.counts(genes)
+    shares = {
+        "v1's sampler": 1 - np.cumsum([0, *expected_reveals(genes).tolist()]) / genes,
+        f"{name}, fixed counts": 1 - np.cumsum([0, *counts]) / genes,
+        "v1's mask probability at each timestep": mask_probabilities().flip(0).numpy(),
+    }
+    return {name: (range(len(share)), share.tolist()) for name, share in shares.items()}
 
 
 @torch.no_grad()
 def down_and_up(capsule: Checkpoint, batch: Batch) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Returns one cell's states going down the forward process, and coming up again under the model, step by step."""
-    config, genes, mask_id = capsule.config.diffusion, batch.tokens.shape[-1], capsule.tokenizer.mask_id
-    up = [state[0, 0].numpy() for state in sample_steps(denoiser(capsule.model, batch), config, (1, 1, genes), mask_id,
-                                                        torch.Generator().manual_seed(0))]
-    turn = np.random.default_rng(0).permutation(genes)
-    down = [np.where(turn < (state == mask_id).sum(), mask_id, batch.tokens[0, 0].numpy()) for state in up[::-1]]
+    shape, mask_id = (1, 1, batch.tokens.shape[-1]), capsule.tokenizer.mask_id
+    denoise, generator = denoiser(capsule.model, batch), torch.Generator().manual_seed(0)
+    if isinstance(capsule.process, V1Diffusion):
+        steps = capsule.process.sample_steps(denoise, shape, generator)
+    else:
+        steps = sample_steps(denoise, capsule.process.counts(shape[-1]), shape, mask_id, generator)
+    up = [state[0, 0].numpy() for state in steps]
+    turn = np.random.default_rng(0).permutation(shape[-1])
+    down = [np.where(turn < (state == mask_id).sum(), mask_id, batch.tokens[0, 0].numpy()) for state in reversed(up)]
     return down, up
 
 
 def diffusion_panel(config: Config, capsule: Checkpoint | None = None, screen: AnnData | None = None) -> Panel:
     """Draws the schedules, and below them (with a trained model) one real cell hidden and made again."""
     walks = schedules(config)
-    data: dict[str, Any] = {"hidden after each step": {k: [round(x, 4) for x in y] for k, (_, y) in walks.items()}}
-    alt = plots.alt_text("Share of genes hidden half way", {k: round(y[len(y) // 2], 3) for k, (_, y) in walks.items()})
+    half_way = {name: round(shares[len(shares) // 2], 3) for name, (_, shares) in walks.items()}
+    alt = plots.alt_text("Share of genes hidden half way", half_way)
+    rounded = {name: np.round(shares, 4).tolist() for name, (_, shares) in walks.items()}
+    data: dict[str, Any] = {"hidden after each step": rounded}
     if capsule is None or screen is None:
         figure, ax = plots.grid(1, 1, (10, 3.6))
         plots.mask_schedule(walks, ax)
-        return figure, alt, data
+        return Panel(figure, alt, data)
+
     figure, axes = plots.grid(3, 1, (10, 11.5), height_ratios=[0.75, 1, 1])
     plots.mask_schedule(walks, axes[0])
     batch, what = example(capsule, screen)
     down, up = down_and_up(capsule, batch)
-    order = np.argsort(-(batch.tokens[0, 0].numpy() + 0.01 * up[-1]), kind="stable")[:60]
-    mask_id, genes = capsule.tokenizer.mask_id, [str(screen.var_names[i]) for i in order]
-    for ax, states, title in ((axes[1], down, f"Forward: {what} is hidden"),
-                              (axes[2], up, f"Reverse: the trained {capsule.config.name} model makes one from masks")):
-        hidden = [int((s == mask_id).sum()) for s in states]
-        plots.cell_heatmap([s[order] for s in states], genes, ax, mask_id, [f"{n} hidden" for n in hidden])
-        ax.set_title(title)
-    caption(figure, f"The real cell's {len(genes)} most expressed genes; grey is [MASK], darker is more. "
-                    f"{credit(screen)}")
-    made = float(up[-1].sum())
-    data |= {"capsule": fingerprint(capsule), "cell": what, "credit": credit(screen), "genes": genes,
-             "real": down[0][order].tolist(), "made": up[-1][order].tolist()}
+    real, made, mask_id = down[0], up[-1], capsule.tokenizer.mask_id
+    order = np.argsort(-(real + 0.01 * made), kind="stable")[:60]
+    genes = list(screen.var_names[order])
+    for ax, states in ((axes[1], down), (axes[2], up)):
+        labels = [f"{(state == mask_id).sum()} hidden" for state in states]
+        plots.cell_heatmap(np.stack(states)[:, order], genes, ax, mask_id, labels)
+    axes[1].set_title(f"Forward: {what} is hidden")
+    axes[2].set_title(f"Reverse: the trained {capsule.config.name} model makes one from masks")
+    most = f"The real cell's {len(genes)} most expressed genes; grey is [MASK], darker is more"
+    _caption(figure, f"{most}. {credit(screen)}")
+    data |= _provenance(capsule, screen, what)
+    data |= {"genes": genes, "real": real[order].tolist(), "made": made[order].tolist()}
     alt += (f" Then {what}, hidden in {len(down) - 1} steps, and a cell made by the trained model in as many: its "
-            f"tokens sum to {made:,.0f}, those of the real cell to {float(batch.tokens.sum()):,.0f}.")
-    return figure, alt, data
+            f"tokens sum to {made.sum():,}, those of the real cell to {real.sum():,}.")
+    return Panel(figure, alt, data)
 
 
 def denoising_gif(capsule: Checkpoint, screen: AnnData) -> bytes:
     """Draws the reverse process as an animation: every gene a square, grey until it is revealed."""
     batch, _ = example(capsule, screen)
-    states, mask_id, frames = down_and_up(capsule, batch)[1], capsule.tokenizer.mask_id, []
+    _, states = down_and_up(capsule, batch)
+    frames, mask_id = [], capsule.tokenizer.mask_id
     width = int(np.ceil(np.sqrt(2 * len(states[0]))))
     for i, state in enumerate(states):
-        padded = np.append(state, np.full(-len(state) % width, 0))
+        squares = np.append(state, np.zeros(-len(state) % width)).reshape(-1, width)
         figure, ax = plots.grid(1, 1, (6, 3.4))
-        plots.cell_heatmap(list(padded.reshape(-1, width)), [""] * width, ax, mask_id)
+        plots.cell_heatmap(squares, [""] * width, ax, mask_id)
         hidden = f"{(state == mask_id).sum()} of {len(state)} hidden"
         ax.set(xticks=[], yticks=[], title=f"step {i} of {len(states) - 1}: {hidden}")
-        out = BytesIO()
-        figure.savefig(out, format="png", dpi=100)
-        frames.append(Image.open(out).convert("RGB").quantize(64, dither=Image.Dither.NONE))
+        png = BytesIO()
+        figure.savefig(png, format="png", dpi=100)
         plots.plt.close(figure)
-    out = BytesIO()
-    times = [400] * (len(frames) - 1) + [2500]
+        frames.append(Image.open(png).convert("RGB").quantize(64, dither=Image.Dither.NONE))
+    out, times = BytesIO(), [400] * (len(frames) - 1) + [2500]
     frames[0].save(out, "gif", save_all=True, append_images=frames[1:], duration=times, loop=0)
     return out.getvalue()
 
 
-def caption(figure: Figure, text: str) -> None:
-    """Writes a wrapped line under a figure."""
-    figure.supxlabel("\n".join(textwrap.wrap(text, 125)), fontsize=8.5, x=0.01, ha="left")
+def _caption(figure: Figure, text: str) -> None:
+    figure.supxlabel(textwrap.fill(text, 125), fontsize=8.5, x=0.01, ha="left")
+
+
+def _provenance(capsule: Checkpoint, screen: AnnData, what: str) -> dict[str, Any]:
+    return {"capsule": fingerprint(capsule), "cell": what, "credit": credit(screen)}
 
 
 def fingerprint(capsule: Checkpoint) -> str:

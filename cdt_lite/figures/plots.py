@@ -1,6 +1,8 @@
 """One function per figure: arrays and an Axes go in, the same Axes comes out. And the style that all figures share."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import matplotlib as mpl
@@ -16,117 +18,99 @@ from matplotlib.transforms import Bbox
 Number: TypeAlias = int | float | np.number
 Values: TypeAlias = Sequence[Any] | np.ndarray | pd.Series | pd.Index
 # Okabe & Ito 2008: told apart by people with any of the common colour-vision deficiencies (checked in a test)
-PALETTE = {"token": "#0072B2", "condition": "#D55E00", "control": "#009E73", "attention": "#CC79A7", "ffn": "#E69F00",
-           "head": "#56B4E9", "other": "#6E6E6E"}
+PALETTE = {"token": "#0072B2", "condition": "#D55E00", "control": "#009E73", "attention": "#CC79A7",
+           "ffn": "#E69F00", "head": "#56B4E9", "other": "#6E6E6E"}
+COLORS = list(PALETTE.values())
 INK, SOFT, PAPER = "#1B1B1B", "#555555", "#FFFFFF"
 DARK = {INK: "#F2F2F2", SOFT: "#BDBDBD", PAPER: "#14171C"}
 MASK = "#C9C9C9"
+BESIDE = ((4, 3, "left"), (4, -11, "left"), (-4, 3, "right"), (-4, -11, "right"), (0, 6, "center"), (0, -14, "center"))
 EXPRESSION = LinearSegmentedColormap.from_list("expression", ["#F4F8FB", "#7FB8DA", PALETTE["token"], "#002B45"])
 
 
 def tint(color: str, share: Number, paper: str = PAPER) -> str:
     """Returns the colour mixed with paper: share 1 is the colour, 0 the paper."""
-    red, green, blue = (share * a + (1 - share) * b for a, b in zip(to_rgb(color), to_rgb(paper), strict=True))
-    return to_hex((red, green, blue))
+    mixed = share * np.array(to_rgb(color)) + (1 - share) * np.array(to_rgb(paper))
+    return to_hex(mixed.tolist())
 
 
 def use_style(dark: bool = False) -> None:
     """Sets the style of every later figure: fonts that ship with matplotlib, the palette, light or dark paper."""
-    ink, soft, paper = (DARK[c] if dark else c for c in (INK, SOFT, PAPER))
-    sns.set_theme(context="notebook", style="ticks", palette=list(PALETTE.values()), rc={
-        "font.family": "DejaVu Sans", "font.size": 11, "axes.titlesize": 12, "axes.titleweight": "bold",
-        "axes.titlelocation": "left", "axes.labelsize": 11, "xtick.labelsize": 10, "ytick.labelsize": 10,
-        "legend.fontsize": 10, "legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False,
-        "axes.edgecolor": soft, "text.color": ink, "axes.labelcolor": ink, "xtick.color": ink, "ytick.color": ink,
-        "figure.facecolor": paper, "axes.facecolor": paper, "savefig.facecolor": paper, "figure.dpi": 100,
-        "savefig.dpi": 200, "figure.constrained_layout.use": True, "svg.hashsalt": "cdt-lite", "svg.fonttype": "path"})
+    ink, soft, paper = DARK.values() if dark else DARK
+    sns.set_theme(style="ticks", palette=COLORS)
+    plt.style.use(Path(__file__).with_name("cdt_lite.mplstyle"))
+    mpl.rc("text", color=ink)
+    mpl.rc("axes", labelcolor=ink, edgecolor=soft, facecolor=paper)
+    mpl.rc("xtick", color=ink)
+    mpl.rc("ytick", color=ink)
+    mpl.rc("figure", facecolor=paper)
+    mpl.rc("savefig", facecolor=paper)
+
+
+def grid(
+    n_rows: int, n_columns: int, size: tuple[Number, Number] = (10, 5), height_ratios: Sequence[Any] | None = None,
+    sharex: bool = False,
+) -> tuple[Figure, Any]:
+    """Returns a figure 1000 px wide by default, and its axes."""
+    return plt.subplots(n_rows, n_columns, figsize=size, height_ratios=height_ratios, sharex=sharex)
 
 
 def alt_text(title: str, values: Mapping[str, Number], unit: str = "", top: int = 8) -> str:
     """Builds alt text from the data that a figure shows: "Title: a 1 unit, b 2 unit, and 3 more."."""
-    shown = [f"{name} {value:,.4g}{unit}" if isinstance(value, float) else f"{name} {value:,}{unit}"
-             for name, value in list(values.items())[:top]]
-    return f"{title}: {', '.join(shown)}{f', and {len(values) - top} more' if len(values) > top else ''}."
+    shown = []
+    for name in list(values)[:top]:
+        digits = ",.4g" if isinstance(values[name], float) else ","
+        shown.append(f"{name} {values[name]:{digits}}{unit}")
+    if len(values) > top:
+        shown.append(f"and {len(values) - top} more")
+    return f"{title}: {', '.join(shown)}."
 
 
-def describe(where: Figure | Axes, text: str) -> str:
-    """Attaches alt text to a figure, as metadata, and returns "Figure: ..." for printing under it."""
-    figure = where.figure if isinstance(where, Axes) else where
-    figure.set_label(text)
-    return f"Figure: {text}"
-
-
-def bars(values: Mapping[str, Number], ax: Axes, unit: str = "", scale: Number = 1.0, color: str = "token") -> Axes:
+def bars(values: Mapping[str, Number], ax: Axes, unit: str = "", scale: Number = 1.0) -> Axes:
     """Draws named amounts as horizontal bars with their values (whole numbers in full, others in units) and shares."""
-    amounts, total = np.array(list(values.values())) / scale, sum(values.values()) / scale
-    ax.barh(range(len(values)), amounts, color=PALETTE[color], edgecolor="none")
-    for i, (value, amount) in enumerate(zip(values.values(), amounts, strict=True)):
+    amounts, labels = np.array(list(values.values())) / scale, []
+    for value, amount in zip(values.values(), amounts, strict=True):
         text = f"{value:,}" if isinstance(value, int) else f"{amount:,.3g}"
-        ax.text(amount + 0.01 * amounts.max(), i, f"{text} ({amount / total:.1%})", va="center", fontsize=9.5)
-    ax.set(yticks=range(len(values)), yticklabels=list(values), xlabel=unit, xlim=(0, 1.4 * amounts.max()))
+        labels.append(f"{text} ({amount / amounts.sum():.1%})")
+    drawn = ax.barh(list(values), amounts, color=PALETTE["token"], edgecolor="none")
+    ax.bar_label(drawn, labels, padding=4, fontsize=9.5)
+    ax.set(xlabel=unit, xlim=(0, 1.4 * amounts.max()))
     ax.invert_yaxis()
     return ax
 
 
 def stacked(rows: Mapping[str, Mapping[str, Number]], ax: Axes, unit: str = "", scale: Number = 1.0) -> Axes:
     """Draws each row as one bar of named segments, its sum written at the end."""
-    table = pd.DataFrame(rows).T.fillna(0)[list(dict.fromkeys(k for row in rows.values() for k in row))] / scale
-    table.plot.barh(stacked=True, ax=ax, width=0.62, edgecolor=mpl.rcParams["axes.facecolor"], linewidth=0.8,
-                    color=list(PALETTE.values())[: table.shape[1]])
-    for i, total in enumerate(table.sum(1)):
-        ax.text(total * 1.01, i, f"{total:,.2f}", va="center", fontsize=10, fontweight="bold")
-    ax.set(xlabel=unit, xlim=(0, 1.12 * table.sum(1).max()))
+    table = pd.DataFrame(rows).T / scale
+    totals = table.sum(axis=1)
+    table.plot.barh(stacked=True, ax=ax, width=0.62, edgecolor=mpl.rcParams["axes.facecolor"], linewidth=0.8)
+    last: Any = ax.containers[-1]
+    ax.bar_label(last, [f"{total:,.2f}" for total in totals], padding=4, fontweight="bold")
+    ax.set(xlabel=unit, xlim=(0, 1.12 * totals.max()))
     ax.invert_yaxis()
     ax.legend(loc="upper center", bbox_to_anchor=(0.45, -0.16), ncols=3)
     return ax
 
 
-def lines(x: Values, series: Mapping[str, Values], ax: Axes, xlabel: str, ylabel: str,
-          log: bool = True, dashed: Sequence[str] = ()) -> Axes:
-    """Draws named curves over a common x, those in `dashed` dashed."""
-    for name, y in series.items():
-        ax.plot(x, y, label=name, lw=2, ls="--" if name in dashed else "-")
-    ax.set(xlabel=xlabel, ylabel=ylabel)
-    if log:
-        ax.set(xscale="log", yscale="log")
-    ax.legend()
-    return ax
-
-
-def roofline(points: Mapping[str, tuple[Number, Number]], ceilings: Mapping[str, tuple[Number, Number]], ax: Axes
-             ) -> Axes:
+def roofline(points: pd.DataFrame, ceilings: Mapping[str, tuple[Number, Number]], ax: Axes) -> Axes:
     """Draws attainable TFLOP/s over arithmetic intensity.
 
     Args:
-        points: Part -> (FLOP per byte, share of all FLOPs); larger dots do more of the work.
-        ceilings: Accelerator -> (TFLOP/s, GB/s).
+        points: A row a part: "intensity" (FLOP per byte) and "share" of all FLOPs; larger dots do more of the work.
+        ceilings: Accelerator -> (TFLOP/s, GB/s); the dots lie under the first.
         ax: Where.
     """
-    x, colors = np.geomspace(5, 20_000, 200), list(PALETTE.values())
+    x, ink, paper = np.geomspace(5, 20_000, 200), mpl.rcParams["text.color"], mpl.rcParams["axes.facecolor"]
     for (name, (peak, bandwidth)), style in zip(ceilings.items(), ("-", "--", ":", "-."), strict=False):
-        ax.plot(x, np.minimum(peak, x * bandwidth / 1e3), style, color=mpl.rcParams["text.color"], lw=1.4, label=name)
+        ax.plot(x, np.minimum(peak, x * bandwidth / 1e3), style, color=ink, lw=1.4, label=name)
     peak, bandwidth = next(iter(ceilings.values()))
-    for i, (name, (intensity, share)) in enumerate(points.items()):
-        ax.scatter(intensity, min(peak, intensity * bandwidth / 1e3), s=40 + 700 * share, color=colors[i % 7], zorder=3,
-                   edgecolor=mpl.rcParams["axes.facecolor"])
-        ax.scatter([], [], s=40, color=colors[i % 7], label=f"{name} ({intensity:,.0f})")
-    ax.set(xscale="log", yscale="log", ylim=(0.3, 2500), xlabel="FLOP per byte moved (16-bit)",
-           ylabel="attainable TFLOP/s")
+    for part, color in zip(points.itertuples(), cycle(COLORS), strict=False):
+        height = min(peak, part.intensity * bandwidth / 1e3)
+        ax.scatter(part.intensity, height, s=40 + 700 * part.share, color=color, edgecolor=paper, zorder=3)
+        ax.scatter([], [], s=40, color=color, label=f"{part.Index} ({part.intensity:,.0f})")
+    ax.set(xscale="log", yscale="log", ylim=(0.3, 2500))
+    ax.set(xlabel="FLOP per byte moved (16-bit)", ylabel="attainable TFLOP/s")
     ax.legend(fontsize=8.5, loc="lower right")
-    return ax
-
-
-def token_histogram(counts: np.ndarray, tokens: np.ndarray, ax: Axes) -> Axes:
-    """Draws how often each token occurs (bars) beside how often each raw count does (line); y is logarithmic."""
-    for values, label in ((tokens, "tokens"), (counts, "raw counts")):
-        share = np.bincount(np.asarray(values).astype(int).ravel()) / np.size(values)
-        if label == "tokens":
-            ax.bar(range(len(share)), share, color=PALETTE["token"], width=0.9, label=label)
-        else:
-            ax.step(range(len(share))[:64], share[:64], where="mid", color=PALETTE["condition"], label=label)
-    ax.set(yscale="log", xlabel="token, or raw count", ylabel="share of all entries",
-           title=f"{np.mean(np.asarray(counts) == 0):.0%} of entries are zero")
-    ax.legend()
     return ax
 
 
@@ -139,37 +123,27 @@ def mask_schedule(schedules: Mapping[str, tuple[Values, Values]], ax: Axes) -> A
     return ax
 
 
-def loss_curves(curves: Sequence[tuple[str, Values, Values]], ax: Axes, smooth: int = 25) -> Axes:
+def loss_curves(curves: Sequence[tuple[str, Values, Values]], ax: Axes) -> Axes:
     """Draws training losses, nats per gene: (label, steps, losses), faint as they came and smoothed on top."""
     for i, (label, steps, losses) in enumerate(curves):
-        color = list(PALETTE.values())[i % 7]
+        color = COLORS[i % len(COLORS)]
         ax.plot(steps, losses, color=color, alpha=0.25, lw=0.8)
-        window = min(smooth, max(1, len(losses) // 20))  # a twentieth of the curve: a longer mean lags behind a fall
-        ax.plot(steps, pd.Series(losses).rolling(window, min_periods=1).mean(), color=color, lw=2, label=label)
+        window = min(25, max(1, len(losses) // 20))  # a twentieth of the curve: a longer mean lags behind a fall
+        smooth = pd.Series(losses).rolling(window, min_periods=1).mean()
+        ax.plot(steps, smooth, color=color, lw=2, label=label)
     ax.set(xlabel="step", ylabel="loss (nats per hidden gene)")
     ax.legend()
     return ax
 
 
-def h_curve(shares: Values, nats: Values | Mapping[str, Values], ax: Axes) -> Axes:
-    """Draws H, the loss at each share of hidden genes, in bits per gene; the area under it is the NELBO per gene."""
-    for name, values in (nats if isinstance(nats, Mapping) else {"model": nats}).items():
-        bits = np.asarray(values, dtype=float) / np.log(2)
-        area = np.trapezoid(bits, shares) / (shares[-1] - shares[0])
-        line, = ax.plot(shares, bits, marker="o", lw=2, label=f"{name}: mean {area:.3f} bits per gene")
-        ax.fill_between(shares, bits, alpha=0.12, color=line.get_color())
-    ax.set(xlabel="share of genes hidden", ylabel="H (bits per hidden gene)", ylim=(0, None))
-    ax.legend()
-    return ax
-
-
-def cell_heatmap(states: Values, genes: Values, ax: Axes, mask_id: int = 63,
-                 labels: Values | None = None) -> Axes:
+def cell_heatmap(
+    states: Sequence[np.ndarray] | np.ndarray, genes: Values, ax: Axes, mask_id: int = 63, labels: Values | None = None
+) -> Axes:
     """Draws one cell at several steps, a row a step: darker is more expressed (log scale), grey is still hidden."""
-    table = np.stack([np.asarray(s).ravel() for s in states])
+    table = np.asarray(states)
     shown = np.ma.masked_where(table == mask_id, np.log1p(table))
-    cmap = EXPRESSION.with_extremes(bad=MASK)
-    ax.imshow(shown, aspect="auto", cmap=cmap, vmin=0, vmax=max(1.0, float(shown.max() or 0)), interpolation="nearest")
+    brightest = max(1.0, float(shown.max() or 0))
+    ax.imshow(shown, aspect="auto", cmap=EXPRESSION.with_extremes(bad=MASK), vmin=0, vmax=brightest)
     every = max(1, len(genes) // 40)
     ax.set_xticks(range(0, len(genes), every), list(genes)[::every], rotation=90, fontsize=8)
     ax.set_yticks(range(len(table)), labels or [f"step {i}" for i in range(len(table))])
@@ -177,72 +151,13 @@ def cell_heatmap(states: Values, genes: Values, ax: Axes, mask_id: int = 63,
     return ax
 
 
-def predicted_vs_real_delta(real: np.ndarray, predicted: np.ndarray, genes: Values, ax: Axes, name: int = 8
-                            ) -> Axes:
-    """Scatters predicted over real mean change of every gene (log1p), names the largest, states Pearson's r."""
-    ax.axline((0, 0), slope=1, color=PALETTE["other"], lw=1, ls="--", zorder=0)
-    ax.scatter(real, predicted, s=18, color=PALETTE["token"], alpha=0.7, edgecolor="none")
-    _name_points(ax, [(genes[i], real[i], predicted[i]) for i in np.argsort(-np.abs(real))[:name]],
-                 np.column_stack([real, predicted]))
-    ax.set(xlabel="real change (log1p)", ylabel="predicted change (log1p)",
-           title=f"Pearson r = {np.corrcoef(real, predicted)[0, 1]:.2f}")
-    return ax
-
-
-def _name_points(ax: Axes, points: Sequence[tuple[str, Number, Number]], dots: np.ndarray) -> None:
-    """Writes a name beside each point, where it covers no other name and the fewest of the dots (rows of x, y)."""
-    ax.figure.canvas.draw()  # places the axes, so that the size of a text can be asked for
-    dots, taken = ax.transData.transform(dots), list[Bbox]()
-    places = ((4, 3, "left"), (4, -11, "left"), (-4, 3, "right"), (-4, -11, "right"), (0, 6, "center"),
-              (0, -14, "center"))
-    for name, x, y in points:
-        texts = [ax.annotate(name, (x, y), xytext=(dx, dy), textcoords="offset points", fontsize=8.5, ha=side)
-                 for dx, dy, side in places]
-        boxes = [text.get_window_extent().padded(2) for text in texts]
-        covered = [((dots >= box.min) & (dots <= box.max)).all(1).sum() for box in boxes]
-        free = [i for i, box in enumerate(boxes) if covered[i] < 3 and not any(box.overlaps(other) for other in taken)]
-        best = min(free, key=covered.__getitem__, default=None)
-        for i, text in enumerate(texts):
-            if i != best:  # in a crowd better no name than an unreadable one
-                text.remove()
-        taken += [] if best is None else [boxes[best]]
-
-
-def metric_heatmap(table: pd.DataFrame, ax: Axes, higher_is_better: bool = True, fmt: str = ".2f") -> Axes:
-    """Draws a table (rows x columns of one metric) as a heat map with its numbers; blue is good."""
-    good = sns.light_palette(PALETTE["token"], as_cmap=True, reverse=not higher_is_better)
-    sns.heatmap(table, annot=True, fmt=fmt, cmap=good, cbar=False, linewidths=1, ax=ax, annot_kws={"fontsize": 9.5})
-    ax.set(xlabel="", ylabel="")
-    ax.tick_params(length=0)
-    return ax
-
-
-def metric_bars(table: pd.DataFrame, ax: Axes, ylabel: str = "") -> Axes:
-    """Draws a table as grouped bars: a group a row, a colour a column (a model, or a baseline)."""
-    table.plot.bar(ax=ax, width=0.8, color=list(PALETTE.values())[: table.shape[1]], rot=30)
-    ax.axhline(0, color=SOFT, lw=0.8)
-    ax.set(xlabel="", ylabel=ylabel)
-    return ax
-
-
-def umap_pair(embedding: np.ndarray, labels: Values, ax: Axes) -> Axes:
-    """Scatters a two-dimensional embedding, a colour a label, in an order that hides none behind another."""
-    order = np.random.default_rng(0).permutation(len(embedding))
-    text = np.asarray(labels, dtype=str)
-    names = list(dict.fromkeys(text))
-    colors = list(PALETTE.values()) if len(names) <= 7 else sns.husl_palette(len(names))
-    sns.scatterplot(x=embedding[order, 0], y=embedding[order, 1], hue=text[order], hue_order=names,
-                    palette=colors[: len(names)], s=10, alpha=0.7, linewidth=0, ax=ax)
-    ax.set(xticks=[], yticks=[], xlabel="UMAP 1", ylabel="UMAP 2")
-    ax.legend(markerscale=2)
-    return ax
-
-
-def attention_map(weights: np.ndarray, rows: Values, columns: Values, ax: Axes, lowest: Number = 0.0,
-                  label: str = "attention weight") -> Axes:
+def attention_map(
+    weights: np.ndarray, rows: Values, columns: Values, ax: Axes, lowest: Number = 0.0, label: str = "attention weight"
+) -> Axes:
     """Draws attention weights (rows sum to 1): who (row) looks at whom (column); white is `lowest` and below."""
     shades = [tint(PALETTE["attention"], 0.06), PALETTE["attention"], "#5B2148"]
-    shown = ax.imshow(weights, aspect="auto", cmap=LinearSegmentedColormap.from_list("", shades), vmin=float(lowest))
+    cmap = LinearSegmentedColormap.from_list("attention", shades)
+    shown = ax.imshow(weights, aspect="auto", cmap=cmap, vmin=float(lowest))
     ax.set_yticks(range(len(rows)), list(rows), fontsize=9)
     ax.set_xticks(range(len(columns)), list(columns), rotation=90, fontsize=9)
     ax.tick_params(length=0)
@@ -250,18 +165,39 @@ def attention_map(weights: np.ndarray, rows: Values, columns: Values, ax: Axes, 
     return ax
 
 
-def dose_response(doses: Values, responses: Mapping[str, Values], ax: Axes,
-                  xlabel: str = "magnitude (log2 fold change)") -> Axes:
-    """Draws predicted responses over the perturbation's magnitude, a line a gene; left of 0 is knockdown."""
-    for name, response in responses.items():
-        ax.plot(doses, response, marker="o", ms=4, lw=2, label=name)
-    ax.axvline(0, color=SOFT, lw=0.8, ls=":")
-    ax.set(xlabel=xlabel, ylabel="predicted change (log1p)")
-    ax.legend()
+def metric_heatmap(table: pd.DataFrame, ax: Axes, higher_is_better: bool = True, fmt: str = ".2f") -> Axes:
+    """Draws a table (rows x columns of one metric) as a heat map with its numbers; blue is good."""
+    good = sns.light_palette(PALETTE["token"], as_cmap=True, reverse=not higher_is_better)
+    font = {"fontsize": 9.5}
+    sns.heatmap(table, annot=True, fmt=fmt, cmap=good, cbar=False, linewidths=1, ax=ax, annot_kws=font)
+    ax.set(xlabel="", ylabel="")
+    ax.tick_params(length=0)
     return ax
 
 
-def grid(n_rows: int, n_columns: int, size: tuple[Number, Number] = (10, 5),
-         height_ratios: Sequence[Any] | None = None, sharex: bool = False, sharey: bool = False) -> tuple[Figure, Any]:
-    """Returns a figure 1000 px wide by default, and its axes."""
-    return plt.subplots(n_rows, n_columns, figsize=size, height_ratios=height_ratios, sharex=sharex, sharey=sharey)
+def predicted_vs_real_delta(real: np.ndarray, predicted: np.ndarray, genes: Values, ax: Axes, name: int = 8) -> Axes:
+    """Scatters predicted over real mean change of every gene (log1p), names the largest, states Pearson's r."""
+    ax.axline((0, 0), slope=1, color=PALETTE["other"], lw=1, ls="--", zorder=0)
+    ax.scatter(real, predicted, s=18, color=PALETTE["token"], alpha=0.7, edgecolor="none")
+    r = np.corrcoef(real, predicted)[0, 1]
+    ax.set(xlabel="real change (log1p)", ylabel="predicted change (log1p)", title=f"Pearson r = {r:.2f}")
+    ax.figure.canvas.draw()  # places the axes, so that the size of a text can be asked for
+    dots, taken = ax.transData.transform(np.column_stack([real, predicted])), list[Bbox]()
+    for i in np.argsort(-np.abs(real))[:name]:
+        taken += _name_point(ax, genes[i], (real[i], predicted[i]), dots, taken)
+    return ax
+
+
+def _name_point(ax: Axes, name: str, point: tuple[Number, Number], dots: np.ndarray, taken: list[Bbox]) -> list[Bbox]:
+    """Writes a name beside a point, where it covers no other name and few dots; returns the place that it took.
+
+    In a crowd better no name than an unreadable one.
+    """
+    for x, y, side in BESIDE:
+        text = ax.annotate(name, point, (x, y), textcoords="offset points", fontsize=8.5, ha=side)
+        box = text.get_window_extent().padded(2)
+        covered = ((dots >= box.min) & (dots <= box.max)).all(axis=1).sum()
+        if covered < 3 and not any(box.overlaps(other) for other in taken):
+            return [box]
+        text.remove()
+    return []

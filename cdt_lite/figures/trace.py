@@ -1,44 +1,87 @@
-"""What one forward pass does, read off the live model on the meta device: shapes, parameters, FLOPs of each module."""
+"""The live model as names and shapes: built on the meta device, run once, and asked what each of its modules did."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cdt_lite.figures.accounting import CONTROLS, Preset, meta_model, network, probe
+from cdt_lite.model import CDT, V1, Config, MaskedDiffusion, Perturbation, V1Diffusion, build
+
+CONTROLS = 64  # control cells that a cell is shown, unless said otherwise
 
 
-class Layer(NamedTuple):
-    """One module as the forward pass saw it: class, shapes, parameters (its own, and with all below it), FLOPs."""
+@dataclass
+class Layer:
+    """One module as a forward pass of one cell saw it: shapes of what goes in and out, FLOPs with those inside it."""
 
-    kind: str
-    inputs: list[tuple[int, ...]]
-    output: tuple[int, ...]
-    own: int
-    parameters: int
-    flops: int
+    module: nn.Module
+    input: tuple[int, ...] = ()
+    output: tuple[int, ...] = ()
+    flops: int = 0
+
+    @property
+    def own(self) -> int:
+        """Parameters that no module inside holds."""
+        return sum(p.numel() for p in self.module.parameters(recurse=False))
+
+    @property
+    def parameters(self) -> int:
+        """Parameters, with those of all modules inside."""
+        return sum(p.numel() for p in self.module.parameters())
+
+    def see(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Takes down the shapes: a forward hook."""
+        if isinstance(inputs[0], Tensor):
+            self.input = tuple(inputs[0].shape)
+        self.output = tuple(output.shape)
 
 
-def trace(config: Preset, n_controls: int = CONTROLS) -> dict[str, Layer]:
-    """Runs one cell through the model on the meta device and returns what every module did, by its name."""
-    model = meta_model(config)
-    seen = {name: Layer(type(module).__name__, [], (), sum(p.numel() for p in module.parameters(recurse=False)),
-                        sum(p.numel() for p in module.parameters()), 0) for name, module in model.named_modules()}
+def resized(config: Config, n_genes: int | None) -> Config:
+    """Returns the preset with a panel of another size; None leaves it as it is."""
+    return config if n_genes is None else replace(config, model=replace(config.model, n_genes=n_genes))
 
-    def note(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-            shapes = [tuple(x.shape) for x in inputs if isinstance(x, Tensor)]
-            seen[name] = seen[name]._replace(inputs=shapes, output=tuple(output.shape))
-        return hook
+
+def meta_model(config: Config) -> CDT | V1:
+    """Returns a preset's network as names and shapes only, on the meta device."""
+    with torch.device("meta"):
+        return build(config)[0]
+
+
+def process_of(config: Config) -> MaskedDiffusion | V1Diffusion:
+    """Returns a preset's process: how it hides genes and makes cells."""
+    with torch.device("meta"):
+        return build(config)[1]
+
+
+def probe(model: CDT | V1, n_controls: int = CONTROLS, cells_per_set: int = 1, n_sets: int = 1, device: str = "meta"
+          ) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """Returns a model with its condition filled in, and cells for it: zeros, or shapes only on the meta device."""
+    n_genes = model.config.n_genes
+    ids = partial(torch.zeros, dtype=torch.long, device=device)
+    controls = ids(n_sets, n_controls, n_genes) if n_controls else None
+    depth = torch.zeros(n_sets, cells_per_set, device=device)
+    denoise = model.given(Perturbation.none(n_sets, device), controls, ids(n_genes), depth)
+    return denoise, ids(n_sets, cells_per_set, n_genes)
+
+
+@lru_cache(maxsize=8)
+def trace(config: Config) -> dict[str, Layer]:
+    """Runs one cell through a preset's model on the meta device and returns what every module did, by its name."""
+    model, seen = meta_model(config), {}
     for name, module in model.named_modules():
-        module.register_forward_hook(note(name))
+        seen[name] = Layer(module)
+        module.register_forward_hook(seen[name].see)
+    denoise, cell = probe(model)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(**probe(network(config).n_genes, n_controls))
-    for key, found in counter.get_flop_counts().items():
-        if (name := key.removeprefix("CDT").removeprefix(".")) in seen:
-            seen[name] = seen[name]._replace(flops=sum(found.values()))
+        denoise(cell)
+    for path, found in counter.get_flop_counts().items():
+        name = path.partition(".")[2]  # "CDT.blocks.0" -> "blocks.0"
+        if name in seen:
+            seen[name].flops = sum(found.values())
     return seen
 
 
@@ -55,9 +98,3 @@ def amount(number: int | float, unit: str = "") -> str:
         if number >= factor:
             return f"{number / factor:.3g} {letter}{unit}"
     return f"{number:g} {unit}".strip()
-
-
-def size_lines(layer: Layer, out: bool = True) -> list[str]:
-    """Returns the lines that a module's box says: shape of its output, parameters, FLOPs."""
-    return [*([f"out {shape(layer.output)}"] if out else []), f"{layer.parameters:,} parameters",
-            *([amount(layer.flops, "FLOP")] if layer.flops else [])]

@@ -1,19 +1,14 @@
-"""Runs a learner's function without being hurt by it: copies in, a time limit, every exception caught."""
+"""Runs a learner's function without being hurt by it: copies in, a time limit, chance of its own."""
 
-import copy
 import ctypes
-import functools
-import inspect
 import random
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from concurrent.futures import Future, wait
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from cdt_lite.teaching.compare import changed
@@ -24,109 +19,76 @@ class NotAttempted(BaseException):
 
 
 class TimeUp(BaseException):
-    """Raised inside the learner's thread when its time is over."""
-
-
-@dataclass
-class Outcome:
-    """What came of one call: a value, an error, or neither because the time was over."""
-
-    value: Any = None
-    error: BaseException | None = None
-    late: bool = False
+    """The time of a call is over; also raised inside its thread, to end it."""
 
 
 def copied(value: Any) -> Any:
-    """Copies what a function could change in place (arrays, tensors, tables, lists); hands on all else as it is."""
+    """Copies what a function could change in place (tensors, arrays, lists, dicts); hands on all else as it is."""
     if isinstance(value, torch.Tensor):
         return value.clone()  # unlike deepcopy, gradients still flow to the original
-    if isinstance(value, np.ndarray | pd.DataFrame | pd.Series) or hasattr(value, "toarray"):
+    if isinstance(value, np.ndarray):
         return value.copy()
-    if type(value) in (list, tuple, set):
-        return type(value)(copied(v) for v in value)
-    if type(value) is dict:
-        return {key: copied(v) for key, v in value.items()}
-    return copy.copy(value) if isinstance(value, bytearray) else value
+    if isinstance(value, list | tuple):
+        return type(value)(map(copied, value))
+    if isinstance(value, dict):
+        return dict(zip(value, map(copied, value.values()), strict=True))
+    return value
 
 
-def guarded(fn: Callable[..., Any], altered: set[str]) -> Callable[..., Any]:
+def guarded(fn: Callable[..., Any], names: list[str], altered: set[str]) -> Callable[..., Any]:
     """Wraps a learner's function: it gets copies of its inputs, and `altered` collects the names of those it changed.
 
     Raises:
         NotAttempted: On the call, if the function returns an ellipsis.
     """
-    try:
-        names = list(inspect.signature(fn).parameters)
-    except (TypeError, ValueError):  # a built-in function may have no signature
-        names = []
 
-    @functools.wraps(fn, updated=())
-    def call(*inputs: Any, **named: Any) -> Any:
-        handed, handed_named = copied(list(inputs)), copied(named)
-        result = fn(*handed, **handed_named)
+    def call(*inputs: Any) -> Any:
+        handed = copied(inputs)
+        result = fn(*handed)
         if result is Ellipsis or (isinstance(result, tuple) and any(part is Ellipsis for part in result)):
             raise NotAttempted
-        for i, (before, after) in enumerate(zip(inputs, handed, strict=True)):
+        for name, before, after in zip(names, inputs, handed, strict=False):  # arguments may have defaults
             if changed(before, after):
-                altered.add(names[i] if i < len(names) else f"argument {i + 1}")
-        altered.update(key for key in named if changed(named[key], handed_named[key]))
+                altered.add(name)
         return result
 
     return call
 
 
-def limited(call: Callable[[], Any], seconds: float) -> Outcome:
-    """Calls a function in a thread of its own and stops it when its time is over.
+def limited(call: Callable[[], Any], seconds: float) -> Any:
+    """Calls a function in a thread of its own, and raises TimeUp if its time is over.
 
-    Signals would do it on Linux and macOS only. A thread takes an exception from outside on every system; only code
-    that waits outside Python (a sleep, a lock) does not notice it. Such a thread is left behind and ends with
-    the kernel.
+    Threads take exceptions on every system, unlike signals; only code that waits outside Python does not notice them.
     """
-    outcome = Outcome()
+    future: Future[Any] = Future()
 
     def work() -> None:
         try:
-            outcome.value = call()
+            future.set_result(call())
         except BaseException as error:  # a learner's exit() must not end the check either
-            outcome.error = error
+            future.set_exception(error)
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     try:
-        thread.join(seconds)
-    except BaseException:  # the learner pressed stop: so stops the thread
-        _stop(thread)
-        raise
-    if thread.is_alive():
-        _stop(thread)
-        return Outcome(late=True)
-    return outcome
-
-
-def _stop(thread: threading.Thread, tries: int = 10) -> None:
-    """Raises TimeUp inside a thread, again and again in case that the code in it catches everything."""
-    for _ in range(tries):
-        if not thread.is_alive():
-            return
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(TimeUp))
-        thread.join(0.05)
+        wait([future], max(seconds, 0.05))  # not thread.join: interrupted, it takes the thread for ended
+    finally:  # the time is over, or the learner pressed stop
+        for _ in range(10):  # again and again, in case that the code in it catches everything
+            if not future.done():
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(TimeUp))
+                wait([future], 0.05)
+    if not future.done():
+        raise TimeUp
+    return future.result()
 
 
 @contextmanager
 def own_chance(seed: int = 0) -> Iterator[None]:
     """Seeds all random generators inside, and puts them back after: a check leaves later cells' numbers alone."""
-    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-    try:
+    with torch.random.fork_rng(devices=[]), ExitStack() as after:
+        after.callback(random.setstate, random.getstate())
+        after.callback(np.random.set_state, np.random.get_state())
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.default_generator.manual_seed(seed)
         yield
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
-        torch.set_rng_state(before[2])
-
-
-def remaining(deadline: float) -> float:
-    """Returns the seconds until a moment of the monotonic clock, never below a small positive number."""
-    return max(0.05, deadline - time.monotonic())

@@ -1,4 +1,4 @@
-"""What every notebook uses: the set-up line, the profile's sizes, figures with words, checks, bars, the run report."""
+"""What every notebook uses: the set-up line, the profile's sizes, figures with words and numbers, the run report."""
 
 import base64
 import html
@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 import anndata as ad
 import numpy as np
@@ -19,16 +19,11 @@ import torch
 from cdt_lite import __version__
 from cdt_lite.data.screens import resolve_screen
 from cdt_lite.errors import CDTError, suggest
-from cdt_lite.teaching.check import catch_up, check
+from cdt_lite.terminal import peak_memory
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from cdt_lite.figures.sketch import Diagram
-from cdt_lite.terminal import T, peak_memory, with_bar
-
-__all__ = ["Lesson", "begin", "catch_up", "check", "peak_memory", "profile_name", "with_bar"]
+T = TypeVar("T")
 PROFILES = ("ci", "laptop", "gpu")
+WIDEST = 900  # pixels: a wider picture is shown smaller
 
 
 def profile_name() -> str:
@@ -45,33 +40,19 @@ def profile_name() -> str:
 
 @dataclass
 class Lesson:
-    """One notebook's run.
+    """One notebook's run."""
 
-    Args:
-        number: "00" to "06".
-        profile: "ci", "laptop" or "gpu".
-        device: Where models run.
-        screen: The cells at hand.
-        note: One line about them.
-    """
-
-    number: str
-    profile: str
-    device: str
-    screen: ad.AnnData
-    note: str
+    number: str  # "00" to "06"
+    profile: str  # one of PROFILES
+    device: str  # where models run
+    screen: ad.AnnData  # the cells at hand
     began: float = field(default_factory=time.perf_counter)
-
-    @property
-    def is_real(self) -> bool:
-        """Whether these are measured cells (and not the simulated fall-back)."""
-        return "truth" not in self.screen.uns
 
     def pick(self, ci: T, laptop: T, gpu: T) -> T:
         """Returns the value that belongs to this run's profile."""
         return {"ci": ci, "laptop": laptop, "gpu": gpu}[self.profile]
 
-    def show(self, figure: "Figure | Diagram | bytes", text: str, table: object) -> None:
+    def show(self, figure: object, text: str, table: object) -> None:
         """Shows one figure with its alt text, and under it, folded, the numbers that it draws.
 
         Args:
@@ -82,25 +63,33 @@ class Lesson:
         Raises:
             CDTError: No text, no numbers, or something that is not a picture.
         """
+        from IPython.core.getipython import get_ipython
         from IPython.display import display
+        from PIL import Image
 
-        words, numbers = " ".join(str(text).split()), _as_table(table)
+        words = " ".join(text.split())
+        numbers = _as_table(table)
         if not words or numbers.empty:
             raise CDTError("a figure needs alt text (one or two sentences) and the table of its numbers")
-        kind, picture, width = _picture(figure)
-        if not _in_notebook():  # a plain script: words only
+        picture = _as_bytes(figure)
+        try:
+            image = Image.open(BytesIO(picture))
+        except OSError as error:
+            raise CDTError("these bytes are not a PNG or GIF that can be read") from error
+        if get_ipython() is None:  # a plain script: words only
             print(f"Figure: {words}")
             return
-        about = {"alt": words} | ({"width": width} if width else {})
-        display({kind: base64.b64encode(picture).decode(), "text/plain": f"Figure: {words}"}, raw=True,
-                metadata={kind: about})
+        kind = image.get_format_mimetype()
+        shown = {kind: base64.b64encode(picture).decode(), "text/plain": f"Figure: {words}"}
+        display(shown, raw=True, metadata={kind: {"alt": words, "width": min(image.width, WIDEST)}})
         rows = numbers.to_html(border=0, float_format="{:.4g}".format)
         folded = f"<details><summary>Figure: {html.escape(words)} (the numbers)</summary>{rows}</details>"
         display({"text/html": folded, "text/plain": words}, raw=True)
 
     def report(self) -> None:
         """Prints time, memory and versions: what to quote when a number differs on another machine."""
-        print(f"Notebook {self.number}: {time.perf_counter() - self.began:.0f} s, peak memory {peak_memory():.2f} GB, "
+        seconds = time.perf_counter() - self.began
+        print(f"Notebook {self.number}: {seconds:.0f} s, peak memory {peak_memory():.2f} GB, "
               f"profile {self.profile}, device {self.device}")
         print(f"cdt_lite {__version__}, torch {version('torch')}, scanpy {version('scanpy')}, "
               f"anndata {version('anndata')}, Python {sys.version.split()[0]}")
@@ -112,52 +101,36 @@ def begin(number: str, seed: int = 0) -> Lesson:
     np.random.seed(seed)
     torch.manual_seed(seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    lesson = Lesson(number, profile_name(), device, *resolve_screen())
-    print(f"Notebook {number} | profile {lesson.profile} | {device} | {lesson.note}")
+    screen, found = resolve_screen()
+    lesson = Lesson(number, profile_name(), device, screen)
+    print(f"Notebook {number} | profile {lesson.profile} | {device} | {found}")
     return lesson
-
-
-def _in_notebook() -> bool:
-    from IPython.core.getipython import get_ipython
-
-    return get_ipython() is not None
 
 
 def _as_table(table: object) -> pd.DataFrame:
     """Returns a DataFrame of a DataFrame, a Series, or a dict of columns or of single values."""
-    if isinstance(table, pd.DataFrame):
-        return table
-    if isinstance(table, pd.Series):
-        return table.to_frame(table.name or "value")
-    if not isinstance(table, dict):
-        raise CDTError(f"a figure's numbers are a DataFrame, a Series or a dict, not {type(table).__name__}")
-    single = all(np.ndim(value) == 0 for value in table.values())
-    return pd.Series(table, name="value").to_frame() if single else pd.DataFrame(table)
+    if isinstance(table, dict) and not any(map(np.ndim, table.values())):
+        table = pd.Series(table, name="value")
+    if isinstance(table, dict | pd.Series | pd.DataFrame):
+        return pd.DataFrame(table)
+    raise CDTError(f"a figure's numbers are a DataFrame, a Series or a dict, not {type(table).__name__}")
 
 
-def _picture(figure: object, widest: int = 900) -> tuple[str, bytes, int]:
-    """Returns media type, bytes, and the width in pixels to show at (0: as it is)."""
+def _as_bytes(figure: object) -> bytes:
+    """Returns the bytes of a picture, and closes a Figure: else the notebook shows it again after the cell."""
     from matplotlib import pyplot as plt
     from matplotlib.figure import Figure
-    from PIL import Image
 
     from cdt_lite.figures.sketch import Diagram, render, small_png
 
+    if isinstance(figure, bytes):
+        return figure
+    if isinstance(figure, Diagram):
+        return render(figure, "png")
     if isinstance(figure, Figure):
         out = BytesIO()
         figure.savefig(out, format="png", dpi=120, bbox_inches="tight", metadata={"Software": None})
-        plt.close(figure)  # else the notebook shows it again at the end of the cell
-        picture = small_png(out.getvalue())
-    elif isinstance(figure, Diagram):
-        picture = render(figure, "png")
-    elif isinstance(figure, bytes) and figure.startswith((b"\x89PNG", b"GIF8")):
-        picture = figure
-    else:
-        raise CDTError(f"a figure is a matplotlib Figure, a Diagram, or the bytes of a PNG or GIF, not "
-                       f"{type(figure).__name__}. For an SVG give the Diagram it was made from: notebooks that were "
-                       "downloaded hide SVG until they are trusted")
-    try:
-        width = Image.open(BytesIO(picture)).width
-    except OSError as error:
-        raise CDTError("these bytes begin like a PNG or GIF, but the picture cannot be read") from error
-    return "image/gif" if picture.startswith(b"GIF8") else "image/png", picture, widest if width > widest else 0
+        plt.close(figure)
+        return small_png(out.getvalue())
+    raise CDTError(f"a figure is a matplotlib Figure, a Diagram, or the bytes of a PNG or GIF, not a "
+                   f"{type(figure).__name__} (for an SVG give the Diagram: untrusted notebooks hide SVG)")

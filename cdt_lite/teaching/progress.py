@@ -2,10 +2,13 @@
 
 import json
 import os
-import tempfile
+from contextlib import suppress
 from pathlib import Path
 
+from cdt_lite.files import write_atomically
+
 SCHEMA = 1
+Record = dict[str, dict[str, int]]  # number -> {"passed": 0 or 1, "tries": n}
 
 
 def folder() -> Path:
@@ -16,44 +19,39 @@ def folder() -> Path:
     return root / "output" if (root / "run.py").is_file() else Path.home() / ".cdt-lite"
 
 
-def read(path: Path) -> tuple[dict[str, dict[str, int]], str]:
-    """Returns number -> {"passed": 0 or 1, "tries": n}, and a line for the learner if the file could not be read.
-
-    An unreadable file is set aside under another name, never deleted.
-    """
+def _read(path: Path) -> tuple[Record, str]:
+    """Returns the record, and a line where it was unreadable: then it is set aside under another name, not deleted."""
+    record: Record = {}
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record["schema"] != SCHEMA:
-            raise ValueError(f"schema {record['schema']}")
-        return {str(k): {"passed": int(v["passed"]), "tries": int(v["tries"])}
-                for k, v in record["exercises"].items()}, ""
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["schema"] != SCHEMA:
+            raise ValueError(f"schema {content['schema']}")
+        for number, entry in content["exercises"].items():
+            record[number] = {"passed": int(entry["passed"]), "tries": int(entry["tries"])}
     except FileNotFoundError:
         return {}, ""
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         aside = path.with_name("progress.unreadable.json")
-        try:
-            os.replace(path, aside)
-        except OSError:
-            return {}, f"Your progress file cannot be read ({type(error).__name__}) and is left as it is."
+        with suppress(OSError):  # where it cannot even be renamed, saving fails as well, and says so
+            path.replace(aside)
         return {}, f"Your progress file was unreadable: kept as {aside.name}, a new one is begun."
+    return record, ""
 
 
-def note(number: str, passed: bool) -> tuple[int, str]:
-    """Records one try; returns how many exercises are solved so far, and a line where something went wrong.
+def note(number: str, passed: bool) -> tuple[set[str], str]:
+    """Records one try; returns the numbers of what is solved so far, and a line where something went wrong.
 
     What was solved once stays solved. A folder that cannot be written costs the record, not the lesson.
     """
     path = folder() / "progress.json"
-    solved, said = read(path)
-    entry = solved.setdefault(number, {"passed": 0, "tries": 0})
+    record, trouble = _read(path)
+    entry = record.setdefault(number, {"passed": 0, "tries": 0})
     entry["tries"] += 1
     entry["passed"] = max(entry["passed"], int(passed))
+    content = json.dumps({"schema": SCHEMA, "exercises": record}, indent=1, sort_keys=True)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".progress", suffix=".json")
-        with os.fdopen(handle, "w", encoding="utf-8") as out:
-            json.dump({"schema": SCHEMA, "exercises": solved}, out, indent=1, sort_keys=True)
-        os.replace(name, path)
+        write_atomically(path, content.encode())
     except OSError as error:
-        said = f"Your progress could not be saved ({type(error).__name__}); the check itself is not affected."
-    return sum(each["passed"] for each in solved.values()), said
+        trouble = f"Your progress could not be saved ({type(error).__name__}); the check itself is not affected."
+    return {name for name, each in record.items() if each["passed"]}, trouble

@@ -93,8 +93,8 @@ def _pooled(rows: list[Row]) -> tuple[float, Float[np.ndarray, " G"]]:
 
 
 def _measured(store: TokenStore, tokenizer: Tokenizer) -> Iterator[Row]:
-    """Effects of every perturbation in every replicate."""
-    labels = np.stack([store.target, store.sign, store.group], 1)
+    """Effects of every perturbation in every replicate, or, where it has one alone, in each of its folds."""
+    labels = np.stack([store.target, store.sign, store.group, store.folds()], 1)
     keys, which = np.unique(labels, axis=0, return_inverse=True)
     cells = np.bincount(which.ravel())
     means = np.zeros((len(keys), store.tokens.shape[1]))
@@ -107,8 +107,8 @@ def _measured(store: TokenStore, tokenizer: Tokenizer) -> Iterator[Row]:
     for i in np.flatnonzero(is_control):
         controls[int(keys[i, 2])] = means[i]
     for i in np.flatnonzero(~is_control):
-        target, sign, group = map(int, keys[i])
-        yield Row(target, sign, group, float(cells[i]), means[i] - controls.get(group, overall))
+        target, sign, group, fold = map(int, keys[i])
+        yield Row(target, sign, fold, float(cells[i]), means[i] - controls.get(group, overall))
 
 
 def _expression(store: TokenStore, tokenizer: Tokenizer) -> Iterator[tuple[slice, Float[np.ndarray, "rows G"]]]:

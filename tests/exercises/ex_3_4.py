@@ -5,10 +5,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from cdt_lite.model.schedule import best_schedule
-
 
 def accepted_package(h, n_steps):
+    from cdt_lite.model.schedule import best_schedule
+
     return best_schedule(h, n_steps)
 
 
@@ -54,7 +54,7 @@ def wrong_equal(h, n_steps):
 
 def wrong_priced_by_known(h, n_steps):
     """You priced a step by what is known"""
-    return best_schedule(h, n_steps)[::-1]
+    return accepted_from_hidden(h, n_steps)[::-1]
 
 
 def wrong_known_index(h, n_steps):

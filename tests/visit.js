@@ -1,4 +1,4 @@
-// What tools/browser.py does inside JupyterLab, through the application object that --expose-app-in-browser gives.
+// What visit.py does inside JupyterLab, through the application object that --expose-app-in-browser gives.
 // Every function waits for the promise of what it did: "idle" on the screen may come too early or never.
 window.cdt = {
   app: () => window.jupyterapp,
@@ -55,8 +55,6 @@ window.cdt = {
     cdt.panel().content.activeCellIndex = index;
     cdt.cells()[index].node.scrollIntoView({block: 'start'});
   },
-
-  save: async () => { await cdt.panel().context.save(); },
 
   close: async () => {
     const panel = cdt.panel();

@@ -1,0 +1,43 @@
+"""Files are written whole or not at all, and what cannot be read is said in one wording."""
+
+import anndata as ad
+import numpy as np
+import pytest
+
+from cdt_lite.errors import CDTError
+from cdt_lite.files import read_h5ad, write_atomically, write_h5ad
+
+
+class Unwritable(ad.AnnData):
+    def write_h5ad(self, path):
+        path.write_bytes(b"half")
+        raise OSError("disk full")
+
+
+def test_a_file_takes_the_place_of_the_old_one(tmp_path):
+    path = tmp_path / "x.json"
+    for content in (b"old", b"new"):
+        write_atomically(path, content)
+        assert path.read_bytes() == content
+    assert path.stat().st_mode & 0o777 == 0o644 and list(tmp_path.iterdir()) == [path]
+
+
+def test_cells_come_back(tmp_path):
+    write_h5ad(ad.AnnData(np.eye(3, dtype=np.float32)), tmp_path / "x.h5ad")
+    assert np.array_equal(read_h5ad(str(tmp_path / "x.h5ad")).X, np.eye(3))
+
+
+def test_a_failed_write_leaves_what_was_there_and_no_trace(tmp_path):
+    path = tmp_path / "x.h5ad"
+    path.write_bytes(b"old")
+    with pytest.raises(OSError, match="disk full"):
+        write_h5ad(Unwritable(np.eye(3)), path)
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_what_cannot_be_read_is_said(tmp_path):
+    with pytest.raises(CDTError, match=r"there is no file '.*none\.h5ad'"):
+        read_h5ad(tmp_path / "none.h5ad")
+    (tmp_path / "text.h5ad").write_text("gene,count")
+    with pytest.raises(CDTError, match=r"text\.h5ad is not an \.h5ad file that can be read, or it is cut short"):
+        read_h5ad(tmp_path / "text.h5ad")
