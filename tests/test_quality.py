@@ -38,7 +38,8 @@ def test_prepared_cells_say_their_depth_bins_and_condition():
     cells = d.prepared(screen, tokenizer)
     assert (cells.layers["bins"] == tokenizer.tokenize(screen.X.toarray())).all()
     np.testing.assert_array_equal(cells.obs["depth"], screen.X.toarray().sum(1))
-    assert set(cells.obs["condition"]) == {"non-targeting 0", "G3 -1", "G5 -1"} and cells.var_names.equals(screen.var_names)
+    assert set(cells.obs["condition"]) == {"non-targeting 0", "G3 -1", "G5 -1"}
+    assert cells.var_names.equals(screen.var_names)
 
 
 def test_a_model_that_knows_nothing_costs_log_k_whatever_is_hidden(sides):

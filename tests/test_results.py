@@ -3,6 +3,7 @@
 import json
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -242,6 +243,12 @@ def test_the_page_is_made_of_tables_with_one_width(report):
         if block.startswith("|"):
             assert len({line.count("|") for line in lines}) == 1 and set(lines[1]) <= set("|:-")
     assert page.count("### Task 1") == 1 and page.count("### Task 4") == 1 and page.startswith("# Results\n")
+
+
+def test_the_committed_page_is_what_the_committed_file_says():
+    folder = Path(__file__).parents[1] / "figures"
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    assert (folder / "results.md").read_text(encoding="utf-8") == r.markdown(results)
 
 
 def test_why_numbers_are_missing_is_written_down(folder, screen, tmp_path):
