@@ -78,27 +78,27 @@ def hidden_nats(checkpoint: Checkpoint, controls: AnnData, cells: AnnData, seed:
     return curves
 
 
-def bits_per_gene(
-    train: AnnData, held_out: AnnData, tokenizer: Tokenizer, model: Float[np.ndarray, " N"]
-) -> dict[str, list[float]]:
+def bits_per_gene(train: AnnData, held_out: AnnData, tokenizer: Tokenizer,
+                  model: Float[np.ndarray, " N"]) -> dict[str, list[float]]:
     """Scores cells under simple densities, beside what they cost the model. Both sides are `prepared`.
 
     Returns:
         For every density [bits per gene, model minus it, low, high]: bits are a mean over cells, the difference and its
         bootstrap interval are over perturbations.
     """
-    costs = {"model": model}
-    for name, by in (("", "nothing"), (" and replicate", "batch"), (" and condition", "condition")):
-        marginals = DepthMarginals(train, by, tokenizer.mask_id)
-        costs[f"per gene{name}"] = marginals.nats(held_out).mean(1)
-    for name, by in (("", "nothing"), (", condition", "condition")):
-        law = NegativeBinomial(train, by)
-        costs[f"negative binomial{name}"] = law.nats(held_out, tokenizer).mean(1)
-    bits = {}
-    for name, cost in costs.items():
+    n_bins, bits = tokenizer.mask_id, {}
+    for name, nats in (
+        ("model", model[:, None]),
+        ("per gene", DepthMarginals(train, "nothing", n_bins).nats(held_out)),
+        ("per gene and replicate", DepthMarginals(train, "batch", n_bins).nats(held_out)),
+        ("per gene and condition", DepthMarginals(train, "condition", n_bins).nats(held_out)),
+        ("negative binomial", NegativeBinomial(train, "nothing").nats(held_out, tokenizer)),
+        ("negative binomial, condition", NegativeBinomial(train, "condition").nats(held_out, tokenizer)),
+    ):
+        cost = nats.mean(1)
         gaps = held_out.obs.assign(gap=model - cost).groupby("condition")["gap"].mean()
         low, high = np.quantile(bootstrap_means(gaps.to_numpy()[:, None]), [0.025, 0.975])
-        bits[name] = [float(nats / np.log(2)) for nats in (cost.mean(), gaps.mean(), low, high)]
+        bits[name] = [float(x / np.log(2)) for x in (cost.mean(), gaps.mean(), low, high)]
     return bits
 
 
@@ -129,11 +129,11 @@ def likeness(real: AnnData, generated: dict[str, AnnData], depth: float, seed: i
         for method, parts in second.items():
             found = _statistics(np.concatenate(first), np.concatenate(parts), depth, genes)
             rows.append({"method": method, **found})
-    groups = pd.DataFrame(rows).groupby("method", sort=False)
-    numbers = np.stack([groups.mean(), groups.quantile(0.025), groups.quantile(0.975)], axis=-1)
+    table = pd.DataFrame(rows).groupby("method", sort=False)
     bands = {}
-    for i, statistic in enumerate(groups.mean()):
-        bands[statistic] = dict(zip(pools, numbers[:, i].tolist(), strict=True))
+    for statistic, mean in table.mean().items():
+        ends = table[statistic].quantile([0.025, 0.975]).unstack()
+        bands[statistic] = {method: [mean[method], *ends.loc[method]] for method in pools}
     return bands
 
 

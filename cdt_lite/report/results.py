@@ -58,10 +58,8 @@ SUITE = """Its own names and conventions; real controls on both sides, so their 
 training cells: controls, and those of the same perturbation (unseen: of all others of its sign)."""
 
 
-def write_report(
-    screen: AnnData, checkpoints: Sequence[str | Path], options: ReportOptions, *,
-    path: str | Path, command: str, say: Callable[[str], None],
-) -> Path:
+def write_report(screen: AnnData, checkpoints: Sequence[str | Path], options: ReportOptions, *,
+                 path: str | Path, command: str, say: Callable[[str], None]) -> Path:
     """Reports on tasks 1 to 4 of a screen's named split, and adds that to a file of results; see `add_entry`.
 
     Args:
@@ -123,9 +121,8 @@ def averaged(table: pd.DataFrame, apart: bool) -> dict[str, Any]:
     averages = {}
     for name, rows in groups.items():
         rivals = [m for m in rows["method"].unique() if m != "ceiling" and not m.startswith(CELLS)]
-        summary = summarise(rows, metrics=metrics)
-        n = rows.groupby(["target", "sign"]).ngroups
-        averages[name] = {"n": n, "summary": _nested(summary, "mean")}
+        averages[name] = {"n": rows.groupby(["target", "sign"]).ngroups}
+        averages[name]["summary"] = _nested(summarise(rows, metrics=metrics), "mean")
         for ours in (CHANGE, CELLS):
             gaps = compare(rows, ours, rivals, metrics)
             averages[name][f"{ours}, minus"] = _nested(gaps, "difference")
@@ -144,10 +141,8 @@ def _nested(rows: pd.DataFrame, value: str) -> dict[str, dict[str, list[Any]]]:
     return nested
 
 
-def score(
-    screen: AnnData, predicted: Mapping[str, AnnData], *,
-    side: str = "held_out", suites: Sequence[str] = (), seed: int = 0,
-) -> pd.DataFrame:
+def score(screen: AnnData, predicted: Mapping[str, AnnData], *, side: str = "held_out",
+          suites: Sequence[str] = (), seed: int = 0) -> pd.DataFrame:
     """Scores predicted cells on one side of a screen's named split, by `evaluate` or by the field's own tools.
 
     Args:
@@ -160,8 +155,7 @@ def score(
     sides = named_split(screen)
     test = screen[(sides == side) | (screen.obs["target_gene"] == CONTROL)].copy()
     if suites:
-        tables = [suite_scores(suite, test, predicted) for suite in suites]
-        return pd.concat(tables, ignore_index=True)
+        return pd.concat([suite_scores(suite, test, predicted) for suite in suites], ignore_index=True)
     return evaluate(test, predicted, train=screen[sides == "train"].copy(), seed=seed)
 
 
@@ -176,8 +170,7 @@ def add_entry(entry: dict[str, Any], path: str | Path) -> Path:
         try:
             results = dict(json.loads(path.read_text(encoding="utf-8")))
         except ValueError as error:
-            what = f"{path} is not a results file ({error}); name another with --results"
-            raise CDTError(what) from error
+            raise CDTError(f"{path} is not a results file ({error}); name another with --results") from error
     title = entry["screen"].get("name", "screen")
     if options := entry["screen"].get("options"):  # of a simulated one
         title += f" {options['world']} {options['n_targets']} targets"
@@ -186,11 +179,8 @@ def add_entry(entry: dict[str, Any], path: str | Path) -> Path:
         parse_float=lambda number: float(f"{float(number):.4g}"),
         parse_constant=lambda nan: None,
     )
-    text = re.sub(
-        r"[\[{][^\[\]{}]*[\]}]",  # an innermost list or dictionary takes one line
-        lambda innermost: re.sub(r"\s*\n\s*", " ", innermost[0]),
-        json.dumps(results, indent=1),
-    )
+    text = json.dumps(results, indent=1)
+    text = re.sub(r"[\[{][^\[\]{}]*[\]}]", lambda innermost: re.sub(r"\s*\n\s*", " ", innermost[0]), text)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, f"{text}\n".encode())
     page = path.with_suffix(".md")
@@ -256,9 +246,8 @@ def _per_target(rows: pd.DataFrame) -> str:
         shown = rows.pivot(index=keys, columns="method", values=metric).reindex(columns=methods)
         for method, values in shown.dropna(axis=1, how="all").items():
             table[f"{SHORT[metric]}: {method}"] = values.map(_number)
-    names = []
-    for (target, sign), measured in ours["measured"].items():
-        names.append(f"{target} {sign:+d}" if measured else f"{target} {sign:+d}, not measured")
+    where = ours["measured"].map({True: "", False: ", not measured"})
+    names = [f"{target} {sign:+d}{words}" for (target, sign), words in where.items()]
     return _grid("perturbation", table.set_axis(names))
 
 
@@ -275,14 +264,11 @@ def _quality(bits: dict[str, list], curve: dict[str, list], likeness: dict[str, 
     for name, (cost, gap, low, high) in bits.items():
         against = "" if name == "model" else f"{gap:+.4f} [{low:+.4f}, {high:+.4f}]"
         rows.append([name, f"{cost:.4f}", against])
-    heads = ["density given depth", "bits per gene, mean over cells"]
-    heads.append("model minus it, mean over perturbations")
-    points = []
-    for share, cost in zip(curve["share_hidden"], curve["bits_per_hidden_gene"], strict=True):
-        points.append(f"{share:.2f}: {cost:.3f}")
+    heads = ["", "bits per gene, mean over cells", "model minus it, mean over perturbations"]
+    points = map("{:.2f}: {:.3f}".format, curve["share_hidden"], curve["bits_per_hidden_gene"])
     return [
         "### Task 4: do the cells look real? Held-out replicates",
-        _grid(heads[0], pd.DataFrame(rows, columns=heads).set_index(heads[0])),
+        _grid("density given depth", pd.DataFrame(rows, columns=heads).set_index("")),
         f"H curve, bits per hidden gene at a share of hidden genes: {', '.join(points)}.",
         _grid("statistic", pd.DataFrame(likeness).T.map(_interval)),
     ]
