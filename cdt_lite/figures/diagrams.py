@@ -273,6 +273,8 @@ def _branch(config: Config, seen: dict[str, Layer], step: str) -> list[list[str]
     return norm + rows + gate
 
 
-DRAWN: tuple[Callable[[Config], Diagram], ...] = (architecture_overview, layer_breakdown, forward_pass_flow,
-                                                  attention_mechanism, conditioning_pipeline, diffusion_process)
-DIAGRAMS = {draw.__name__: draw for draw in DRAWN}
+DIAGRAMS: dict[str, Callable[[Config], Diagram]] = {
+    "architecture_overview": architecture_overview, "layer_breakdown": layer_breakdown,
+    "forward_pass_flow": forward_pass_flow, "attention_mechanism": attention_mechanism,
+    "conditioning_pipeline": conditioning_pipeline, "diffusion_process": diffusion_process,
+}
