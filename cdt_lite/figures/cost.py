@@ -81,7 +81,7 @@ def memory(config: Config, batch: int = 32, fused: bool = True, bf16: bool = Fal
     return found | {"activations": saved_bytes(config, None, batch, fused, bf16)}
 
 
-def largest_batch(config: Config, card_gb: float, fused: bool = True, bf16: bool = False) -> int:
+def largest_batch(config: Config, card_gb: int | float, fused: bool = True, bf16: bool = False) -> int:
     """Returns how many cells a training step may hold on a card, with 1 GB left to the driver and the allocator."""
     two = sum(memory(config, 2, fused, bf16).values())
     four = sum(memory(config, 4, fused, bf16).values())

@@ -92,7 +92,7 @@ def shape(dims: tuple[int, ...]) -> str:
     return " × ".join(f"{n:,}" for n in dims)
 
 
-def amount(number: float, unit: str = "") -> str:
+def amount(number: int | float, unit: str = "") -> str:
     """Returns a number in three figures with k, M or G, for instance "27.4 M"."""
     for factor, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= factor:
