@@ -1,12 +1,40 @@
 """The model, made to be recited: its sizes, its layers, the network, and the process that it denoises."""
 
-from cdt_lite.model.cdt import CDT
-from cdt_lite.model.config import PRESETS, Config, get_preset
-from cdt_lite.model.diffusion import MaskedDiffusion
-from cdt_lite.model.perturbation import Perturbation
-from cdt_lite.model.v1 import V1, V1Diffusion
+from cdt_lite.model.cdt import CDT, ControlSet
+from cdt_lite.model.config import PRESETS, Config, TokenizerConfig, get_preset
+from cdt_lite.model.diffusion import (
+    MaskedDiffusion,
+    draw,
+    draw_masks,
+    guide,
+    hide,
+    loss_curve,
+    masked_loss,
+    nelbo,
+    sample_steps,
+)
+from cdt_lite.model.layers import MLP, ModulatedResidual, MultiQueryAttention
+from cdt_lite.model.mean_effect import GUESSED, tilts
+from cdt_lite.model.perturbation import NO_TARGET, UNKNOWN_TARGET, Perturbation
+from cdt_lite.model.schedule import best_schedule, cosine_counts, full_curve, schedule_error, uniform_counts
+from cdt_lite.model.v1 import (
+    CURRICULUM,
+    V1,
+    TokenControlSet,
+    V1Diffusion,
+    beta_masks,
+    expected_reveals,
+    mask_probabilities,
+)
 
-__all__ = ["CDT", "PRESETS", "V1", "Config", "MaskedDiffusion", "Perturbation", "V1Diffusion", "build", "get_preset"]
+__all__ = [
+    "CDT", "CURRICULUM", "GUESSED", "MLP", "NO_TARGET", "PRESETS", "UNKNOWN_TARGET", "V1", "Config", "ControlSet",
+    "MaskedDiffusion", "ModulatedResidual", "MultiQueryAttention", "Perturbation", "TokenControlSet", "TokenizerConfig",
+    "V1Diffusion",
+    "best_schedule", "beta_masks", "build", "cosine_counts", "draw", "draw_masks", "expected_reveals", "full_curve",
+    "get_preset", "guide", "hide", "loss_curve", "mask_probabilities", "masked_loss", "nelbo", "sample_steps",
+    "schedule_error", "tilts", "uniform_counts",
+]
 
 
 def build(config: Config, seed: int = 0) -> tuple[CDT | V1, MaskedDiffusion | V1Diffusion]:

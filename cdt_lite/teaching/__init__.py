@@ -2,5 +2,6 @@
 
 from cdt_lite.teaching.check import catch_up, check
 from cdt_lite.teaching.lesson import Lesson, begin
+from cdt_lite.terminal import with_bar
 
-__all__ = ["Lesson", "begin", "catch_up", "check"]
+__all__ = ["Lesson", "begin", "catch_up", "check", "with_bar"]
