@@ -33,6 +33,7 @@ import subprocess
 import sys
 import tempfile
 
+ROOT = os.path.dirname(os.path.abspath(__file__))
 COMMANDS = ("notebooks", "test", "lab", "setup", "copies", "wheels", "trial", "browser")
 TAKE_MORE = ("test", "lab", "wheels", "trial", "browser")  # what is not ours goes on to them
 # What runs a command with no network but loopback, which a fresh network namespace has, but down.
@@ -98,11 +99,11 @@ def steps(options: argparse.Namespace, rest: list[str], python: str) -> dict[str
         }
     flags = [f"--{flag}" for flag in ("write", "budget") if getattr(options, flag)]
     names = " or ".join(rest)
-    page = "--LabApp.default_url=/lab/tree/notebooks/START.md"
+    place = [f"--ServerApp.root_dir={ROOT}", "--LabApp.default_url=/lab/tree/notebooks/START.md"]
     commands = {
         "notebooks": [python, "-m", "tools.execute", options.only or "0", *flags],
         "test": [*pytest, *rest],
-        "lab": [python, "-m", "jupyterlab", "--allow-root", page, *rest],
+        "lab": [python, "-m", "jupyterlab", "--allow-root", *place, *rest],
         "copies": [python, "-m", "tools.copies"],
         "trial": [*trial, names or "workshop"],
         "browser": [*pytest, "tests/visit.py", "-q", "-s", "-k", names],
@@ -110,7 +111,7 @@ def steps(options: argparse.Namespace, rest: list[str], python: str) -> dict[str
     return {options.command: commands[options.command]}
 
 
-def run(named: dict[str, list[str]], variables: dict[str, str], root: str) -> int:
+def run(named: dict[str, list[str]], variables: dict[str, str]) -> int:
     """Runs commands, each even if another failed; says at the end which did."""
     failed = []
     for name, command in named.items():
@@ -121,7 +122,7 @@ def run(named: dict[str, list[str]], variables: dict[str, str], root: str) -> in
             own["CDT_STRICT"] = "1"  # a check that does not pass is an error
         if name == "trial":
             command = no_network() + command
-        if subprocess.call(command, cwd=root, env=own):
+        if subprocess.call(command, cwd=ROOT, env=own):
             failed.append(name)
     if len(named) > 1:
         print("\nrun.py test:", f"failed: {'; '.join(failed)}" if failed else "all passed", flush=True)
@@ -151,7 +152,7 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory() as progress:
         if options.command == "test":  # solves nothing in the learner's own record
             variables["CDT_LITE_PROGRESS"] = progress
-        return run(steps(options, rest, str(python)), variables, str(environment.ROOT))
+        return run(steps(options, rest, str(python)), variables)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def figures(args: argparse.Namespace) -> int:
         capsule = load_capsule(screen)
     except CDTError as error:
         print(f"without the panels of a trained model: {error}")
-    paths = make_figures(_config(args), Path(args.out), capsule=capsule, screen=screen, dark=args.dark)
+    paths = make_figures(_config(args), Path(args.out), capsule, screen, dark=args.dark)
     print("\n".join(map(str, paths)))
     return 0
 
@@ -61,7 +61,7 @@ def finetune(args: argparse.Namespace) -> int:
     from cdt_lite.training.checkpoint import Checkpoint
 
     if args.start and args.gene_vectors:
-        raise CDTError("--start brings its own gene vectors: give --gene-vectors to the pretraining, or leave one out")
+        raise CDTError("--start brings its own gene vectors: give --gene-vectors to the pretraining instead")
     screen = _screen(args)
     cells = screen[named_split(screen) == "train"].copy()
     if args.start and not args.resume:
@@ -290,9 +290,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return args.run(args)
     except CDTError as error:
-        message = re.sub(r"Columns\((\w+)=\.\.\.\)", lambda found: f"--{COLUMNS[found[1]]}", str(error))
-        message = re.sub(r"layer='(.*?)'", r"--layer \1", message)  # the command line's words for Python's arguments
-        print(f"cdt-lite {args.command}: {message}", file=sys.stderr)
+        in_options = re.sub(r"Columns\((\w+)=\.\.\.\)|layer='(.*?)'", lambda argument: (
+            f"--{COLUMNS[argument[1]]}" if argument[1] else f"--layer {argument[2]}"), str(error))
+        print(f"cdt-lite {args.command}: {in_options}", file=sys.stderr)
         return 2
 
 

@@ -1,11 +1,15 @@
 """Files that are written whole or not at all, and cells in and out of .h5ad."""
 
+import hashlib
 import os
+import platform
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
 
 from cdt_lite.errors import CDTError
 
@@ -28,8 +32,57 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(0o644)  # a temporary file is private by default
         temporary.replace(path)
+        _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Brings a renaming to the disk, where the system can (Windows cannot open a folder)."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def locked(folder: Path, name: str, what: str, seconds: float = 0.0) -> Iterator[None]:
+    """Holds a folder for one process of this machine; it is free again when the process ends, however it ends.
+
+    The lock lies with the system's temporary files, so that nothing is left in the folder.
+
+    Args:
+        folder: The folder.
+        name: Of the lock: each purpose has its own.
+        what: What is done meanwhile, for the one who comes second.
+        seconds: How long to wait for another holder.
+
+    Raises:
+        CDTError: Another process holds it; the message says which.
+    """
+    place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    owner = Path(tempfile.gettempdir()) / f"cdt-lite-{place}-{name}"
+    lock = FileLock(owner.with_suffix(".lock"), mode=0o666)
+    try:
+        lock.acquire(timeout=seconds)
+    except Timeout as error:
+        held = owner.read_text(encoding="utf-8") if owner.is_file() else "another process"
+        raise CDTError(f"{folder} is in use by {held}: wait for it, or name another folder") from error
+    try:
+        owner.write_text(f"{what}, process {os.getpid()} on {platform.node()}", encoding="utf-8")
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()
+
+
+def sweep(folder: Path) -> None:
+    """Removes what killed writers left: temporary files of `replacing`. Call it while the folder is locked."""
+    for left in folder.glob(".*-*"):
+        if left.is_file():
+            left.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

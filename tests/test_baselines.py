@@ -5,7 +5,6 @@ import pytest
 from scipy import sparse
 
 from cdt_lite.data.expression import gene_means, gene_sds, log1p_counts
-from cdt_lite.data.simulate import simulate_screen
 from cdt_lite.evaluation.baselines import (
     BASELINES,
     Linear,
@@ -16,7 +15,6 @@ from cdt_lite.evaluation.baselines import (
     gene_scores,
     perturbed_mean,
     replicate_mean,
-    rival_cells,
 )
 
 RNG = np.random.default_rng
@@ -165,23 +163,3 @@ def test_dispersed_cells_follow_the_seed():
     goal = gene_means(log1p_counts(control, 50.0)) * 1.3
     first, again, other = (dispersed_cells(control, goal, 50.0, RNG(s)).toarray() for s in (1, 1, 2))
     assert np.array_equal(first, again) and not np.array_equal(first, other)
-
-
-def test_rival_cells_are_training_cells_of_the_kind_that_was_asked_for():
-    screen = simulate_screen(n_genes=32, n_targets=6, n_cells=600, seed=2)
-    target, sign = screen.obs["target_gene"].astype(str), screen.obs["sign"].astype(int)
-    gone = target[sign == -1].iloc[0]
-    train = screen[(target != gone).to_numpy()].copy()
-    seen = train.obs["target_gene"].astype(str)[train.obs["sign"] == -1].iloc[0]
-    rivals = rival_cells(train, [(seen, -1), (gone, -1)], 40, seed=0)
-    real = {tuple(row): (t, s) for row, t, s in zip(train.X.toarray(), train.obs["target_gene"].astype(str),
-                                                    train.obs["sign"], strict=True)}
-    assert len(real) == train.n_obs  # every cell is told by its counts
-    for name, cells in rivals.items():
-        assert cells.obs[["target_gene", "sign"]].value_counts().to_dict() == {(seen, -1): 40, (gone, -1): 40}
-        origin = [real[tuple(row)] for row in cells.X.toarray()]
-        if name == "control cells":
-            assert {s for _, s in origin} == {0}
-        else:
-            assert set(origin[:40]) == {(seen, -1)}
-            assert {s for _, s in origin[40:]} == {-1} and len(set(origin[40:])) > 1

@@ -1,4 +1,5 @@
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from helpers import inputs, tiny, toy_screen
 from cdt_lite.errors import CDTError
 from cdt_lite.files import write_atomically
 from cdt_lite.model.config import PRESETS, DiffusionConfig
-from cdt_lite.training.checkpoint import Checkpoint, read_config
+from cdt_lite.training.checkpoint import Checkpoint, header_hash, read_config
 from cdt_lite.training.start import start
 
 LEARNED = DiffusionConfig("learned", 4, loss_curve=((0.1, 0.2), (0.5, 0.9), (1.0, 1.0)))
@@ -25,10 +26,13 @@ def new(preset="lite", seed=0):
     return start(tiny(preset), toy_screen(), seed=seed)
 
 
-def change_header(folder, change):
+def change_header(folder, change, rehash=True):
+    """Changes a header; with `rehash` as a writer would, that is with the hash of the new content."""
     path = folder / "checkpoint.json"
     header = json.loads(path.read_text())
     change(header)
+    if rehash:
+        header["header_sha256"] = header_hash(header)
     path.write_text(json.dumps(header))
 
 
@@ -113,7 +117,7 @@ def test_weights_of_an_older_model_are_refused_with_its_version(tmp_path):
     made = new()
     made.card["cdt_lite"] = "0.0.1"
     folder = made.save(tmp_path)
-    change_header(folder, lambda header: header["config"]["model"].update(n_layer=3))
+    change_header(folder, lambda header: header["config"]["model"].update(ffn_mult=3))
     with pytest.raises(CDTError, match=r"made by cdt_lite 0\.0\.1.*Remake"):
         Checkpoint.load(folder)
 
@@ -129,7 +133,7 @@ def test_a_full_disk_keeps_the_old_checkpoint(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(CDTError, match="No space left.*make room"):
         made.save(folder)
     monkeypatch.undo()
     assert torch.equal(Checkpoint.load(folder).model.head.bias, before)
@@ -174,3 +178,89 @@ def test_write_atomically_replaces_in_one_step(tmp_path):
     write_atomically(path, b"old")
     write_atomically(path, b"new")
     assert path.read_bytes() == b"new" and os.listdir(tmp_path) == ["x"]
+
+
+CHANGES = {
+    "target_depth": lambda header: header.update(target_depth=header["target_depth"] * 10),
+    "swapped genes": lambda header: header["panel"].insert(0, header["panel"].pop()),
+    "vocabulary": lambda header: header["vocabulary"].reverse(),
+    "trained_targets": lambda header: header.update(trained_targets=["G9"]),
+    "seed": lambda header: header.update(seed=header["seed"] + 1),
+    "card": lambda header: header["card"].update(data=["another"]),
+    "learning rate": lambda header: header["config"]["finetune"].update(learning_rate=0.5),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_changed_header_is_refused(tmp_path, change):
+    folder = new().save(tmp_path)
+    change_header(folder, change, rehash=False)
+    with pytest.raises(CDTError, match="was altered"):
+        Checkpoint.load(folder)
+
+
+BOMBS = {
+    "n_layer": lambda header: header["config"]["model"].update(n_layer=10**6),
+    "n_layer, fewer": lambda header: header["config"]["model"].update(n_layer=900),
+    "n_total_genes": lambda header: header["config"]["model"].update(n_total_genes=10**8),
+    "n_head": lambda header: header["config"]["model"].update(n_head=0),
+    "dim": lambda header: header["config"]["model"].update(dim=10**6, n_head=1),
+    "gene_embed_dim": lambda header: header["config"]["model"].update(gene_embed_dim=10**6),
+}
+
+
+@pytest.mark.parametrize("change", BOMBS.values(), ids=BOMBS)
+def test_sizes_that_the_file_cannot_bear_are_refused_before_a_model_is_made(tmp_path, change, monkeypatch):
+    folder = new().save(tmp_path)
+    change_header(folder, change)
+
+    def never(config, seed):
+        raise AssertionError("a model of those sizes was made")
+
+    monkeypatch.setattr("cdt_lite.training.checkpoint.build", never)
+    with pytest.raises(CDTError):
+        Checkpoint.load(folder)
+
+
+def test_a_header_nested_too_deep_to_read_is_refused(tmp_path):
+    folder = new().save(tmp_path)
+    (folder / "checkpoint.json").write_text("[" * 10**5)
+    with pytest.raises(CDTError, match="not a checkpoint"):
+        Checkpoint.load(folder)
+
+
+def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(tmp_path):
+    made = new()
+    folder = made.save(tmp_path)
+    before = made.model.head.bias.clone()
+    with torch.no_grad():
+        made.model.head.bias[0] = float("nan")
+    with pytest.raises(CDTError, match="head.bias holds values that are not finite: nothing was saved"):
+        made.save(folder)
+    assert torch.equal(Checkpoint.load(folder).model.head.bias, before)
+
+
+def save_in_turn(folder, base, barrier, number, n_saves):
+    made = Checkpoint.load(base)
+    for _ in range(n_saves):
+        with torch.no_grad():
+            made.model.head.weight += 1e-3 * (number + 1)
+        barrier.wait()
+        made.save(folder)
+
+
+def test_two_that_save_at_the_same_moment_leave_a_whole_checkpoint_and_a_reader_always_finds_one(tmp_path):
+    base, folder = tmp_path / "base", tmp_path / "shared"
+    made = new()
+    made.save(base)
+    made.save(folder)
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(2)
+    writers = [context.Process(target=save_in_turn, args=(folder, base, barrier, k, 25)) for k in range(2)]
+    for writer in writers:
+        writer.start()
+    while any(writer.is_alive() for writer in writers):
+        Checkpoint.load(folder)
+    assert [writer.exitcode for writer in writers] == [0, 0]
+    Checkpoint.load(folder)
+    assert len(list(folder.iterdir())) == 2

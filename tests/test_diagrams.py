@@ -1,25 +1,30 @@
 """The pictures are read off the live model: another model, another picture; nothing is left out or invented."""
 
+import math
 import re
 from dataclasses import replace
 
 import pytest
 import torch
 from helpers import inputs, opened, tiny
+from torch import nn
 
-from cdt_lite.figures import diagrams
-from cdt_lite.figures.accounting import meta_model
-from cdt_lite.figures.trace import amount, shape, trace
-from cdt_lite.model.cdt import CDT
-from cdt_lite.model.config import PRESETS
-from cdt_lite.model.diffusion import mask_probabilities, reveal_counts
+from cdt_lite.figures import diagrams, mechanisms
+from cdt_lite.figures.trace import amount, meta_model, shape, trace
+from cdt_lite.model import PRESETS, build
+from cdt_lite.model.config import DiffusionConfig
+from cdt_lite.model.v1 import mask_probabilities
 
 VARIANTS = {
     "v1": tiny("v1"), "lite": tiny("lite"), "deep": tiny("lite", n_layer=5), "four heads": tiny("v1", n_head=4),
-    "no extras": tiny("lite", depth_input=False, control_statistics=False, ordinal_input=False,
-                      unknown_target=False),
-    "two control layers": tiny("v1", control_set_encoder_layers=3), "added": tiny("lite", modulation="add"),
-    "told more": tiny("lite", time_input="mask_ratio", target_flag=True)}
+    "three control layers": tiny("v1", control_set_encoder_layers=3),
+}
+PARTS = {  # what can be left out of a model -> the pictures that it changes
+    "embed.statistics": ["conditioning_pipeline", "architecture_overview", "forward_pass_flow", "layer_breakdown"],
+    "embed.effect": ["conditioning_pipeline", "forward_pass_flow", "layer_breakdown"],
+    "embed.summary": ["conditioning_pipeline", "forward_pass_flow", "layer_breakdown"],
+    "depth": ["conditioning_pipeline", "architecture_overview", "forward_pass_flow", "layer_breakdown"],
+}
 ALLOWED = re.compile(r"[\x20-\x7e\n×→√·–±²]*")  # the letters that were looked at in every font in use
 
 
@@ -67,25 +72,32 @@ def test_every_block_reads_the_memory_and_the_condition():
         def readers(kind, d=d):
             return [link["to"] for link in d.links if link["kind"] == kind and link["to"].startswith("blocks")]
         assert readers("control") == blocks
-        assert readers("condition") == (blocks if config.model.modulation == "adaln" else [])
+        assert readers("condition") == ([] if config.system == "v1" else blocks)
         assert readers("stream") == blocks
         assert f"{sum(p.numel() for p in meta_model(config).parameters()):,}" in d.title
 
 
-def test_depth_heads_genes_and_switches_change_the_pictures():
+def test_depth_heads_and_genes_change_the_pictures():
     base = tiny("lite")
     for change, names in (({"n_layer": 3}, ["architecture_overview", "layer_breakdown", "forward_pass_flow"]),
                           ({"n_head": 4}, ["attention_mechanism", "forward_pass_flow"]),
-                          ({"n_genes": 20}, ["architecture_overview", "attention_mechanism", "diffusion_process"]),
-                          ({"depth_input": False}, ["architecture_overview", "conditioning_pipeline"]),
-                          ({"target_flag": True}, ["conditioning_pipeline", "layer_breakdown"]),
-                          ({"time_input": "mask_ratio"}, ["conditioning_pipeline", "architecture_overview",
-                                                          "forward_pass_flow"]),
-                          ({"control_statistics": False}, ["conditioning_pipeline", "architecture_overview"])):
+                          ({"n_genes": 20}, ["architecture_overview", "attention_mechanism", "diffusion_process"])):
         other = replace(base, model=replace(base.model, **change))
         for name in names:
             assert diagrams.DIAGRAMS[name](base).dot != diagrams.DIAGRAMS[name](other).dot, (change, name)
             assert diagrams.DIAGRAMS[name](base).dot == diagrams.DIAGRAMS[name](base).dot
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_that_the_model_lacks_is_not_drawn(monkeypatch, part):
+    whole = {name: diagrams.DIAGRAMS[name](tiny("lite")).dot for name in PARTS[part]}
+    inside = f"{part}."
+    less = {name: layer for name, layer in trace(tiny("lite")).items() if not f"{name}.".startswith(inside)}
+    for module in (diagrams, mechanisms):
+        monkeypatch.setattr(module, "trace", lambda config: less)
+    for name in PARTS[part]:
+        d = diagrams.DIAGRAMS[name](tiny("lite"))
+        assert part not in d.boxes and d.dot != whole[name], name
 
 
 @pytest.mark.parametrize("n_head", [1, 2, 4])
@@ -100,8 +112,8 @@ def test_all_heads_share_one_key_and_value(n_head):
 
 @pytest.mark.parametrize("preset", ["v1", "lite"])
 def test_the_trace_is_what_a_real_pass_does(preset):
-    config = tiny(preset)
-    model, told, seen = opened(CDT(config.model)), inputs(config, n_sets=1, n_cells=1, n_controls=64), {}
+    config, seen = tiny(preset), {}
+    model, told = opened(build(config)[0]), inputs(config, n_sets=1, n_cells=1, n_controls=64)
     for name, module in model.named_modules():
         module.register_forward_hook(lambda _, given, out, name=name: seen.update({name: tuple(out.shape)}))
     with torch.no_grad():
@@ -109,20 +121,30 @@ def test_the_trace_is_what_a_real_pass_does(preset):
     traced = trace(config)
     assert {name: layer.output for name, layer in traced.items() if layer.output} == seen
     assert traced[""].parameters == sum(p.numel() for p in model.parameters())
+    for layer in traced.values():
+        if isinstance(layer.module, nn.Linear) and layer.output:
+            assert layer.flops == 2 * math.prod(layer.input) * layer.module.out_features
 
 
 def test_the_process_shows_the_schedules_own_numbers():
     v1 = diagrams.diffusion_process(PRESETS["v1"])
-    p = mask_probabilities(PRESETS["v1"].diffusion)
+    p = mask_probabilities()
     for key in ("f1", "f2", "f4"):
         step = int(v1.boxes[key]["title"].removeprefix("t = "))
         assert v1.boxes[key]["lines"] == [f"{p[step]:.1%} hidden"]
     lite = diagrams.diffusion_process(PRESETS["lite"])
-    known = reveal_counts(PRESETS["lite"].diffusion, 512).cumsum(0)
+    counts = build(PRESETS["lite"])[1].counts(512)
     step = int(lite.boxes["r2"]["title"].removeprefix("step "))
-    assert lite.boxes["r2"]["lines"] == [f"{512 - int(known[step - 1])} hidden"]
+    assert lite.boxes["r2"]["lines"] == [f"{512 - sum(counts[:step])} hidden"]
     squares = [cell for row in lite.boxes["r0"]["rows"] for cell in row]
     assert len(set(squares)) == 1 and len({cell for row in lite.boxes["r4"]["rows"] for cell in row}) > 2
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_a_process_of_few_steps_is_drawn_whole(steps):
+    d = diagrams.diffusion_process(replace(tiny("lite"), diffusion=DiffusionConfig(sampling_steps=steps)))
+    assert {key for rank in d.ranks for key in rank} <= set(d.boxes)
+    assert sum(key.startswith("r") for key in d.boxes) == 1 + steps + 1
 
 
 def test_numbers_and_shapes_read_well():

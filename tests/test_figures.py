@@ -15,13 +15,18 @@ from PIL import Image
 from cdt_lite.errors import CDTError
 from cdt_lite.figures import folder as figures
 from cdt_lite.figures import guide, sketch
+from cdt_lite.figures.charts import CHARTS, table
 from cdt_lite.figures.diagrams import DIAGRAMS
-from cdt_lite.model.config import PRESETS, ModelConfig
+from cdt_lite.model import PRESETS
+from cdt_lite.model.config import ModelConfig
 from cdt_lite.training.capsule import load_capsule
+from cdt_lite.training.checkpoint import read_config
 from cdt_lite.training.start import start
 
 COMMITTED = Path(__file__).parents[1] / "figures"
-FIGURES = [*DIAGRAMS, *figures.CHARTS]
+FIGURES = [*DIAGRAMS, *CHARTS]
+MEASURED = ["attention_mechanism_measured", "diffusion_process_measured"]
+SECTIONS = ["Key components", "Conditioning types", "Training strategy", "Usage notes", "Implementation details"]
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +56,8 @@ def bare(tmp_path_factory) -> Path:
 def test_every_file_of_the_original_document_is_there(made):
     document = {"model_config.json", "model_config.txt", "README.md", "parameter_breakdown.txt",
                 "computational_analysis.txt", *(f"{name}.png" for name in FIGURES)}
-    ours = {"denoising.gif", *(f"{name}.dot" for name in DIAGRAMS), *(f"{name}.svg" for name in FIGURES),
-            *(f"{name}.json" for name in FIGURES)}
+    ours = {"denoising.gif", *(f"{name}.dot" for name in DIAGRAMS), *(f"{name}.svg" for name in FIGURES + MEASURED),
+            *(f"{name}.json" for name in FIGURES), *(f"{name}.png" for name in MEASURED)}
     assert document | ours == {path.name for path in made.iterdir()}
 
 
@@ -61,24 +66,38 @@ def test_the_documents_configuration_keys_are_there(made):
     assert {"dim", "n_head", "n_layer", "ffn_mult", "vocab_size", "n_genes", "n_total_genes", "gene_embed_dim",
             "perturb_sign_dim", "perturb_magnitude_dim", "magnitude_clip", "control_set_encoder_layers",
             "control_set_dim_hidden", "control_set_dim_out", "n_timesteps", "mask_ratio", "schedule", "batch_size",
-            "learning_rate", "weight_decay", "warmup_steps", "pretrain_epochs", "finetune_epochs"} <= set(found)
-    assert type(tiny("v1")).from_dict(found["everything"]) == tiny("v1")
+            "learning_rate", "weight_decay", "warmup_steps", "pretrain_epochs", "finetune_epochs", "log_interval",
+            "checkpoint_interval"} <= set(found)
+    assert (found["n_timesteps"], found["mask_ratio"], found["log_interval"]) == (10, 0.3, 50)
+    assert read_config(found["everything"]) == tiny("v1")
+    assert "mask_ratio" not in figures.config_table(tiny("lite"))  # ours has none
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_says_in_words_what_it_shows(made, name):
-    root = ET.parse(made / f"{name}.svg").getroot()
-    title, description = root[0], root[1]
-    assert title.tag.endswith("title") and title.text and description.tag.endswith("desc")
+    words = [e.text for e in ET.parse(made / f"{name}.svg").iter() if e.tag.endswith(("desc", "description"))]
     data = json.loads((made / f"{name}.json").read_text(encoding="utf-8"))
-    assert re.search(r"\d", data["alt"]) and description.text.startswith(data["alt"])
-    readme = (made / "README.md").read_text(encoding="utf-8")
-    section = readme.split(f"### {name}\n", 1)[1].split("\n### ")[0]
-    assert f"![{description.text}]({name}.png)" in section  # the same words
+    assert re.search(r"\d", data["alt"]) and words == [data["alt"]]
+    section = section_of(made, name)
+    assert f"![{data['alt']}]({name}.png)" in section  # the same words
     assert section.count("\n|") >= 4  # and a table
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", MEASURED)
+def test_a_measured_panel_stands_below_its_diagram(made, name):
+    diagram = name.removesuffix("_measured")
+    words = [e.text for e in ET.parse(made / f"{name}.svg").iter() if e.tag.endswith("description")]
+    section = section_of(made, diagram)
+    assert section.index(f"({diagram}.png)") < section.index(f"![{words[0]}]({name}.png)")
+    assert f"[measured.svg]({name}.svg)" in (made / "README.md").read_text(encoding="utf-8")
+
+
+def section_of(made: Path, name: str) -> str:
+    readme = (made / "README.md").read_text(encoding="utf-8")
+    return readme.split(f"### {name}\n", 1)[1].split("\n### ")[0]
+
+
+@pytest.mark.parametrize("name", FIGURES + MEASURED)
 def test_pictures_are_small_files_at_200_dots_an_inch(made, name):
     assert all((made / f"{name}{form}").stat().st_size < 1e6 for form in (".png", ".svg"))
     picture = Image.open(made / f"{name}.png")
@@ -123,11 +142,9 @@ def test_heads_that_do_not_divide_the_width_are_an_error():
 def test_every_claim_has_its_numbers(preset):
     text = guide.guide(PRESETS[preset], {}, measured=False)
     assert "{" not in text and "nan" not in text.lower()
-    sections = ["Generated files", "Model overview", *guide.CLAIMS, "The figures"]
+    sections = ["Generated files", "Model overview", *SECTIONS, "The figures"]
     places = [text.index(f"## {section}") for section in sections]
     assert places == sorted(places)  # the original's order
-    assert [*guide.CLAIMS] == ["Key components", "Conditioning types", "Training strategy", "Usage notes",
-                               "Implementation details"]
     if preset == "v1":
         for number in ("24,752,265", "27,374,473", "26,174,601", "143, 224, 282, 314, 315, 286, 229, 150, 57", "128.08",
                        "4,098.5", "1,427.1", "0.44", "192 bytes a cell and gene²", "8.6%"):
@@ -156,14 +173,14 @@ def test_committed_diagrams_are_what_the_code_draws_now(name):
     drawn = DIAGRAMS[name](PRESETS["v1"])
     assert (COMMITTED / f"{name}.dot").read_text(encoding="utf-8") == drawn.dot, "run: cdt-lite figures"
     found = read(f"{name}.json")
-    assert found["alt"].startswith(drawn.alt)
+    assert found["alt"] == drawn.alt
     assert {key: found[key] for key in ("boxes", "links")} == {key: drawn.data[key] for key in ("boxes", "links")}
 
 
 @committed
-@pytest.mark.parametrize("name", figures.CHARTS)
+@pytest.mark.parametrize("name", CHARTS)
 def test_committed_charts_are_what_the_code_computes_now(name):
-    _, data, text = figures.CHARTS[name](PRESETS["v1"])
+    _, data, text = CHARTS[name](PRESETS["v1"])
     assert {"name": name, **json.loads(json.dumps(data))} == read(f"{name}.json"), "run: cdt-lite figures"
     assert (COMMITTED / f"{name}.txt").read_text(encoding="utf-8") == text
 
@@ -177,11 +194,11 @@ def test_committed_panels_show_the_capsule_that_ships(real_screen_dir):
     capsule, found = load_capsule(screen), read("attention_mechanism.json")["measured"]
     shown = {found["capsule"], read("diffusion_process.json")["measured"]["capsule"]}
     assert shown == {fingerprint(capsule)}, "the capsule was made again; run: cdt-lite figures"
-    now = attention_panel(capsule, screen)[2]
+    now = attention_panel(capsule, screen).data
     assert (now["cell"], now["genes"]) == (found["cell"], found["genes"])
     assert np.allclose(now["self"], found["self"], atol=0.01) and np.allclose(now["cross"], found["cross"], atol=0.01)
 
 
 def test_another_preset_gives_other_text(bare):
-    other = figures.table("x", {k: str(v) for k, v in figures.config_table(replace(tiny("v1"), name="other")).items()})
+    other = table("x", {k: str(v) for k, v in figures.config_table(replace(tiny("v1"), name="other")).items()})
     assert "other" in other and "other" not in (bare / "model_config.txt").read_text(encoding="utf-8")

@@ -12,7 +12,6 @@ from PIL import Image
 
 from cdt_lite.errors import CDTError
 from cdt_lite.figures import measured, plots
-from cdt_lite.model.diffusion import reveal_counts
 from cdt_lite.training.start import start
 
 
@@ -58,7 +57,7 @@ def test_down_and_up_hide_and_reveal_as_the_schedule_says(shown):
     batch, _ = measured.example(capsule, screen)
     down, up = measured.down_and_up(capsule, batch)
     mask = capsule.tokenizer.mask_id
-    hidden = [0, *reveal_counts(capsule.config.diffusion, 12).flip(0).cumsum(0).tolist()]
+    hidden = [0, *np.cumsum(capsule.process.counts(12)[::-1]).tolist()]
     for states in (down, up[::-1]):
         assert [int((state == mask).sum()) for state in states] == hidden
     assert (down[0] == batch.tokens[0, 0].numpy()).all() and (up[-1] < mask).all()
@@ -93,14 +92,14 @@ def test_without_a_model_only_the_schedules_are_drawn():
     figure, alt, data = measured.diffusion_panel(config)
     assert len(figure.axes) == 1 and "cell" not in data and "v1's sampler" in alt
     walks = measured.schedules(config)
-    assert all(share[0] == pytest.approx(1) for name, (_, share) in walks.items() if "probability" not in name)
+    assert all(share[0] == 1 for name, (_, share) in walks.items() if "probability" not in name)
     assert walks["v1's mask probability at each timestep"][1][0] == pytest.approx(0.3)
     plt.close(figure)
 
 
 def test_the_animation_has_a_frame_a_state(shown):
     movie = Image.open(io.BytesIO(measured.denoising_gif(*shown)))
-    assert movie.n_frames == len(reveal_counts(shown[0].config.diffusion, 12)) + 1
+    assert movie.n_frames == len(shown[0].process.counts(12)) + 1
 
 
 def test_a_screen_of_another_panel_is_refused(shown):

@@ -106,8 +106,11 @@ def test_all_steps_run_and_one_failure_fails_the_whole(started, capsys):
     assert "failed: mypy" in capsys.readouterr().out
 
 
+PLACE = f"--ServerApp.root_dir={environment.ROOT} --LabApp.default_url=/lab/tree/notebooks/START.md"
+
+
 @pytest.mark.parametrize(("arguments", "words"), [
-    (["lab", "--no-browser"], "jupyterlab --allow-root --LabApp.default_url=/lab/tree/notebooks/START.md --no-browser"),
+    (["lab", "--no-browser"], f"jupyterlab --allow-root {PLACE} --no-browser"),
     (["test", "-k", "mask"], "pytest -k mask"),
     (["copies"], "tools.copies"),
     (["--write", "--only", "03"], "tools.execute 03 --write"),

@@ -179,3 +179,50 @@ def test_a_run_is_not_resumed_on_other_cells(tmp_path):
     others = SetSampler(store, data.config)
     with pytest.raises(CDTError, match="was begun on other cells"):
         next(train(Checkpoint.load(tmp_path, resume=True), others, steps=5, out=tmp_path))
+
+
+def test_a_second_run_does_not_take_the_place_of_one_that_is_there(tmp_path):
+    checkpoint, data = ready()
+    losses_of(train(checkpoint, data, steps=4, out=tmp_path))
+    again, _ = ready()
+    with pytest.raises(CDTError, match="holds a run of finetune, 4 steps.*--resume.*--overwrite"):
+        next(train(again, data, steps=2, out=tmp_path))
+    assert Checkpoint.load(tmp_path).step == 4
+    losses_of(train(again, data, steps=2, out=tmp_path, overwrite=True))
+    assert Checkpoint.load(tmp_path).step == 2
+
+
+def test_a_folder_belongs_to_one_run_at_a_time(tmp_path):
+    checkpoint, data = ready()
+    other, _ = ready()
+    steps = train(checkpoint, data, steps=4, out=tmp_path)
+    next(steps)
+    with pytest.raises(CDTError, match=r"in use by a run of finetune, process \d+"):
+        next(train(other, data, steps=4, out=tmp_path, overwrite=True))
+    steps.close()
+    losses_of(train(other, data, steps=2, out=tmp_path, overwrite=True))
+
+
+def test_what_a_killed_save_left_is_swept(tmp_path):
+    (tmp_path / ".checkpoint.json-abc").write_text("half a header")
+    checkpoint, data = ready()
+    losses_of(train(checkpoint, data, steps=2, out=tmp_path))
+    assert sorted(path.name.split("-")[0] for path in tmp_path.iterdir()) == ["checkpoint.json", "weights"]
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_the_first_step(tmp_path):
+    (tmp_path / "file").write_text("")
+    checkpoint, data = ready()
+    with pytest.raises(CDTError, match="nothing can be written"):
+        next(train(checkpoint, data, steps=2, out=tmp_path / "file"))
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_save(tmp_path):
+    checkpoint, data = ready(checkpoint_interval=2)
+    steps = train(checkpoint, data, steps=6, out=tmp_path)
+    losses_of(itertools.islice(steps, 3))
+    with torch.no_grad():
+        checkpoint.model.head.bias[0] = float("inf")
+    with pytest.raises(CDTError, match="the loss of step 4 is"):
+        next(steps)
+    assert Checkpoint.load(tmp_path).step == 2

@@ -134,19 +134,21 @@ def test_knowing_nothing_costs_log_64_for_the_mask_is_among_its_answers():
         assert loss.item() == pytest.approx(math.log(64), rel=1e-5)
 
 
-def test_the_sampler_tells_timesteps_and_never_rewrites():
+def test_the_sampler_tells_timesteps_reveals_as_many_as_expected_and_never_rewrites():
     told = []
 
     def denoise(xt, t):
         told.append(float(t[0, 0]) * 9)
-        return torch.randn(*xt.shape, 63, generator=rng(len(told)))
+        return torch.zeros(*xt.shape, 63)
 
-    states = list(PROCESS.sample_steps(denoise, (2, 3, 50), rng()))
+    states = list(PROCESS.sample_steps(denoise, (1, 20, 500), rng()))
     assert told == pytest.approx(range(9, 0, -1)) and len(states) == 10
     assert (states[0] == MASK).all() and (states[-1] != MASK).all()
-    for before, after in pairwise(states):
+    for (before, after), expected in zip(pairwise(states), expected_reveals(500), strict=True):
         known = before != MASK
         assert torch.equal(before[known], after[known])
+        revealed = (after != MASK).sum() - known.sum()
+        assert revealed / 20 == pytest.approx(expected, abs=8)
 
 
 def test_a_gene_whose_mask_is_drawn_stays_hidden():

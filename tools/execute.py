@@ -181,8 +181,8 @@ def table(reports: list[Report]) -> str:
     """One line a notebook: code cells, seconds, peak memory of the kernel and its children, problems."""
     rows = pd.DataFrame(reports)[["name", "cells", "seconds", "peak_mb", "problems"]]
     rows["problems"] = rows["problems"].map(len)
-    sums = rows[["cells", "seconds", "problems"]].sum()
-    rows.loc[len(rows)] = ["all", sums.cells, sums.seconds, rows.peak_mb.max(), sums.problems]
+    total = ["all", rows.cells.sum(), rows.seconds.sum(), rows.peak_mb.max(), rows.problems.sum()]
+    rows.loc[len(rows)] = total
     rows.columns = ["notebook", "code cells", "seconds", "peak memory, MB", "problems"]
     return rows.to_markdown(index=False, floatfmt=("", "", ".1f", ",.0f", ""))
 

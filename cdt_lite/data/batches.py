@@ -69,8 +69,8 @@ class _Source:
         order = np.argsort(number.ravel(), kind="stable")
         cells = np.split(order, np.cumsum(sizes)[:-1])
         self.groups = []
-        for key, rows in zip(unique.tolist(), cells, strict=True):
-            self.groups.append(_Group(*key, rows))
+        for (target, sign, replicate, fold), rows in zip(unique.tolist(), cells, strict=True):
+            self.groups.append(_Group(target, sign, replicate, fold, rows))
         self.weights = _weights(unique, sizes)
         of_controls = unique[:, 0] == NO_TARGET
         if of_controls.any() and not of_controls.all():

@@ -76,11 +76,11 @@ class TokenStore:
         return len(self.target)
 
     def folds(self) -> Int[np.ndarray, " cells"]:
-        """Returns the part of its perturbation's cells that each cell belongs to: in training a set is told the mean
-        effect in the other parts, never in its own.
+        """Returns the part of its perturbation's cells that each cell belongs to.
 
-        Parts are the replicates. The cells of a perturbation that was made in one replicate alone are parted at random
-        (cross-fitting), else training would never be told a measured effect, and prediction would be.
+        In training a set is told the mean effect in the other parts, never in its own. Parts are the replicates. The
+        cells of a perturbation that was made in one replicate alone are parted at random (cross-fitting), else training
+        would never be told a measured effect, and prediction would be.
         """
         fold = self.group.copy()
         first = int(self.group.max()) + 1  # no replicate has these numbers

@@ -1,6 +1,8 @@
 """How a prediction is judged, beside its baselines."""
 
-from cdt_lite.evaluation.baselines import BASELINES, Linear, Responses, rival_cells
+# Imported at once, not when first used: `evaluate` is a function here, and a file of that name would hide it.
+
+from cdt_lite.evaluation.baselines import BASELINES, Linear, Responses
 from cdt_lite.evaluation.cells import Changes
 from cdt_lite.evaluation.comparison import Comparison
 from cdt_lite.evaluation.differential import differential_expression
@@ -22,5 +24,5 @@ __all__ = [
     "BASELINES", "METRICS", "Changes", "Comparison", "Linear", "Responses", "bootstrap_means",
     "cell_sd_ratio", "check_unseen", "compare", "control_halves", "differential_expression",
     "discrimination_score", "energy_distance", "evaluate", "library_size_sd_ratio", "mae", "pearson_delta",
-    "rival_cells", "suite_scores", "summarise", "systema_pearson",
+    "suite_scores", "summarise", "systema_pearson",
 ]

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import pandas as pd
-from anndata import AnnData
 from jaxtyping import Bool, Float, Int, Shaped
 from scipy import sparse
 
@@ -58,11 +56,6 @@ def gene_scores(train: Responses) -> Float[np.ndarray, "G K"]:
     u, s, _ = np.linalg.svd(centred.T, full_matrices=False)
     scores = (u * s)[:, : min(COMPONENTS, max(len(centred) - 1, 1))]
     return scores / max(np.sqrt(np.mean(scores**2)), 1e-12)
-
-
-def no_change(train: Responses, target: str, sign: int) -> Vector:
-    """Nothing changes."""
-    return np.zeros(len(train.genes))
 
 
 def perturbed_mean(train: Responses, target: str, sign: int) -> Vector | None:
@@ -194,7 +187,7 @@ class NearestNeighbours(Tuned):
 
 Predictor = Callable[[str, int], Vector | None]  # target and sign to the change from control; None: no answer
 BASELINES: dict[str, Callable[[Responses], Predictor]] = {
-    "control": lambda train: partial(no_change, train),
+    "control": lambda train: lambda target, sign: np.zeros(len(train.genes)),
     "perturbed mean": lambda train: partial(perturbed_mean, train),
     "replicate mean": lambda train: partial(replicate_mean, train),
     "linear": lambda train: Linear().fit(train).effect,
@@ -234,25 +227,3 @@ def dispersed_cells(control_counts: Matrix, mean_log1p: Vector, target_depth: fl
         now = np.expm1(np.log1p(cells * scale[:, None]).mean(axis=0))
         rate = rate * np.clip(np.divide(goal, now, out=np.ones_like(goal), where=now > 0), 0.2, 5.0)
     return sparse.csr_matrix(cells, dtype=np.float32)
-
-
-def rival_cells(train: AnnData, asked: list[tuple[str, int]], n_cells: int, seed: int) -> dict[str, AnnData]:
-    """Hands in real training cells as predictions, for tools that score cells: what a sampler has to beat.
-
-    Controls, and cells of the same perturbation in training or, where it was never seen, of all others of its sign.
-    """
-    target, sign = train.obs["target_gene"].astype(str).to_numpy(), train.obs["sign"].to_numpy(int)
-    pools: dict[str, list[np.ndarray]] = {"control cells": [], "training cells": []}
-    for gene, asked_sign in asked:
-        same = (target == gene) & (sign == asked_sign)
-        pools["control cells"].append(np.flatnonzero(sign == 0))
-        pools["training cells"].append(np.flatnonzero(same if same.any() else sign == asked_sign))
-    rng = np.random.default_rng(seed)
-    obs = pd.DataFrame(asked, columns=["target_gene", "sign"])
-    obs = obs.loc[obs.index.repeat(n_cells)].reset_index(drop=True).rename(index=str)
-    rivals = {}
-    for kind, many in pools.items():
-        rows = [rng.choice(pool, n_cells, replace=len(pool) < n_cells) for pool in many]
-        cells = train.X[np.concatenate(rows)]
-        rivals[kind] = AnnData(cells, obs=obs.copy(), var=train.var[[]])
-    return rivals

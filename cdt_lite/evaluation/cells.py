@@ -1,5 +1,6 @@
 """Cells and predictions at the door: labels, genes and the space of values are checked before anything is scored."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -96,12 +97,22 @@ def _in_order(adata: AnnData, what: str, labels: Labels, is_log1p: bool = False)
     return Cells(what, genes[by_gene], names[by_name], values, batch, groups, control, is_log1p)
 
 
-def read_prediction(predicted: Given, what: str, columns: Columns, real: Cells, depth: float) -> Predicted:
-    """Checks one method's prediction: cells, or a table of means or of changes, targets x genes.
+def read_predictions(predicted: AnnData | Mapping[str, Given] | None, columns: Columns, real: Cells,
+                     depth: float) -> dict[str, Predicted]:
+    """Checks every method's prediction: cells, or a table of means or of changes, targets x genes.
 
     Raises:
         CDTError: If it is not about perturbations and genes of the real screen, or not in the expected space.
     """
+    if isinstance(predicted, AnnData):
+        predicted = {"prediction": predicted}
+    methods = {}
+    for name, prediction in (predicted or {}).items():
+        methods[name] = _read_prediction(prediction, f"prediction {name!r}", columns, real, depth)
+    return methods
+
+
+def _read_prediction(predicted: Given, what: str, columns: Columns, real: Cells, depth: float) -> Predicted:
     out: Predicted
     if isinstance(predicted, AnnData):
         out = _read_cells(predicted, what, columns, real, depth)
@@ -159,4 +170,4 @@ def _read_table(table: pd.DataFrame, what: str, real: Cells, lowest: float) -> p
             keys += [(str(label), sign) for sign in signs or [0]]
     if len(set(keys)) != len(table):
         raise CDTError(f"{what}: expected one row per perturbation; index by (target, sign) where a gene has both")
-    return pd.DataFrame(values, pd.MultiIndex.from_tuples(keys), real.genes)
+    return pd.DataFrame(values, pd.MultiIndex.from_tuples(keys, names=["target", "sign"]), real.genes)

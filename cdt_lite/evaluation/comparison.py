@@ -10,15 +10,11 @@ from jaxtyping import Float
 from cdt_lite.data.expression import Matrix, Vector, gene_means, log1p_counts
 from cdt_lite.errors import CDTError, suggest
 from cdt_lite.evaluation.baselines import dispersed_cells
-from cdt_lite.evaluation.cells import Cells, Key, Split
+from cdt_lite.evaluation.cells import Cells, Changes, Key, Predicted, Split
 from cdt_lite.evaluation.differential import DE, differential_expression
 
 MIN_CELLS = 10  # below this many cells on a side, a metric that compares cells says nothing
 MAX_CELLS = 1000  # at most this many cells a side are compared
-
-
-class NothingToCompare(Exception):
-    """A metric asks for counts or for control cells that are not there, or too few: its score is NaN."""
 
 
 @dataclass(frozen=True)
@@ -31,19 +27,16 @@ class Side:
     exclude: tuple[int, ...]  # positions of perturbed genes
 
     @cached_property
-    def changed(self) -> DE:
-        """What a test against the control cells finds. Raises NothingToCompare where there are too few."""
+    def changed(self) -> DE | None:
+        """What a test against the control cells finds; None where there are too few."""
         if min(self.log1p.shape[0], self.controls.shape[0]) < MIN_CELLS:
-            raise NothingToCompare
+            return None
         return differential_expression(self.log1p, self.controls, self.exclude)
 
     @property
     def n_changed(self) -> float:
         """How many genes are changed; 0 marks a null target, NaN too few cells to tell."""
-        try:
-            return float(len(self.changed.significant()))
-        except NothingToCompare:
-            return float("nan")
+        return float("nan") if self.changed is None else float(len(self.changed.significant()))
 
 
 NO_CELLS = Side(np.empty((0, 0)), None, np.empty((0, 0)), ())
@@ -139,8 +132,16 @@ class Truth:
         self.control_means = np.array(matched)
         self.real_sides: dict[tuple[Key, int], Side] = {}  # the same for every method
 
+    def read(self, key: Key, predicted: Predicted) -> Prediction:
+        """Reads what a method says of a perturbation."""
+        if isinstance(predicted, Cells):
+            return self.from_cells(key, predicted)
+        if isinstance(predicted, Changes):
+            return self.from_change(key, predicted.table.loc[key].to_numpy())
+        return self.from_mean(key, predicted.loc[key].to_numpy())
+
     def from_cells(self, key: Key, predicted: Cells) -> Prediction:
-        """Reads predicted cells; their mean is moved to the batches that the real cells come from."""
+        """Takes predicted cells; their mean is moved to the batches that the real cells come from."""
         rows = predicted.groups[key]
         values, batch = predicted.counts[rows], predicted.batch[rows]
         shift = self.control_means[self.index[key]] - self.given.mean_like(batch)

@@ -17,17 +17,7 @@ from cdt_lite.data.expression import gene_means, log1p_counts
 from cdt_lite.data.layout import Columns, read_labels
 from cdt_lite.errors import CDTError, suggest
 from cdt_lite.evaluation.baselines import BASELINES, Responses
-from cdt_lite.evaluation.cells import (
-    Cells,
-    Changes,
-    Given,
-    Key,
-    Predicted,
-    Split,
-    keys_of,
-    read_prediction,
-    read_screen,
-)
+from cdt_lite.evaluation.cells import Cells, Given, Key, Predicted, Split, keys_of, read_predictions, read_screen
 from cdt_lite.evaluation.comparison import MIN_CELLS, Controls, Prediction, Truth
 from cdt_lite.evaluation.metrics import METRICS, Metric
 from cdt_lite.evaluation.summary import LABELS
@@ -83,7 +73,7 @@ def _scores(task: _Task, metrics: Sequence[Metric], split: Split) -> pd.DataFram
     rows = []
     for method, predicted in task.predicted.items():
         for key in keys_of(predicted):
-            rows.append(_row(truth, method, key, _read(truth, key, predicted), metrics))
+            rows.append(_row(truth, method, key, truth.read(key, predicted), metrics))
     train = _responses(task, truth, split)
     for name in task.baselines:
         if name == CEILING:
@@ -97,14 +87,6 @@ def _scores(task: _Task, metrics: Sequence[Metric], split: Split) -> pd.DataFram
             elif change is not None:
                 rows.append(_row(truth, name, key, truth.from_change(key, change), metrics))
     return pd.DataFrame(rows)
-
-
-def _read(truth: Truth, key: Key, predicted: Predicted) -> Prediction:
-    if isinstance(predicted, Cells):
-        return truth.from_cells(key, predicted)
-    if isinstance(predicted, Changes):
-        return truth.from_change(key, predicted.table.loc[key].to_numpy())
-    return truth.from_mean(key, predicted.loc[key].to_numpy())
 
 
 def _row(truth: Truth, method: str, key: Key, prediction: Prediction, metrics: Sequence[Metric]) -> dict:
@@ -202,9 +184,9 @@ def evaluate(
         trained = read_screen(train, "the training screen", columns, cells.genes.tolist())
     depth = target_depth or (trained or cells).control_depth()
     names = _known(METRICS if metrics is None else metrics, METRICS, "metric")
-    methods = _read_methods(predicted, columns, cells, depth)
+    methods = read_predictions(predicted, columns, cells, depth)
     task = _Task(cells, trained, methods, _chosen(baselines, train is not None), depth, seed)
-    _check_leaks(task)
+    _check(task)
     table = _scores(task, [METRICS[name] for name in names], cells.split_controls(seed))
     shared = _scores(task, [METRICS["pearson_delta"]], (cells.control, cells.control))
     means = [name for name, method in methods.items() if isinstance(method, pd.DataFrame)]
@@ -232,19 +214,10 @@ def _chosen(choice: bool | Sequence[str], has_train: bool) -> list[str]:
     return list(choice)
 
 
-def _read_methods(predicted: AnnData | Mapping[str, Given] | None, columns: Columns, real: Cells,
-                  depth: float) -> dict[str, Predicted]:
-    if isinstance(predicted, AnnData):
-        predicted = {"prediction": predicted}
-    methods = {}
-    for name, prediction in (predicted or {}).items():
-        if name in [*BASELINES, CEILING]:
+def _check(task: _Task) -> None:
+    for name in [*BASELINES, CEILING]:
+        if name in task.predicted:
             raise CDTError(f"a prediction has the name of a baseline, {name!r}; choose another")
-        methods[name] = read_prediction(prediction, f"prediction {name!r}", columns, real, depth)
-    return methods
-
-
-def _check_leaks(task: _Task) -> None:
     if task.train is None:
         return
     rows = _same_cells(task.real, task.train)

@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cdt_lite.data.expression import Matrix, Vector, gene_sds
-from cdt_lite.evaluation.comparison import MIN_CELLS, Comparison, NothingToCompare
+from cdt_lite.evaluation.comparison import MIN_CELLS, Comparison
 from cdt_lite.evaluation.differential import DE, Genes, dense_kept
 
 ROUNDING = 1e-12  # a change this small is no change
@@ -167,12 +167,8 @@ class Metric:
 
     def score(self, comparison: Comparison) -> float:
         """Returns the score; NaN where too few cells are there to tell."""
-        if self.needs_cells and comparison.real.log1p.shape[0] < MIN_CELLS:
-            return float("nan")
-        try:
-            return self.function(comparison)
-        except NothingToCompare:
-            return float("nan")
+        few = comparison.real.log1p.shape[0] < MIN_CELLS
+        return float("nan") if self.needs_cells and few else self.function(comparison)
 
 
 def spearman_brown(r: float) -> float:
@@ -184,32 +180,18 @@ def spearman_brown(r: float) -> float:
     return float(2 * r / (1 + r))
 
 
-def _less_noise(error: float) -> float:
-    """Turns the error of two halves into that of two full samples, each with half the variance of its mean."""
-    return error / np.sqrt(2)
-
-
-def _library_size(c: Comparison) -> float:
-    if c.predicted.counts is None:
-        raise NothingToCompare
-    return library_size_sd_ratio(c.real.counts, c.predicted.counts, c.exclude)
-
-
 def _discrimination(c: Comparison, metric: str) -> float:
     return discrimination_score(c.predicted_delta, c.real_deltas, c.index, c.exclude, metric)
 
 
-def _of_tests(function: Callable[[DE, DE], float]) -> Callable[[Comparison], float]:
-    return lambda c: function(c.real.changed, c.predicted.changed)
-
-
-def _of_cells(function: Callable[[Matrix, Matrix, Genes], float]) -> Callable[[Comparison], float]:
-    return lambda c: function(c.real.log1p, c.predicted.log1p, c.exclude)
+def _if_known(function: Callable[..., float], real: Any, predicted: Any, *exclude: Genes) -> float:
+    """NaN where there are too few control cells to test against, or no counts."""
+    return float("nan") if real is None or predicted is None else function(real, predicted, *exclude)
 
 
 _METRICS = [
     Metric("mae", lambda c: mae(c.real_mean, c.predicted_mean, c.exclude),
-           0.0, False, needs_cells=False, of_full_size=_less_noise),
+           0.0, False, needs_cells=False, of_full_size=lambda error: error / np.sqrt(2)),  # as its noise is
     Metric("pearson_delta", lambda c: pearson_delta(c.real_delta, c.predicted_delta, c.exclude),
            1.0, True, needs_cells=False, of_full_size=spearman_brown),
     Metric("systema_pearson", lambda c: systema_pearson(c.real_mean, c.predicted_mean, c.reference, c.exclude),
@@ -218,11 +200,15 @@ _METRICS = [
            1.0, True, needs_cells=False),
     Metric("discrimination_score_cosine", lambda c: _discrimination(c, "cosine"),
            1.0, True, needs_cells=False),
-    Metric("overlap_at_n", _of_tests(overlap_at_n), 1.0, True),
-    Metric("significant_gene_ratio", _of_tests(significant_gene_ratio), 1.0, None),
-    Metric("energy_distance", _of_cells(energy_distance), 0.0, False),
-    Metric("two_sample_auc", _of_cells(two_sample_auc), 0.5, False),
-    Metric("cell_sd_ratio", _of_cells(cell_sd_ratio), 1.0, None),
-    Metric("library_size_sd_ratio", _library_size, 1.0, None),
+    Metric("overlap_at_n", lambda c: _if_known(overlap_at_n, c.real.changed, c.predicted.changed), 1.0, True),
+    Metric("significant_gene_ratio",
+           lambda c: _if_known(significant_gene_ratio, c.real.changed, c.predicted.changed), 1.0, None),
+    Metric("energy_distance",
+           lambda c: energy_distance(c.real.log1p, c.predicted.log1p, c.exclude), 0.0, False),
+    Metric("two_sample_auc",
+           lambda c: two_sample_auc(c.real.log1p, c.predicted.log1p, c.exclude), 0.5, False),
+    Metric("cell_sd_ratio", lambda c: cell_sd_ratio(c.real.log1p, c.predicted.log1p, c.exclude), 1.0, None),
+    Metric("library_size_sd_ratio",
+           lambda c: _if_known(library_size_sd_ratio, c.real.counts, c.predicted.counts, c.exclude), 1.0, None),
 ]
 METRICS = {metric.name: metric for metric in _METRICS}

@@ -13,7 +13,7 @@ from scipy import sparse
 from cdt_lite.data.expression import log1p_counts
 from cdt_lite.data.layout import CONTROL, Columns
 from cdt_lite.errors import CDTError, suggest
-from cdt_lite.evaluation.cells import Cells, Given, Key, read_prediction, read_screen
+from cdt_lite.evaluation.cells import Cells, Given, Key, read_predictions, read_screen
 
 POOLED = Columns(batch=None, sign=None)  # both tools know targets only
 
@@ -35,20 +35,17 @@ def suite_scores(suite: str, real: AnnData, predicted: AnnData | Mapping[str, Gi
     if suite not in SUITES:
         known = list(SUITES)
         raise CDTError(f"there is no suite {suite!r}{suggest(suite, known)}; there are {known}")
-    if isinstance(predicted, AnnData):
-        predicted = {"prediction": predicted}
     cells = read_screen(real, "the real screen", POOLED)
     depth = cells.control_depth()
     tables = []
-    for name, prediction in predicted.items():
-        checked = read_prediction(prediction, f"prediction {name!r}", POOLED, cells, depth)
+    for name, checked in read_predictions(predicted, POOLED, cells, depth).items():
         if not isinstance(checked, Cells) or checked.is_log1p:
             raise CDTError(f"prediction {name!r}: {suite} is run on predicted cells with raw counts")
         keys = list(checked.groups)
-        truth, guess = (_with_controls(side, cells, keys) for side in (cells, checked))
+        truth, claimed = (_with_controls(side, cells, keys) for side in (cells, checked))
         try:
             with open(os.devnull, "w") as null, contextlib.redirect_stdout(null):
-                scores = SUITES[suite](truth, guess, depth)
+                scores = SUITES[suite](truth, claimed, depth)
         except ImportError as error:
             raise CDTError(f"{suite} is not installed ({error}): pip install 'cdt-lite[eval]'") from error
         tables.append(scores.assign(method=name))
@@ -90,8 +87,7 @@ def _cell_eval2(real: AnnData, predicted: AnnData, depth: float) -> pd.DataFrame
     config = EvalConfig.from_preset("vcc2026")
     config = replace(config, target_gene_map=dict.fromkeys(unmeasured) or None, **options)
     scores = pd.DataFrame(compute_metrics(predicted, real, config=config).to_dicts())
-    wide = scores.pivot(index="perturbation", columns="metric", values="value")
-    return wide.reset_index(names="target")
+    return scores.pivot(index="perturbation", columns="metric", values="value").reset_index(names="target")
 
 
 SUITES = {"cell-eval": _cell_eval, "cell-eval2": _cell_eval2}

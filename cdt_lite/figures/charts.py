@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -51,7 +52,8 @@ def parameter_breakdown(config: Config) -> Chart:
         sums[name] = sum(terms.values())
         segments[name] = _segments(terms)
         text += table(name, terms, "total")
-        rows += [[name, term, f"{value:,}"] for term, value in (terms | {"sum": sums[name]}).items()]
+        for term, value in (terms | {"sum": sums[name]}).items():
+            rows.append([name, term, f"{value:,}"])
 
     figure, axes = plots.grid(2, 1, (10, 9.5), height_ratios=[1.6, 1])
     largest = dict(sorted(parts.items(), key=lambda item: -item[1]))
@@ -78,10 +80,11 @@ def computational_analysis(config: Config) -> Chart:
     gflop = {name: round(value / 1e9, 3) for name, value in flops.items()}
     memory: dict[str, list[float]] = {"cells": [2.0, 32.0, 128.0, 512.0]}
     fits, rows = {}, [["part or mode", "GFLOP a cell", *(f"largest batch, {card} GB" for card in CARDS)]]
-    rows += [[name, f"{value:,}"] for name, value in gflop.items()]
+    for name, value in gflop.items():
+        rows.append([name, f"{value:,}"])
     for name, mode in MODES.items():
         used = [sum(cost.memory(config, int(cells), *mode).values()) for cells in memory["cells"]]
-        memory[name] = [round(n_bytes / 1e9, 2) for n_bytes in used]
+        memory[name] = np.round(np.divide(used, 1e9), 2).tolist()
         fits[name] = {f"{card} GB": cost.largest_batch(config, card, *mode) for card in CARDS}
         rows.append([f"training, {name}", "", *map(str, fits[name].values())])
 

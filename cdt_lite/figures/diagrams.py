@@ -104,8 +104,7 @@ def _block(d: Diagram, seen: dict[str, Layer], i: int, above: str) -> None:
     d.link(above, name, kind="stream", label=stream, look={"weight": "8"})
     rank = [name, f"m{i}"]
     if "modulation" in seen:
-        parts = shape((9, seen["modulation"].output[-1] // 9))
-        _tap(d, i, "c", "condition", "modulation", parts)
+        _tap(d, i, "c", "condition", "modulation", f"9 × {seen['norm'].input[-1]}")
         d.link(f"c{i}", name, kind="condition")
         rank.insert(0, f"c{i}")
     _tap(d, i, "m", "control", "control_set", f"memory {shape(seen['control_set'].output)}")

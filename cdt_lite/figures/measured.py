@@ -3,9 +3,8 @@
 import hashlib
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,8 +27,7 @@ from cdt_lite.training.predict import align_panel
 from cdt_lite.training.train import denoiser
 
 
-@dataclass
-class Panel:
+class Panel(NamedTuple):
     """A figure, its alt text, and the numbers that it draws."""
 
     figure: Figure
@@ -45,9 +43,8 @@ def example(capsule: Checkpoint, screen: AnnData) -> tuple[Batch, str]:
     """
     cells = align_panel(capsule, screen, align=False)
     labels, counts = read_labels(cells), dense(cells.X)
-    depth = counts.sum(1)
-    seen = pd.Series(labels.target).value_counts()
-    trained = [target for target in capsule.trained_targets if target in seen]
+    depth, seen = counts.sum(1), pd.Series(labels.target).value_counts()
+    trained = [name for name in capsule.trained_targets if name in seen]
     target = max(trained, key=lambda name: (name in cells.var_names, seen[name], name))
     own = np.flatnonzero(labels.target == target)
     cell = own[np.argsort(depth[own], kind="stable")[len(own) // 2]]
@@ -57,22 +54,22 @@ def example(capsule: Checkpoint, screen: AnnData) -> tuple[Batch, str]:
     controls = np.random.default_rng(0).choice(pool, n, replace=False)
     controls = controls[np.argsort(depth[controls], kind="stable")]
 
-    tokens = torch.from_numpy(capsule.tokenizer.tokenize(counts[[cell, *controls]])).long()
+    tokens = capsule.tokenizer.tokenize(counts[[cell, *controls]])
     told = Perturbation.of([capsule.vocabulary.id(target)], [int(labels.sign[cell])], [float("nan")])
-    log_depth = torch.tensor([[np.log(depth[cell] / capsule.tokenizer.target_depth)]], dtype=torch.float32)
-    gene_ids = torch.from_numpy(capsule.vocabulary.ids(list(cells.var_names)))
-    batch = Batch(tokens[None, :1], tokens[None, 1:], told, log_depth, gene_ids)
+    log_depth = np.log(depth[[[cell]]] / capsule.tokenizer.target_depth)
+    gene_ids = capsule.vocabulary.ids(list(cells.var_names))
+    batch = Batch.of(tokens[None, :1], tokens[None, 1:], told, log_depth, gene_ids)
     return batch, f"one cell of {target} ({replicate}, {depth[cell]:,.0f} counts)"
 
 
 @torch.no_grad()
 def attention_weights(capsule: Checkpoint, batch: Batch) -> dict[str, np.ndarray]:
     """Returns the last block's weights, mean over heads, with half the cell hidden: self (G, G), cross (G, C)."""
-    generator, found = torch.Generator().manual_seed(0), {}
-    mask = random_turns(batch.tokens.shape, generator) < 0.5 * batch.tokens.shape[-1]
-    hidden = hide(batch.tokens, mask, capsule.tokenizer.mask_id)
-    for side in ("self", "cross"):
-        layer: Any = capsule.model.get_submodule(f"blocks.{len(capsule.model.blocks) - 1}.{side}_attention.inner")
+    turns = random_turns(batch.tokens.shape, torch.Generator().manual_seed(0))
+    hidden = hide(batch.tokens, turns < batch.tokens.shape[-1] / 2, capsule.tokenizer.mask_id)
+    block: Any = capsule.model.blocks[-1]
+    found = {}
+    for side, layer in (("self", block.self_attention.inner), ("cross", block.cross_attention.inner)):
         given: list[Any] = []
         hook = layer.register_forward_pre_hook(lambda _, inputs, given=given: given.extend(inputs))
         denoiser(capsule.model, batch)(hidden)
@@ -105,65 +102,55 @@ def attention_panel(capsule: Checkpoint, screen: AnnData) -> Panel:
     alt = (f"Measured attention of the trained {capsule.config.name} model on {what}. "
            f"{plots.alt_text('Genes looked at most, mean weight', favourites)} "
            f"Control cells get between {relative.min():.2f} and {relative.max():.2f} times an equal share.")
-    data = _provenance(capsule, screen, what) | {
-        "genes": genes,
-        "looked at": looked_at,
-        "self": np.round(own.astype(float), 4).tolist(),
-        "cross": np.round(cross.astype(float), 4).tolist(),
-    }
-    return Panel(figure, alt, data)
+    return Panel(figure, alt, _provenance(capsule, screen, what) | {
+        "genes": genes, "looked at": looked_at, "self": np.round(own.astype(float), 4).tolist(),
+        "cross": np.round(cross.astype(float), 4).tolist()})
 
 
-def schedules(config: Config) -> dict[str, list[float]]:
-    """Returns the share of hidden genes after each step: v1's sampler, fixed counts, v1's mask probabilities."""
+def schedules(config: Config) -> dict[str, tuple[Sequence[int], list[float]]]:
+    """Returns steps and the share of hidden genes: v1's sampler, fixed counts, v1's mask probabilities."""
     genes, process = config.model.n_genes, process_of(config)
     if isinstance(process, V1Diffusion):
         name, counts = "cosine", cosine_counts(genes, N_TIMESTEPS).tolist()
     else:
         name, counts = process.config.sampling_schedule, process.counts(genes)
-    return {
-        "v1's sampler": _hidden(expected_reveals(genes).numpy(), genes),
-        f"{name}, fixed counts": _hidden(counts, genes),
-        "v1's mask probability at each timestep": mask_probabilities().flip(0).tolist(),
+    shares = {
+        "v1's sampler": 1 - np.cumsum([0, *expected_reveals(genes).tolist()]) / genes,
+        f"{name}, fixed counts": 1 - np.cumsum([0, *counts]) / genes,
+        "v1's mask probability at each timestep": mask_probabilities().flip(0).numpy(),
     }
-
-
-def _hidden(counts: Sequence[float] | np.ndarray, genes: int) -> list[float]:
-    return (1 - np.cumsum([0, *counts]) / genes).tolist()
+    return {name: (range(len(share)), share.tolist()) for name, share in shares.items()}
 
 
 @torch.no_grad()
 def down_and_up(capsule: Checkpoint, batch: Batch) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Returns one cell's states going down the forward process, and coming up again under the model, step by step."""
-    genes, mask_id = batch.tokens.shape[-1], capsule.tokenizer.mask_id
+    shape, mask_id = (1, 1, batch.tokens.shape[-1]), capsule.tokenizer.mask_id
     denoise, generator = denoiser(capsule.model, batch), torch.Generator().manual_seed(0)
     if isinstance(capsule.process, V1Diffusion):
-        steps = capsule.process.sample_steps(denoise, (1, 1, genes), generator)
+        steps = capsule.process.sample_steps(denoise, shape, generator)
     else:
-        steps = sample_steps(denoise, capsule.process.counts(genes), (1, 1, genes), mask_id, generator)
+        steps = sample_steps(denoise, capsule.process.counts(shape[-1]), shape, mask_id, generator)
     up = [state[0, 0].numpy() for state in steps]
-    turn = np.random.default_rng(0).permutation(genes)
-    down = []
-    for state in reversed(up):
-        n_hidden = (state == mask_id).sum()
-        down.append(np.where(turn < n_hidden, mask_id, batch.tokens[0, 0].numpy()))
+    turn = np.random.default_rng(0).permutation(shape[-1])
+    down = [np.where(turn < (state == mask_id).sum(), mask_id, batch.tokens[0, 0].numpy()) for state in reversed(up)]
     return down, up
 
 
 def diffusion_panel(config: Config, capsule: Checkpoint | None = None, screen: AnnData | None = None) -> Panel:
     """Draws the schedules, and below them (with a trained model) one real cell hidden and made again."""
     walks = schedules(config)
-    half_way = {name: round(shares[len(shares) // 2], 3) for name, shares in walks.items()}
+    half_way = {name: round(shares[len(shares) // 2], 3) for name, (_, shares) in walks.items()}
     alt = plots.alt_text("Share of genes hidden half way", half_way)
-    data: dict[str, Any] = {"hidden after each step": {name: np.round(y, 4).tolist() for name, y in walks.items()}}
-    curves = {name: (range(len(shares)), shares) for name, shares in walks.items()}
+    rounded = {name: np.round(shares, 4).tolist() for name, (_, shares) in walks.items()}
+    data: dict[str, Any] = {"hidden after each step": rounded}
     if capsule is None or screen is None:
         figure, ax = plots.grid(1, 1, (10, 3.6))
-        plots.mask_schedule(curves, ax)
+        plots.mask_schedule(walks, ax)
         return Panel(figure, alt, data)
 
     figure, axes = plots.grid(3, 1, (10, 11.5), height_ratios=[0.75, 1, 1])
-    plots.mask_schedule(curves, axes[0])
+    plots.mask_schedule(walks, axes[0])
     batch, what = example(capsule, screen)
     down, up = down_and_up(capsule, batch)
     real, made, mask_id = down[0], up[-1], capsule.tokenizer.mask_id
@@ -171,7 +158,7 @@ def diffusion_panel(config: Config, capsule: Checkpoint | None = None, screen: A
     genes = list(screen.var_names[order])
     for ax, states in ((axes[1], down), (axes[2], up)):
         labels = [f"{(state == mask_id).sum()} hidden" for state in states]
-        plots.cell_heatmap([state[order] for state in states], genes, ax, mask_id, labels)
+        plots.cell_heatmap(np.stack(states)[:, order], genes, ax, mask_id, labels)
     axes[1].set_title(f"Forward: {what} is hidden")
     axes[2].set_title(f"Reverse: the trained {capsule.config.name} model makes one from masks")
     most = f"The real cell's {len(genes)} most expressed genes; grey is [MASK], darker is more"
@@ -179,7 +166,7 @@ def diffusion_panel(config: Config, capsule: Checkpoint | None = None, screen: A
     data |= _provenance(capsule, screen, what)
     data |= {"genes": genes, "real": real[order].tolist(), "made": made[order].tolist()}
     alt += (f" Then {what}, hidden in {len(down) - 1} steps, and a cell made by the trained model in as many: its "
-            f"tokens sum to {float(made.sum()):,.0f}, those of the real cell to {float(real.sum()):,.0f}.")
+            f"tokens sum to {made.sum():,}, those of the real cell to {real.sum():,}.")
     return Panel(figure, alt, data)
 
 
@@ -197,15 +184,14 @@ def denoising_gif(capsule: Checkpoint, screen: AnnData) -> bytes:
         ax.set(xticks=[], yticks=[], title=f"step {i} of {len(states) - 1}: {hidden}")
         png = BytesIO()
         figure.savefig(png, format="png", dpi=100)
-        frames.append(Image.open(png).convert("RGB").quantize(64, dither=Image.Dither.NONE))
         plots.plt.close(figure)
+        frames.append(Image.open(png).convert("RGB").quantize(64, dither=Image.Dither.NONE))
     out, times = BytesIO(), [400] * (len(frames) - 1) + [2500]
     frames[0].save(out, "gif", save_all=True, append_images=frames[1:], duration=times, loop=0)
     return out.getvalue()
 
 
 def _caption(figure: Figure, text: str) -> None:
-    """Writes a wrapped line under a figure."""
     figure.supxlabel(textwrap.fill(text, 125), fontsize=8.5, x=0.01, ha="left")
 
 

@@ -1,6 +1,7 @@
 """One function per figure: arrays and an Axes go in, the same Axes comes out. And the style that all figures share."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,6 +24,7 @@ COLORS = list(PALETTE.values())
 INK, SOFT, PAPER = "#1B1B1B", "#555555", "#FFFFFF"
 DARK = {INK: "#F2F2F2", SOFT: "#BDBDBD", PAPER: "#14171C"}
 MASK = "#C9C9C9"
+BESIDE = ((4, 3, "left"), (4, -11, "left"), (-4, 3, "right"), (-4, -11, "right"), (0, 6, "center"), (0, -14, "center"))
 EXPRESSION = LinearSegmentedColormap.from_list("expression", ["#F4F8FB", "#7FB8DA", PALETTE["token"], "#002B45"])
 
 
@@ -98,13 +100,13 @@ def roofline(points: pd.DataFrame, ceilings: Mapping[str, tuple[Number, Number]]
         ceilings: Accelerator -> (TFLOP/s, GB/s); the dots lie under the first.
         ax: Where.
     """
-    x, ink = np.geomspace(5, 20_000, 200), mpl.rcParams["text.color"]
+    x, ink, paper = np.geomspace(5, 20_000, 200), mpl.rcParams["text.color"], mpl.rcParams["axes.facecolor"]
     for (name, (peak, bandwidth)), style in zip(ceilings.items(), ("-", "--", ":", "-."), strict=False):
         ax.plot(x, np.minimum(peak, x * bandwidth / 1e3), style, color=ink, lw=1.4, label=name)
     peak, bandwidth = next(iter(ceilings.values()))
-    for part, color in zip(points.itertuples(), COLORS, strict=False):
+    for part, color in zip(points.itertuples(), cycle(COLORS), strict=False):
         height = min(peak, part.intensity * bandwidth / 1e3)
-        ax.scatter(part.intensity, height, s=40 + 700 * part.share, color=color, zorder=3)
+        ax.scatter(part.intensity, height, s=40 + 700 * part.share, color=color, edgecolor=paper, zorder=3)
         ax.scatter([], [], s=40, color=color, label=f"{part.Index} ({part.intensity:,.0f})")
     ax.set(xscale="log", yscale="log", ylim=(0.3, 2500))
     ax.set(xlabel="FLOP per byte moved (16-bit)", ylabel="attainable TFLOP/s")
@@ -191,7 +193,7 @@ def _name_point(ax: Axes, name: str, point: tuple[Number, Number], dots: np.ndar
 
     In a crowd better no name than an unreadable one.
     """
-    for x, y, side in ((4, 3, "left"), (4, -11, "left"), (-4, 3, "right"), (-4, -11, "right")):
+    for x, y, side in BESIDE:
         text = ax.annotate(name, point, (x, y), textcoords="offset points", fontsize=8.5, ha=side)
         box = text.get_window_extent().padded(2)
         covered = ((dots >= box.min) & (dots <= box.max)).all(axis=1).sum()

@@ -18,13 +18,12 @@ from cdt_lite.figures.plots import DARK, INK, PALETTE, PAPER, SOFT, tint
 
 LINKS = {"stream": (PALETTE["token"], 3.5), "condition": (PALETTE["condition"], 1.8),
          "control": (PALETTE["control"], 1.8), "plain": (SOFT, 1.2)}  # kind -> colour, width
-FONTS = "Helvetica, Arial, Arimo, Liberation Sans, DejaVu Sans Condensed, sans-serif"  # equally wide
+FONTS = "Helvetica, Arial, Liberation Sans, Arimo, Nimbus Sans, DejaVu Sans Condensed, sans-serif"  # equally wide
 HEAD = f"""digraph "{{name}}" {{{{
   graph [rankdir={{direction}}, bgcolor="{PAPER}", pad=0.2, nodesep=0.25, ranksep=0.3]
   node [shape=box, style="rounded,filled", fontname="Helvetica", fontcolor="{INK}", fontsize=12, \
 margin="0.10,0.05", penwidth=1.4]
-  edge [fontname="Helvetica", fontcolor="{SOFT}", fontsize=10, arrowsize=0.7]
-"""
+  edge [fontname="Helvetica", fontcolor="{SOFT}", fontsize=10, arrowsize=0.7]"""
 
 
 @dataclass
@@ -96,15 +95,14 @@ class Diagram:
     @property
     def dot(self) -> str:
         """The picture in the DOT language."""
-        lines = []
+        lines = [HEAD.format(name=self.name, direction=self.direction)]
         for key, box in self.boxes.items():
             lines.append(f'"{key}" [{_box(box)}]')
         for keys in self.ranks:
-            same = " ".join(f'"{key}";' for key in keys)
-            lines.append(f"{{ rank=same; {same} }}")
+            same = '"; "'.join(keys)
+            lines.append(f'{{ rank=same; "{same}"; }}')
         lines += map(_link, self.links)
-        head = HEAD.format(name=self.name, direction=self.direction)
-        return head + "".join(f"  {line}\n" for line in lines) + "}\n"
+        return "\n  ".join(lines) + "\n}\n"
 
 
 def _box(box: dict[str, Any]) -> str:
@@ -154,17 +152,15 @@ def _link(link: dict[str, str]) -> str:
     drawn |= {key: link[key] for key in list(link)[4:] if key != "flip"}
     if link["label"]:
         drawn["label"] = link["label"]
-    ends = [_end(link["from"]), _end(link["to"])]
+    ends = []
+    for end in (link["from"], link["to"]):
+        box, *port = end.split(":")
+        ends.append(":".join([f'"{box}"', *port]))
     if "flip" in link:
         ends.reverse()
         drawn["dir"] = "back"
     look = ", ".join(f'{key}="{value}"' for key, value in drawn.items())
     return f"{' -> '.join(ends)} [{look}]"
-
-
-def _end(end: str) -> str:
-    box, *port = end.split(":")
-    return ":".join([f'"{box}"', *port])
 
 
 def binary() -> str:

@@ -11,6 +11,7 @@ from typing import Literal
 from cdt_lite.errors import CDTError, suggest
 
 GENE_CAPACITY = 36_601  # rows of the gene table: the gene count of a Cell Ranger GRCh38 reference
+MOST = 1_000_000  # of any size: more is a mistake, and would fill a machine before it is found
 
 
 def _require(condition: bool, message: str) -> None:
@@ -18,10 +19,10 @@ def _require(condition: bool, message: str) -> None:
         raise CDTError(message)
 
 
-def _require_positive(config: object, names: Sequence[str]) -> None:
+def _require_range(config: object, low: int | float, high: int | float, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
-        _require(value >= 1, f"{name} must be at least 1, not {value}")
+        _require(low <= value <= high, f"{name} must lie in {low:g} to {high:g}, not {value}")
 
 
 def _require_one_of(config: object, name: str, known: Sequence[str]) -> None:
@@ -82,7 +83,10 @@ class ModelConfig:
     control_set_dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        _require_positive(self, ("dim", "n_head", "n_layer", "ffn_mult", "n_genes", "n_total_genes", "gene_embed_dim"))
+        _require_range(self, 1, MOST, "dim", "ffn_mult", "n_genes", "gene_embed_dim", "perturb_sign_dim")
+        _require_range(self, 1, MOST, "perturb_magnitude_dim", "control_set_dim_hidden", "control_set_dim_out")
+        _require_range(self, 1, MOST, "n_total_genes", "n_head", "control_set_n_head")
+        _require_range(self, 1, 1000, "n_layer", "control_set_encoder_layers")
         _require_divides(self, "n_head", "dim")
         _require_divides(self, "control_set_n_head", "control_set_dim_hidden")
         _require(self.dim % 2 == 0, f"dim must be even (half sines, half cosines), not {self.dim}")
@@ -108,7 +112,7 @@ class DiffusionConfig:
 
     def __post_init__(self) -> None:
         _require_one_of(self, "sampling_schedule", ("cosine", "uniform", "learned"))
-        _require_positive(self, ("sampling_steps",))
+        _require_range(self, 1, MOST, "sampling_steps")
         if self.sampling_schedule == "learned" and not self.loss_curve:
             raise CDTError('sampling_schedule="learned" needs loss_curve: measure it with validation_curve')
 
@@ -139,7 +143,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _require_one_of(self, "precision", ("fp32", "bf16"))
-        _require_positive(self, ("sets_per_batch", "cells_per_set", "controls_per_set", "checkpoint_interval"))
+        _require_range(self, 1, MOST, "sets_per_batch", "cells_per_set", "controls_per_set", "checkpoint_interval")
+        _require_range(self, 0, 1, "target_dropout", "perturbation_dropout", "magnitude_dropout", "control_share")
+        _require_range(self, 0, 1, "controls_dropout", "weight_decay")
+        _require_range(self, 1e-9, 10, "learning_rate")
+        _require_range(self, 0, 2**63 - 1, "seed")
 
     @property
     def batch_size(self) -> int:

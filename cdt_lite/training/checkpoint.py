@@ -23,12 +23,14 @@ from cdt_lite import __version__
 from cdt_lite.data.tokenizer import Tokenizer
 from cdt_lite.data.vocabulary import Vocabulary
 from cdt_lite.errors import CDTError
-from cdt_lite.files import write_atomically
+from cdt_lite.files import locked, write_atomically
 from cdt_lite.model import CDT, V1, MaskedDiffusion, V1Diffusion, build
 from cdt_lite.model.config import Config
 
 SCHEMA_VERSION = 2
 GENE_TABLE = "gene_table.weight"
+READ_AGAIN = 20  # times, while a writer is at work beside the reader
+SAVE_SECONDS = 60.0  # how long a save waits for another one
 REMEDY = "Point to a folder written by cdt_lite, or make one: cdt-lite pretrain, finetune or capsule."
 
 
@@ -50,19 +52,26 @@ class Checkpoint:
     training: dict[str, Tensor] = field(default_factory=dict)  # optimizer state, while training goes on
 
     def save(self, folder: str | Path, half: bool = False) -> Path:
-        """Writes the checkpoint and returns its folder; `half` makes a capsule (no training state)."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        """Writes the checkpoint and returns its folder; `half` makes a capsule (no training state).
+
+        Raises:
+            CDTError: A weight is not finite (what was there stays), or the folder cannot be written.
+        """
+        folder = open_folder(folder)
         tensors = _capsule_tensors(self) if half else _all_tensors(self)
-        blob = save_tensors({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
+        tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        _require_finite(tensors, "nothing was saved")
+        blob = save_tensors(tensors)
         digest = hashlib.sha256(blob).hexdigest()
         weights = f"weights-{digest[:12]}.safetensors"
-        write_atomically(folder / weights, blob)
         header = {"schema": SCHEMA_VERSION, "weights": weights, "sha256": digest, "capsule": half, **self.header()}
-        write_atomically(folder / "checkpoint.json", (json.dumps(header, indent=1) + "\n").encode())
-        for old in folder.glob("weights-*.safetensors"):
-            if old.name != weights:
-                old.unlink()
+        header["header_sha256"] = header_hash(header)
+        with locked(folder, "save", "a save", seconds=SAVE_SECONDS):
+            write_atomically(folder / weights, blob)
+            write_atomically(folder / "checkpoint.json", (json.dumps(header, indent=1) + "\n").encode())
+            for old in folder.glob("weights-*.safetensors"):
+                if old.name != weights:
+                    old.unlink()
         return folder
 
     def header(self) -> dict[str, Any]:
@@ -92,8 +101,9 @@ class Checkpoint:
         """
         header, blob = read_verified(Path(folder))
         config = read_config(header["config"])
-        model, process = build(config, header["seed"])
         tensors = load_tensors(blob)
+        _check_sizes(config, tensors, folder)
+        model, process = build(config, header["seed"])
         _load_weights(model, tensors, folder, header["card"])
         state = {}
         if resume:
@@ -102,6 +112,30 @@ class Checkpoint:
         vocabulary = Vocabulary(header["vocabulary"], config.model.n_total_genes)
         tokenizer = Tokenizer(config.tokenizer, header["target_depth"])
         return cls(model, process, config, tokenizer, vocabulary, training=state, **facts)
+
+
+def open_folder(folder: str | Path) -> Path:
+    """Makes a folder to write to, and writes to it. Raises CDTError where that cannot be done."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / ".probe", b"")
+        (folder / ".probe").unlink()
+    except OSError as error:
+        raise CDTError(f"nothing can be written to {folder}: {error}. Name another folder, or make room") from error
+    return folder
+
+
+def header_hash(header: dict[str, Any]) -> str:
+    """Returns the hash of a header's content, its own hash left out."""
+    content = {name: value for name, value in header.items() if name != "header_sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _require_finite(tensors: dict[str, Tensor], remedy: str) -> None:
+    for name, value in tensors.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise CDTError(f"{name} holds values that are not finite: {remedy}")
 
 
 def read_config(data: dict[str, Any]) -> Config:
@@ -113,19 +147,39 @@ def read_config(data: dict[str, Any]) -> Config:
 
 
 def read_verified(folder: Path) -> tuple[dict[str, Any], bytes]:
-    """Returns a checkpoint's header and the bytes of its weights, after checking schema, presence and hash."""
+    """Returns a checkpoint's header and the bytes of its weights, after checking schema, presence and hashes.
+
+    A writer may replace both between two looks, so a look that does not fit is taken again.
+    """
+    for _ in range(READ_AGAIN):
+        before = _stamp(folder)
+        try:
+            return _read_once(folder)
+        except CDTError:
+            if _stamp(folder) == before:
+                raise
+    return _read_once(folder)
+
+
+def _stamp(folder: Path) -> tuple[str, ...]:
+    return tuple(sorted(f"{path.name} {path.stat().st_mtime_ns}" for path in folder.glob("*") if path.is_file()))
+
+
+def _read_once(folder: Path) -> tuple[dict[str, Any], bytes]:
     path = folder / "checkpoint.json"
     if not path.is_file():
         raise CDTError(f"no checkpoint in {folder} (checkpoint.json is missing). {REMEDY}")
     try:
         header = json.loads(path.read_text(encoding="utf-8"))
         schema, weights, digest = header["schema"], folder / header["weights"], header["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CDTError(f"{path} is not a checkpoint of cdt_lite ({error!r}). {REMEDY}") from error
     if schema != SCHEMA_VERSION:
         made_by = header.get("card", {}).get("cdt_lite", "unknown")
         raise CDTError(f"{path} has schema {schema}, this version reads {SCHEMA_VERSION}: remake it with this version "
                        f"or install the one that made it ({made_by}).")
+    if header.get("header_sha256") != header_hash(header):
+        raise CDTError(f"{path} was altered: its content does not have the hash that it names. {REMEDY}")
     blob = weights.read_bytes() if weights.is_file() else b""
     if hashlib.sha256(blob).hexdigest() != digest:
         raise CDTError(f"{weights} is missing, truncated or altered: its hash is not that in checkpoint.json. {REMEDY}")
@@ -134,6 +188,19 @@ def read_verified(folder: Path) -> tuple[dict[str, Any], bytes]:
     except SafetensorError as error:
         raise CDTError(f"{weights} is not a safetensors file ({error}). {REMEDY}") from error
     return header, blob
+
+
+def _check_sizes(config: Config, tensors: dict[str, Tensor], folder: str | Path) -> None:
+    """Refuses sizes that the file's own tensors do not have, before a model of those sizes is made."""
+    _require_finite(tensors, f"{folder} holds no usable model. {REMEDY}")
+    layers = {name.split(".")[2] for name in tensors if name.startswith("model.blocks.")}
+    head = tensors.get("model.head.weight", torch.empty(0, 0))
+    table = tensors.get("gene_vectors", tensors.get(f"model.{GENE_TABLE}", torch.empty(0, 0)))
+    found = (len(layers), head.shape[-1], table.shape[-1])
+    told = (config.model.n_layer, config.model.dim, config.model.gene_embed_dim)
+    if found != told:
+        raise CDTError(f"the weights in {folder} do not fit their header: n_layer, dim, gene_embed_dim: {found}, and "
+                       f"{told} in checkpoint.json. {REMEDY}")
 
 
 def _load_weights(model: CDT | V1, tensors: dict[str, Tensor], folder: str | Path, card: dict[str, Any]) -> None:

@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +15,11 @@ from torch import nn
 from cdt_lite import __version__
 from cdt_lite.data.batches import STAGES, Batch, SetSampler
 from cdt_lite.errors import CDTError
+from cdt_lite.files import locked, sweep
 from cdt_lite.model import CDT, V1
 from cdt_lite.model.config import TrainConfig
 from cdt_lite.model.diffusion import SHARES, Denoiser, loss_curve
-from cdt_lite.training.checkpoint import Checkpoint
+from cdt_lite.training.checkpoint import Checkpoint, open_folder
 from cdt_lite.training.effects import effect_table
 
 
@@ -57,7 +59,7 @@ def learning_rate(config: TrainConfig, step: int, n_steps: int) -> float:
 
 
 def train(checkpoint: Checkpoint, data: SetSampler, *, steps: int | None = None, out: str | Path | None = None,
-          device: torch.device | str = "cpu") -> Generator[Progress, None, None]:
+          overwrite: bool = False, device: torch.device | str = "cpu") -> Generator[Progress, None, None]:
     """Trains a checkpoint's model in place, yielding after every step.
 
     A checkpoint that was loaded from `out` with resume=True goes on from there, exactly: batch, masks and dropout of a
@@ -69,16 +71,44 @@ def train(checkpoint: Checkpoint, data: SetSampler, *, steps: int | None = None,
         checkpoint: From `start`, or `Checkpoint.load`.
         data: Batches and their stage; `data.config` is the stage's configuration.
         steps: Length of the whole stage; by default the epochs of the configuration.
-        out: Folder for checkpoints, written every `checkpoint_interval` steps.
+        out: Folder for checkpoints, written every `checkpoint_interval` steps and held for this run meanwhile.
+        overwrite: Let this run take the place of another one in `out`.
         device: Where to train.
 
     Raises:
-        CDTError: A resumed run on other cells.
+        CDTError: A resumed run on other cells; a folder that holds another run, is in use or cannot be written; a loss
+            that is not finite (the last save stays).
     """
     config = data.config
     n_steps = data.steps_for(config.epochs) if steps is None else steps
-    _begin(checkpoint, data)
-    loop = _Loop(checkpoint, data, n_steps, device)
+    if n_steps < 1:
+        raise CDTError(f"steps must be at least 1, not {n_steps}")
+    with ExitStack() as held:
+        if out is not None:
+            held.enter_context(_hold(Path(out), checkpoint, data.stage, overwrite))
+        _begin(checkpoint, data)
+        yield from _run(_Loop(checkpoint, data, n_steps, device), out)
+
+
+@contextmanager
+def _hold(folder: Path, checkpoint: Checkpoint, stage: str, overwrite: bool) -> Iterator[None]:
+    """Holds a folder for a run, after making sure that it can be written and that no other run is lost."""
+    open_folder(folder)
+    with locked(folder, "run", f"a run of {stage}"):
+        sweep(folder)
+        if (folder / "checkpoint.json").is_file() and not overwrite:
+            found = Checkpoint.load(folder)
+            goes_on = checkpoint.training and (found.stage, found.step) == (checkpoint.stage, checkpoint.step)
+            if not goes_on and found.stage != "new":
+                raise CDTError(f"{folder} holds a run of {found.stage}, {found.step} steps: go on with it (--resume; "
+                               "Checkpoint.load(folder, resume=True)), let this one take its place (--overwrite; "
+                               "overwrite=True), or name another folder")
+        yield
+
+
+def _run(loop: "_Loop", out: str | Path | None) -> Generator[Progress, None, None]:
+    """Steps until the end of the stage, and saves."""
+    checkpoint, config, n_steps = loop.checkpoint, loop.data.config, loop.n_steps
     began, first = time.perf_counter(), checkpoint.step
     try:
         while checkpoint.step < n_steps:
@@ -87,7 +117,7 @@ def train(checkpoint: Checkpoint, data: SetSampler, *, steps: int | None = None,
             left = (n_steps - checkpoint.step) * config.batch_size / speed
             if out is not None and checkpoint.step % config.checkpoint_interval == 0:
                 loop.save(out)
-            yield Progress(data.stage, checkpoint.step, n_steps, loss, loop.rate, speed, left)
+            yield Progress(checkpoint.stage, checkpoint.step, n_steps, loss, loop.rate, speed, left)
     finally:
         if out is not None and loop.whole:
             loop.save(out)
@@ -133,7 +163,11 @@ class _Loop:
         self.model.train()  # between steps the caller may have predicted with it
         loss = self._loss(number)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), config.gradient_clip)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.gradient_clip)
+        if not (loss.isfinite() and norm.isfinite()):
+            self.whole = False  # what was saved last stays
+            raise CDTError(f"the loss of step {number + 1} is {loss.item():g}, its gradient {norm.item():g}: this run "
+                           f"ends, its last save stays. Lower the learning rate ({config.learning_rate:g})")
         self.rate = learning_rate(config, number, self.n_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
