@@ -1,36 +1,61 @@
-"""The benchmark of peers keeps what was reached, whatever fails later; its page is the rendered file."""
+"""Peers are given what we train on and no more, and what they predict is read by `evaluate`."""
 
 import json
-from pathlib import Path
+import tomllib
 
+import anndata as ad
+import numpy as np
 import pytest
 
 from benchmarks import peers
-from cdt_lite.data.simulate import simulate_screen
-
-FOLDER = Path(peers.__file__).parent
-
-
-def test_the_committed_page_is_what_the_file_says():
-    table = json.loads((FOLDER / "peers.json").read_text(encoding="utf-8"))
-    assert (FOLDER / "peers.md").read_text(encoding="utf-8") == peers.as_table(table)
+from cdt_lite.data.simulate import ScreenDesign, simulate_screen
+from cdt_lite.data.splits import named_split
+from cdt_lite.evaluation.evaluate import evaluate
 
 
-@pytest.mark.parametrize("install", [False, True])
-def test_a_failure_stands_beside_what_was_reached_before(tmp_path, monkeypatch, install):
-    def fail(*_):
-        raise RuntimeError("no wheel for this machine")
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    design = ScreenDesign(n_batches=2, activation_fraction=0.0, both_fraction=0.0)  # peers know knockdowns only
+    screen = simulate_screen(n_genes=32, n_targets=6, n_cells=600, design=design)
+    out = tmp_path_factory.mktemp("peers")
+    peers.prepare(screen, out)
+    return screen, out, ad.read_h5ad(out / "data" / "screen.h5ad")
 
-    path = tmp_path / "peers.json"
-    path.write_text(json.dumps({"scgen": {"train": {"seconds": 7}}}))
-    monkeypatch.setenv("PEERS_JSON", str(path))
-    monkeypatch.setattr(peers, "OUT", tmp_path / "out")
-    monkeypatch.setattr(peers, "load_screen", lambda name: simulate_screen(n_genes=32, n_targets=4, n_cells=200))
-    for name in ("install", "run_scgen", "run_state"):
-        monkeypatch.setattr(peers, name, fail)
-    monkeypatch.setattr("sys.argv", ["peers.py", *["--install"] * install, "scgen", "state"])
-    assert peers.main() == 0
-    table = json.loads(path.read_text(encoding="utf-8"))
-    assert table["scgen"]["train"] == {"seconds": 7} and "no wheel" in table["scgen"]["failed"]
-    assert table["state"]["failed"] == "no wheel for this machine"
-    assert "no wheel" in path.with_suffix(".md").read_text(encoding="utf-8")
+
+def test_peers_see_log1p_and_the_side_of_every_cell(prepared):
+    screen, _, cells = prepared
+    assert (cells.obs["side"].to_numpy() == named_split(screen)).all()
+    scaled = np.expm1(cells.X.toarray())
+    np.testing.assert_allclose(scaled.sum(1), cells.uns["target_depth"], rtol=1e-4)
+    assert cells.obsm["X_hvg"].shape == cells.shape
+
+
+def test_the_split_of_state_withholds_what_ours_does(prepared):
+    screen, out, cells = prepared
+    split = tomllib.loads((out / "split.toml").read_text())
+    found = set()
+    for name, part in split["fewshot"].items():
+        found |= {(target, name.removeprefix("screen.")) for target in part["test"]}
+    withheld = cells.obs[named_split(screen) != "train"]
+    assert found == set(withheld[["target_gene", "batch"]].itertuples(index=False, name=None))
+    assert split["datasets"]["screen"] == (out / "data").as_posix()
+
+
+def test_predictions_are_read_by_evaluate_and_what_was_reached_before_stays(prepared, tmp_path):
+    screen, out, cells = prepared
+    withheld = cells[cells.obs["side"] == "held_out"].copy()
+    withheld.X = withheld.X.toarray() - 0.01  # a peer may go below zero
+    del withheld.obs["sign"]
+    withheld.write_h5ad(out / "oracle_made.h5ad")
+    (out / "oracle.txt").write_text("torch==2.0\nnumpy==2.1\n-e somewhere\n")
+    record = tmp_path / "peers.json"
+    record.write_text(json.dumps({"scgen": {"train": {"seconds": 7}}}))
+    peers.collect("oracle", 12, out, record)
+    entries = json.loads(record.read_text())
+    assert entries["scgen"] == {"train": {"seconds": 7}} and entries["oracle"]["seconds"] == 12
+    assert entries["oracle"]["versions"] == {"torch": "2.0"}
+    side = named_split(screen)
+    real = screen[(side == "held_out") | (screen.obs["target_gene"] == "non-targeting")].copy()
+    table = evaluate(real, {"oracle": ad.read_h5ad(out / "oracle.h5ad")}, baselines=False,
+                     target_depth=float(cells.uns["target_depth"]), metrics=["mae"])
+    assert (table[table["method"] == "oracle"]["mae"] < 0.02).all()

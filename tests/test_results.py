@@ -1,7 +1,7 @@
 """The report of all tasks: who is in the table, what is refused, and what is written down."""
 
 import json
-from argparse import Namespace
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -11,25 +11,27 @@ import torch
 from helpers import opened, tiny
 from scipy.sparse import csr_matrix
 
-from cdt_lite.cli import main
 from cdt_lite.data.batches import SetSampler
-from cdt_lite.data.simulate import simulate_screen
+from cdt_lite.data.simulate import ScreenDesign, simulate_screen
 from cdt_lite.data.splits import named_split
 from cdt_lite.data.store import TokenStore
 from cdt_lite.errors import CDTError
 from cdt_lite.report import results as r
 from cdt_lite.report import tasks
+from cdt_lite.training.changes import mean_changes, sampled_cells, with_clean_table
 from cdt_lite.training.effects import effect_table
 from cdt_lite.training.predict import predict_mean
 from cdt_lite.training.start import start
 from cdt_lite.training.train import train
 
 NAME = "simulated regulatory 12 targets"
+KEYS = ["target_gene", "sign"]
+SEEN, UNSEEN = "task 1: seen perturbations, held-out replicate", "task 3: unseen perturbations"
 
 
 @pytest.fixture(scope="module")
 def screen():
-    return simulate_screen(n_genes=32, n_targets=12, n_cells=900, seed=3, n_batches=2)
+    return simulate_screen(n_genes=32, n_targets=12, n_cells=900, seed=3, design=ScreenDesign(n_batches=2))
 
 
 @pytest.fixture(scope="module")
@@ -47,29 +49,56 @@ def model(screen):
 
 
 @pytest.fixture(scope="module")
-def report(screen, model):
-    return tasks.report_tasks(screen, model, seeds=(0, 1), n_cells=24)
+def folder(model, tmp_path_factory):
+    return model.save(tmp_path_factory.mktemp("models") / "a")
 
 
-def test_every_method_stands_in_one_table_of_every_task(report, screen):
-    assert list(report.tables) == ["task 1: seen perturbations, held-out replicate", "task 3: unseen perturbations"]
+def written(screen, folders, tmp_path, **options):
+    """Reports into a file of its own; returns the entry and the page."""
+    path = tmp_path / "figures" / "results.json"
+    page = r.write_report(screen, folders, tasks.ReportOptions(**options), path=path, command="typed", say=print)
+    return json.loads(path.read_text())[NAME], page.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def report(screen, folder, tmp_path_factory):
+    return written(screen, [folder], tmp_path_factory.mktemp("report"), seeds=2, n_cells=24)
+
+
+@pytest.fixture(scope="module")
+def answers(screen, model):
+    """Every task with its table, and the first run's sampled cells."""
+    options = tasks.ReportOptions(n_cells=24)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return {t.title: (t, *tasks.score_task(t, [(model, 0), (model, 1)], options)) for t in tasks.tasks_of(screen)}
+
+
+def test_every_method_stands_in_one_table_of_every_task(answers, screen):
+    assert list(answers) == [SEEN, UNSEEN]
     side = named_split(screen)
     common = {"capsule", "capsule, change", "capsule, change, magnitude told", "control", "perturbed mean", "linear",
               "kNN", "table alone", "ceiling"}
-    for table, tested in zip(report.tables.values(), ("held_out", "unseen"), strict=True):
-        only_here = {"held_out": "replicate mean", "unseen": "capsule, change, as the average"}[tested]
+    nulls = screen.uns["truth"]["perturbations"]
+    known = {(t, s) for t, s, null in zip(nulls["target_gene"], nulls["sign"], nulls["null"], strict=True) if null}
+    marked = set()
+    for (title, (_, table, _)), tested in zip(answers.items(), ("held_out", "unseen"), strict=True):
+        only_here = {SEEN: "replicate mean", UNSEEN: "capsule, change, as the average"}[title]
         assert set(table["method"]) == common | {only_here}
         assert set(table["target"]) == set(screen.obs["target_gene"][side == tested])
         assert set(table["seed"]) == {0, 1}
         measured = table.groupby("target")["measured"].first()
         assert {t: t in screen.var_names for t in measured.index} == measured.to_dict()
-    nulls = screen.uns["truth"]["perturbations"]
-    known = {(t, s) for t, s, null in zip(nulls["target_gene"], nulls["sign"], nulls["null"], strict=True) if null}
-    found = {(t, s) for table in report.tables.values() for t, s, null in
-             zip(table["target"], table["sign"], table["null"], strict=True) if null}
-    assert found and found <= known
-    assert report.facts["checkpoints"][0]["split_verified"].startswith("hash of its training cells")
-    assert report.facts["seeds_are"].startswith("sampling seeds of one trained model")
+        marked |= set(table[table["null"]][["target", "sign"]].itertuples(index=False, name=None))
+    assert marked and marked <= known
+
+
+def test_on_real_cells_a_null_target_is_one_that_shows_no_changed_gene(answers):
+    task, table, _ = answers[SEEN]
+    real = task.real.copy()
+    del real.uns["truth"]
+    null = tasks._null(real, table)
+    assert (null == (table.groupby(["target", "sign"])["n_changed"].transform("max") == 0)).all()
 
 
 def test_the_table_is_told_nothing_of_the_controls_that_the_truth_subtracts(screen, model):
@@ -78,28 +107,26 @@ def test_the_table_is_told_nothing_of_the_controls_that_the_truth_subtracts(scre
     marked, counts = train_cells.copy(), train_cells.X.toarray()
     counts[marked.obs_names.isin(truth.obs_names)] = 7  # whatever these cells hold
     marked.X = csr_matrix(counts)
-    plain, other = (tasks.with_clean_table(model, cells, truth).model for cells in (train_cells, marked))
-    torch.testing.assert_close(other.embed.effect.effect, plain.embed.effect.effect)
-    torch.testing.assert_close(other.embed.effect.shares, plain.embed.effect.shares)
+    plain, other = (with_clean_table(model, cells, truth).model for cells in (train_cells, marked))
+    torch.testing.assert_close(other.effect.effect, plain.effect.effect)
+    torch.testing.assert_close(other.effect.shares, plain.effect.shares)
     clean = effect_table(TokenStore.from_adata(train_cells[~train_cells.obs_names.isin(truth.obs_names)].copy(),
                                                model.tokenizer, model.vocabulary), model.tokenizer)
-    np.testing.assert_allclose(plain.embed.effect.effect, clean.effect, atol=1e-6)
+    np.testing.assert_allclose(plain.effect.effect, clean.effect, atol=1e-6)
     torch.testing.assert_close(plain.head.weight, model.model.head.weight)
     assert plain is not model.model
 
 
-def test_several_checkpoints_are_training_seeds(screen, model):
-    several = tasks.report_tasks(screen, [model, model], seeds=(5,), n_cells=12)
-    assert several.facts["seeds_are"] == "training seeds"
-    table = several.tables["task 3: unseen perturbations"].set_index(["method", "target", "sign"])
-    one, two = (table[table["seed"] == i]["mae"] for i in (0, 1))
-    pd.testing.assert_series_equal(one, two)  # the same weights and sampling seed twice
+def test_several_checkpoints_are_training_seeds(screen, folder, tmp_path):
+    entry, _ = written(screen, [folder, folder], tmp_path, seeds=3, n_cells=12)
+    assert entry["seeds_are"] == "training seeds" and entry["seeds"] == [0, 1]
+    assert [about["name"] for about in entry["checkpoints"]] == ["a", "a"]
 
 
 def test_a_change_is_perturbed_minus_control_in_the_same_draws(screen, model):
     controls = screen[(screen.obs["target_gene"] == "non-targeting").to_numpy()].copy()
     wanted = pd.Series({("SIM00002", -1, "rep_1"): 30, ("SIM00002", -1, "rep_2"): 10})
-    found = tasks.mean_changes(model, controls, wanted, 16, seed=4)
+    found = mean_changes(model, controls, wanted, 16, seed=4)
     change = {}
     for batch in ("rep_1", "rep_2"):
         here = controls[(controls.obs["batch"] == batch).to_numpy()]
@@ -107,15 +134,47 @@ def test_a_change_is_perturbed_minus_control_in_the_same_draws(screen, model):
                          - predict_mean(model, here, "non-targeting", 0, n_cells=16, seed=4))
     np.testing.assert_allclose(found.loc[("SIM00002", -1)], 0.75 * change["rep_1"] + 0.25 * change["rep_2"], atol=1e-6)
     unknown = pd.Series(np.nan, index=wanted.index)
-    assert len(tasks.mean_changes(model, controls, wanted, 16, 4, unknown)) == 0  # nothing to tell, no row
+    assert len(mean_changes(model, controls, wanted, 16, 4, unknown)) == 0  # nothing to tell, no row
 
 
 def test_sampled_cells_are_spread_over_replicates_as_the_real_ones_are(screen, model):
     controls = screen[(screen.obs["target_gene"] == "non-targeting").to_numpy()].copy()
     wanted = pd.Series({("SIM00002", -1, "rep_1"): 30, ("SIM00002", -1, "rep_2"): 10})
-    cells = tasks.sampled_cells(model, controls, wanted, 40, seed=0)
+    cells = sampled_cells(model, controls, wanted, 40, seed=0)
     assert cells.obs["batch"].value_counts().to_dict() == {"rep_1": 30, "rep_2": 10}
     assert cells.obs_names.is_unique and (cells.X.data % 1 == 0).all()
+
+
+def test_other_methods_are_scored_on_the_perturbations_of_each_task(screen, model):
+    task = next(tasks.tasks_of(screen))
+    theirs = screen[named_split(screen) != "train"].copy()  # the truth, of the other task's perturbations, too
+    options = tasks.ReportOptions(others={"oracle": theirs}, n_cells=12)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        table, _ = tasks.score_task(task, [(model, 0)], options)
+    asked = task.asked.obs[["target_gene", "sign"]].drop_duplicates()
+    found = table[table["method"] == "oracle"]
+    assert set(found[["target", "sign"]].itertuples(index=False, name=None)) == set(
+        asked.itertuples(index=False, name=None))
+
+
+def test_rivals_are_training_cells_of_the_kind_that_was_asked_for(screen):
+    for task in tasks.tasks_of(screen):
+        rivals = tasks.rival_cells(task, 40)
+        assert list(rivals) == ["control cells", "training cells"]
+        known = {}
+        for row, target, sign in zip(task.train.X.toarray(), *(task.train.obs[key] for key in KEYS), strict=True):
+            known.setdefault(row.tobytes(), set()).add((target, sign))
+        for kind, cells in rivals.items():
+            for (target, sign), rows in cells.obs.groupby(KEYS, observed=True).indices.items():
+                found = set.union(*(known[row.tobytes()] for row in cells.X[rows].toarray()))
+                assert len(rows) == 40
+                if kind == "control cells":
+                    assert ("non-targeting", 0) in found
+                elif task.seen:
+                    assert (target, sign) in found
+                else:  # never seen: all others of its sign
+                    assert len(found) > 1 and target not in {t for t, _ in found} and sign in {s for _, s in found}
 
 
 def test_a_test_perturbation_in_training_is_refused_by_name(screen, model):
@@ -123,98 +182,99 @@ def test_a_test_perturbation_in_training_is_refused_by_name(screen, model):
     leaked = str(screen.obs["target_gene"][side == "unseen"].iloc[0])
     cheat = replace(model, trained_targets=[*model.trained_targets, leaked])
     with pytest.raises(CDTError, match=rf"was trained on perturbations of \['{leaked}'\]"):
-        tasks.report_tasks(screen, cheat)
+        tasks.check_split(cheat, screen)
     pairs = {f"{t} in {b}" for t, b in zip(screen.obs["target_gene"][side == "held_out"],
                                            screen.obs["batch"][side == "held_out"], strict=True)}
     with pytest.raises(CDTError, match=f"did not withhold .*{sorted(pairs)[0]}"):
-        tasks.report_tasks(screen, replace(model, card={"held_out": sorted(pairs)[1:]}))
-    assert tasks.check_split(replace(model, card={"held_out": sorted(pairs)}), screen, side).startswith("by the names")
-    assert tasks.check_split(replace(model, card={}), screen, side).startswith("not: its card")
+        tasks.check_split(replace(model, card={"held_out": sorted(pairs)[1:]}), screen)
+    assert tasks.check_split(model, screen).startswith("hash of its training cells")
+    assert tasks.check_split(replace(model, card={"held_out": sorted(pairs)}), screen).startswith("by the names")
+    assert tasks.check_split(replace(model, card={}), screen).startswith("not: its card")
 
 
-def test_the_file_holds_numbers_intervals_and_the_command(report, tmp_path):
-    path = tmp_path / "figures" / "results.json"
-    page = r.add_entry(r.to_entry(report, "cdt-lite evaluate --tasks", n_boot=50), path)
-    entry = json.loads(path.read_text())[NAME]
-    assert entry["command"] == "cdt-lite evaluate --tasks" and entry["seconds"] >= 0
-    assert entry["versions"].keys() >= {"cdt_lite", "torch", "numpy"} and entry["split"]["unseen"]
-    task = entry["tasks"]["task 1: seen perturbations, held-out replicate"]["groups"]["all"]
-    table = report.tables["task 1: seen perturbations, held-out replicate"]
-    mean, low, high, n = task["summary"]["control"]["mae"]
+def test_a_report_refuses_such_a_model_before_it_scores_anything(screen, model, tmp_path):
+    leaked = str(screen.obs["target_gene"][named_split(screen) == "unseen"].iloc[0])
+    cheat = replace(model, trained_targets=[leaked]).save(tmp_path / "cheat")
+    with pytest.raises(CDTError, match="withheld as unseen"):
+        written(screen, [cheat], tmp_path)
+
+
+def test_the_file_holds_numbers_intervals_and_the_command(report, answers):
+    entry, page = report
+    assert entry["command"] == "typed" and entry["seconds"] >= 0 and entry["cells_per_perturbation"] == 24
+    assert entry["versions"].keys() >= {"cdt_lite", "torch", "numpy"} and entry["split"]["name"]
+    assert entry["seeds_are"].startswith("sampling seeds of one trained model") and entry["seeds"] == [0, 1]
+    about = entry["checkpoints"][0]
+    assert about["name"] == "a" and len(about["sha256"]) == 64 and about["split_verified"].startswith("hash")
+    averages, table = entry["tasks"][SEEN]["groups"]["all"], answers[SEEN][1]
+    mean, low, high, n = averages["summary"]["control"]["mae"]
     assert mean == pytest.approx(table[table["method"] == "control"]["mae"].mean(), rel=1e-3) and low <= mean <= high
-    assert n == task["n"] == table.groupby(["target", "sign"]).ngroups
-    difference = task["capsule, change, minus"]["control"]["mae"][0]
+    assert n == averages["n"] == table.groupby(["target", "sign"]).ngroups
+    difference = averages["capsule, change, minus"]["control"]["mae"][0]
     ours = table[table["method"] == "capsule, change"]["mae"].mean()
     assert difference == pytest.approx(ours - table[table["method"] == "control"]["mae"].mean(), rel=1e-2, abs=1e-4)
-    assert task["summary"]["control"]["pearson_delta"][0] is None  # no change has no direction
-    text = page.read_text()
-    assert "sampling seeds of one trained model" in text and "(null)" in text and "negative binomial" in text
-    assert not list(path.parent.glob(".*"))
+    assert averages["summary"]["control"]["pearson_delta"][0] is None  # no change has no direction
+    assert list(entry["tasks"][SEEN]["groups"]) == ["all"]
+    assert set(entry["tasks"][UNSEEN]["groups"]) > {"all"}
+    assert "sampling seeds of one trained model" in page and "(null)" in page and "negative binomial" in page
+
+
+def test_entries_stand_beside_each_other_and_a_foreign_file_is_left_alone(report, tmp_path):
+    entry, _ = report
+    path = tmp_path / "figures" / "results.json"
+    r.add_entry(entry, path)
     larger = {"name": "simulated", "options": {"world": "regulatory", "n_targets": "104"}}  # another screen, other key
-    r.add_entry(dict(r.to_entry(report, "larger", n_boot=10), screen=larger), path)
-    other = dict(r.to_entry(report, "again", n_boot=10), screen={"name": "another"}, note="Made on a train.")
+    r.add_entry(entry | {"screen": larger}, path)
+    other = entry | {"screen": {"name": "another"}, "note": "Made on a train."}
     assert "\n\nMade on a train.\n" in r.add_entry(other, path).read_text(encoding="utf-8")
-    names = {NAME, "simulated regulatory 104 targets", "another"}  # beside, not instead of
-    assert set(json.loads(path.read_text())) == names
+    assert set(json.loads(path.read_text())) == {NAME, "simulated regulatory 104 targets", "another"}
+    assert not list(path.parent.glob(".*"))
     path.write_text("not json")
     with pytest.raises(CDTError, match="is not a results file"):
         r.add_entry(other, path)
     assert path.read_text() == "not json"
 
 
-def test_the_command_reports_and_says_what_was_typed(model, screen, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    model.save("a")
-    monkeypatch.setattr(r, "load_screen", lambda *a, **k: screen)
-    assert main(["evaluate", "--tasks", "--screen", "screen.h5ad", "--checkpoint", "a", "--seeds", "1", "--cells", "12",
-                 "--results", "out.json"]) == 0
-    entry = json.loads((tmp_path / "out.json").read_text())[NAME]
-    assert entry["command"] == ("cdt-lite evaluate --tasks --screen screen.h5ad --checkpoint a --seeds 1 --cells 12 "
-                                "--results out.json")
-    assert entry["checkpoints"][0]["sha256"] and (tmp_path / "out.md").is_file()
+def test_the_page_is_made_of_tables_with_one_width(report):
+    _, page = report
+    for block in page.split("\n\n"):
+        lines = block.splitlines()
+        if block.startswith("|"):
+            assert len({line.count("|") for line in lines}) == 1 and set(lines[1]) <= set("|:-")
+    assert page.count("### Task 1") == 1 and page.count("### Task 4") == 1 and page.startswith("# Results\n")
 
 
-def test_why_numbers_are_missing_is_written_down(model, screen, tmp_path):
+def test_why_numbers_are_missing_is_written_down(folder, screen, tmp_path):
     side = named_split(screen)
     poor = str(screen.obs["target_gene"][side == "held_out"].iloc[0])
     spare = np.flatnonzero((side == "held_out") & (screen.obs["target_gene"] == poor).to_numpy())[5:]
     cut = screen[np.setdiff1d(np.arange(screen.n_obs), spare)].copy()
-    short = tasks.report_tasks(cut, model, seeds=(0,), n_cells=12)
-    title = "task 1: seen perturbations, held-out replicate"
-    table = short.tables[title]
-    assert table[table["target"] == poor]["energy_distance"].isna().all()
-    assert not table[table["target"] != poor]["mae"].isna().any()  # the rest is reported
-    assert any(note.startswith("fewer than") and f"'{poor}'" in note for note in short.notes[title])
-    page = r.add_entry(r.to_entry(short, "again", n_boot=10), tmp_path / "results.json").read_text(encoding="utf-8")
-    assert all(f"\nNote: {note}.\n" in page for notes in short.notes.values() for note in notes)
+    entry, page = written(cut, [folder], tmp_path, seeds=1, n_cells=12)
+    rows = pd.DataFrame(entry["tasks"][SEEN]["perturbations"])
+    assert rows[rows["target"] == poor]["energy_distance"].isna().all()
+    assert not rows[rows["target"] != poor]["mae"].isna().any()  # the rest is reported
+    notes = [note for task in entry["tasks"].values() for note in task["notes"]]
+    assert any(note.startswith("fewer than") and f"'{poor}'" in note for note in notes)
+    assert all(f"\nNote: {note}.\n" in page for note in notes)
+
+
+def test_predicted_cells_are_scored_on_one_side_of_the_split(screen):
+    side = named_split(screen)
+    unseen = screen[side == "unseen"].copy()
+    table = r.score(screen, {"oracle": unseen}, side="unseen")
+    assert {"oracle", "perturbed mean", "linear", "ceiling"} <= set(table["method"])
+    assert set(table["target"]) == set(unseen.obs["target_gene"])
+    assert (table[table["method"] == "oracle"]["mae"] < 1e-6).all()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suite, module", [("cell-eval", "cell_eval"), ("cell-eval2", "cell_eval2")])
-def test_the_fields_own_tools_stand_in_the_report(model, screen, tmp_path, monkeypatch, suite, module):
+def test_the_fields_own_tools_stand_in_the_report(folder, screen, tmp_path, suite, module):
     pytest.importorskip(module, reason="extra [eval]")
-    monkeypatch.chdir(tmp_path)
-    model.save("a")
-    monkeypatch.setattr(r, "load_screen", lambda *a, **k: screen)
-    assert main(["evaluate", "--tasks", "--checkpoint", "a", "--seeds", "1", "--cells", "24", "--suite", suite,
-                 "--results", "out.json"]) == 0
-    entry = json.loads((tmp_path / "out.json").read_text())[NAME]
-    assert list(entry["suites"]) == [suite] and f"--suite {suite}" in entry["command"]
+    entry, page = written(screen, [folder], tmp_path, seeds=1, n_cells=24, suites=[suite])
+    assert list(entry["suites"]) == [suite]
     for title, methods in entry["suites"][suite]["tasks"].items():
         n = entry["tasks"][title]["groups"]["all"]["n"]
         assert list(methods) == ["capsule", "control cells", "training cells"]
         assert all(scores and all(0 < count <= n for _, count in scores.values()) for scores in methods.values())
-    assert f"### {suite}" in (tmp_path / "out.md").read_text(encoding="utf-8")
-
-
-def test_bad_options_are_refused(capsys, tmp_path):
-    assert r.simulation(["n_targets=5", "world=linear"]) == {"n_targets": 5, "world": "linear"}
-    for word, hint in (("n_target=5", "did you mean 'n_targets'"), ("n_targets=many", "OPTION=VALUE"),
-                       ("world", "OPTION=VALUE")):
-        with pytest.raises(CDTError, match=hint):
-            r.simulation([word])
-    assert main(["evaluate", "--screen", "simulated"]) == 2
-    assert "name --predicted files" in capsys.readouterr().err
-    (tmp_path / "x.h5ad").write_text("no cells")
-    with pytest.raises(CDTError, match=r"x.h5ad cannot be read"):
-        r.score_files(Namespace(predicted=[str(tmp_path / "x.h5ad")], simulated=[], screen="simulated"))
+    assert f"### {suite}" in page
