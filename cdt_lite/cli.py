@@ -120,7 +120,7 @@ def evaluate(args: argparse.Namespace) -> int:
 
 def account(args: argparse.Namespace) -> int:
     """Counts parameters, FLOPs, bytes and time of a preset."""
-    from cdt_lite.figures.accounting import account as count
+    from cdt_lite.figures import account as count
 
     result = count(_config(args))
     if args.json:

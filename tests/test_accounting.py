@@ -131,7 +131,7 @@ def test_naive_attention_keeps_its_weights_and_fused_does_not():
     fused, error = cost.activation_law(PRESETS["lite"])
     naive, naive_error = cost.activation_law(PRESETS["lite"], fused=False)
     m = PRESETS["lite"].model
-    assert (fused["e"], naive["e"]) == (0, m.n_layer * m.n_head * 4)  # fp32: one weight a head, query and key in every block
+    assert (fused["e"], naive["e"]) == (0, m.n_layer * m.n_head * 4)  # fp32: one a head, query and key
     assert abs(error) < 0.001 and abs(naive_error) < 0.001  # at a size that the fit never saw
 
 

@@ -79,7 +79,8 @@ def computational_analysis(config: Config) -> Chart:
     flops = accounting.flops_by_part(config)
     gflop = {name: round(value / 1e9, 3) for name, value in flops.items()}
     memory: dict[str, list[float]] = {"cells": [2.0, 32.0, 128.0, 512.0]}
-    fits, rows = {}, [["part or mode", "GFLOP a cell", *(f"largest batch, {card} GB" for card in CARDS)]]
+    fits, rows = {}, [["part or mode", "GFLOP a cell"]]
+    rows[0] += [f"largest batch, {card} GB" for card in CARDS]
     for name, value in gflop.items():
         rows.append([name, f"{value:,}"])
     for name, mode in MODES.items():
@@ -94,7 +95,8 @@ def computational_analysis(config: Config) -> Chart:
     _draw_memory(memory, axes[1, 0])
     _draw_roofline(config, axes[1, 1])
     of_32 = {name: memory[name][1] for name in MODES}
-    alt = plots.alt_text("GFLOP a cell by part", gflop) + " " + plots.alt_text("Memory of training 32 cells, GB", of_32)
+    alt = plots.alt_text("GFLOP a cell by part", gflop)
+    alt += " " + plots.alt_text("Memory of training 32 cells, GB", of_32)
     data = {"title": "Operations, memory and time", "alt": alt, "rows": rows, "memory_gb": memory, "fits": fits}
     return figure, data, _analysis(config, flops, fits)
 
@@ -110,7 +112,8 @@ def _draw_growth(config: Config, ax: Axes) -> None:
     part, curves = "self-attention QK^T and AV", {}
     for genes in (250, 500, 1000, 2000, 4000, 8000, 16000):
         flops = accounting.flops_by_part(config, genes)
-        curves[genes] = {part: flops[part] / 1e9, "everything else": (sum(flops.values()) - flops[part]) / 1e9}
+        rest = sum(flops.values()) - flops[part]
+        curves[genes] = {part: flops[part] / 1e9, "everything else": rest / 1e9}
     pd.DataFrame(curves).T.plot(ax=ax, loglog=True, lw=2, xlabel="genes", ylabel="GFLOP a cell, forward")
     ax.set_title("Attention is quadratic in genes")
 

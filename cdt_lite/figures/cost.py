@@ -47,7 +47,7 @@ def kept_bytes(model: CDT | V1, n_sets: int, fused: bool, bf16: bool) -> int:
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in own:
-            kept[storage._cdata] = storage  # held, so that its address stays its own; each storage counts once
+            kept[storage._cdata] = storage  # held, so that its address stays its own
         return tensor
 
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
@@ -77,8 +77,8 @@ def activation_law(config: Config, fused: bool = True) -> tuple[dict[str, int], 
 def memory(config: Config, batch: int = 32, fused: bool = True, bf16: bool = False) -> dict[str, int]:
     """Returns the bytes of training: fp32 weights, gradients and AdamW's two moments, and the activations."""
     weights = 4 * sum(accounting.parameters_by_part(config).values())
-    activations = saved_bytes(config, None, batch, fused, bf16)
-    return {"weights": weights, "gradients": weights, "AdamW moments": 2 * weights, "activations": activations}
+    found = {"weights": weights, "gradients": weights, "AdamW moments": 2 * weights}
+    return found | {"activations": saved_bytes(config, None, batch, fused, bf16)}
 
 
 def largest_batch(config: Config, card_gb: int | float, fused: bool = True, bf16: bool = False) -> int:

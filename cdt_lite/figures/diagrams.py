@@ -126,13 +126,13 @@ def layer_breakdown(config: Config) -> Diagram:
                 note="Rows: module, what it is, its parameters, its FLOPs for one cell.")
     tables = defaultdict(list)
     for name, layer in seen.items():
-        (part, row), inside = _part(name), layer.module.named_children()
+        part, row = _part(name)
+        children = [child for child, _ in layer.module.named_children()]
         if layer.own and not re.search(r"(blocks|layers)\.[1-9]", name):
-            is_leaf = layer.flops and not list(inside)
-            flops = amount(layer.flops, "FLOP") if is_leaf else "–"
+            flops = amount(layer.flops, "FLOP") if layer.flops and not children else "–"
             tables[part].append([row, _kind(layer.module), f"{layer.own:,}", flops])
         if re.fullmatch(r"blocks\.0\.\w+_attention\.inner", name):
-            own = layer.flops - sum(seen[f"{name}.{child}"].flops for child, _ in inside)
+            own = layer.flops - sum(seen[f"{name}.{child}"].flops for child in children)
             tables[part].append(["(no weights)", "QK^T and AV", "0", amount(own, "FLOP")])
     for part, rows in tables.items():
         line = f"{seen[part.replace('*', '0')].parameters:,} parameters"
@@ -263,8 +263,9 @@ def _branch(config: Config, seen: dict[str, Layer], step: str) -> list[list[str]
     if step == "mlp":
         rows = [[f"Linear, GELU: {c.ffn_mult} times wider", after["0"]], ["Linear", after["2"]]]
         return norm + rows + gate
-    keys, rows = c.n_genes, [["q, k, v = qkv(x)", after.get("qkv", "")]]
-    if step == "cross_attention":
+    if step == "self_attention":
+        keys, rows = c.n_genes, [["q, k, v = qkv(x)", after["qkv"]]]
+    else:
         keys, rows = CONTROLS, [["q = q(x)", after["q"]], ["k, v = kv(memory)", after["kv"]]]
     folded = f"{c.n_genes * c.n_head:,} × {c.head_dim}"
     rows.append([f"fold: {c.n_head} heads become rows of q", folded])
@@ -273,6 +274,8 @@ def _branch(config: Config, seen: dict[str, Layer], step: str) -> list[list[str]
     return norm + rows + gate
 
 
-DRAWN: tuple[Callable[[Config], Diagram], ...] = (architecture_overview, layer_breakdown, forward_pass_flow,
-                                                  attention_mechanism, conditioning_pipeline, diffusion_process)
-DIAGRAMS = {draw.__name__: draw for draw in DRAWN}
+DIAGRAMS: dict[str, Callable[[Config], Diagram]] = {
+    "architecture_overview": architecture_overview, "layer_breakdown": layer_breakdown,
+    "forward_pass_flow": forward_pass_flow, "attention_mechanism": attention_mechanism,
+    "conditioning_pipeline": conditioning_pipeline, "diffusion_process": diffusion_process,
+}

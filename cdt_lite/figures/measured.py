@@ -98,7 +98,7 @@ def attention_panel(capsule: Checkpoint, screen: AnnData) -> Panel:
     most = f"half hidden; its {len(genes)} most expressed genes; last block, mean of heads"
     _caption(figure, f"{what[0].upper()}{what[1:]}, {most}. {credit(screen)}")
 
-    favourites = {name: round(float(mean), 4) for name, mean in zip(looked_at[:5], own.mean(0), strict=False)}
+    favourites = {looked_at[i]: round(float(own[:, i].mean()), 4) for i in range(min(5, len(looked_at)))}
     alt = (f"Measured attention of the trained {capsule.config.name} model on {what}. "
            f"{plots.alt_text('Genes looked at most, mean weight', favourites)} "
            f"Control cells get between {relative.min():.2f} and {relative.max():.2f} times an equal share.")
@@ -133,7 +133,10 @@ def down_and_up(capsule: Checkpoint, batch: Batch) -> tuple[list[np.ndarray], li
         steps = sample_steps(denoise, capsule.process.counts(shape[-1]), shape, mask_id, generator)
     up = [state[0, 0].numpy() for state in steps]
     turn = np.random.default_rng(0).permutation(shape[-1])
-    down = [np.where(turn < (state == mask_id).sum(), mask_id, batch.tokens[0, 0].numpy()) for state in reversed(up)]
+    down = []
+    for state in reversed(up):
+        hidden = turn < (state == mask_id).sum()
+        down.append(np.where(hidden, mask_id, batch.tokens[0, 0].numpy()))
     return down, up
 
 

@@ -120,7 +120,7 @@ def open_folder(folder: str | Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / ".probe", b"")
-        (folder / ".probe").unlink()
+        (folder / ".probe").unlink(missing_ok=True)
     except OSError as error:
         raise CDTError(f"nothing can be written to {folder}: {error}. Name another folder, or make room") from error
     return folder
