@@ -238,7 +238,7 @@ class Tilt(nn.Linear):
     def __init__(self, dim: int) -> None:
         super().__init__(dim, 1)
 
-    def forward(self, h: Float[Tensor, "B S G D"], known: Known, values: Float[Tensor, " K"]
+    def forward(self, h: Float[Tensor, "B S G D"], known: Known, values: Float[Tensor, " K"]  # type: ignore[override]
                ) -> Float[Tensor, "B S G K"]:
         """Returns what is added to the logits."""
         trust = 1 + super().forward(h)                              # (B, S, G, 1)

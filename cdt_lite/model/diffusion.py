@@ -20,7 +20,7 @@ Denoiser = Callable[[Tensor], Tensor]
 SHARES = (0.05, 0.25, 0.5, 0.75, 0.95, 1.0)  # of hidden genes, at which a loss curve is measured
 
 
-def draw_masks(shape: tuple[int, int, int], generator: torch.Generator) -> Bool[Tensor, "B S G"]:
+def draw_masks(shape: tuple[int, ...], generator: torch.Generator) -> Bool[Tensor, "B S G"]:
     """Draws which genes are hidden in training: k of G genes a cell, k uniform on 1..G and stratified over the batch.
 
     Args:

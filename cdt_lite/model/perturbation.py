@@ -1,7 +1,7 @@
 """What the model is told of a perturbation: which gene, which way, how strongly."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -41,7 +41,7 @@ class Perturbation:
             raise CDTError(f"target must be a gene id (or NO_TARGET, UNKNOWN_TARGET), not {list(target)}")
         return cls(
             _ids(target), _ids(sign), torch.tensor(magnitude, dtype=torch.float32),
-            _ids(guess), _ids(replicate), _ids(own),
+            *(None if values is None else _ids(values) for values in (guess, replicate, own)),
         )
 
     @classmethod
@@ -52,15 +52,12 @@ class Perturbation:
 
     def to(self, device: torch.device | str) -> "Perturbation":
         """Returns a copy on a device."""
-        moved = {}
-        for part in fields(self):
-            value = getattr(self, part.name)
-            moved[part.name] = None if value is None else value.to(device)
-        return Perturbation(**moved)
+        moved = [None if ids is None else ids.to(device) for ids in (self.guess, self.replicate, self.own)]
+        return Perturbation(self.target.to(device), self.sign.to(device), self.magnitude.to(device), *moved)
 
 
-def _ids(values: Sequence[int] | None) -> Int[Tensor, " B"] | None:
-    return None if values is None else torch.tensor(values, dtype=torch.long)
+def _ids(values: Sequence[int]) -> Int[Tensor, " B"]:
+    return torch.tensor(values, dtype=torch.long)
 
 
 class PerturbationEmbedding(nn.Module):

@@ -51,7 +51,7 @@ def curriculum_ratio(step: int) -> float:
     return min(ceiling, start + gain * step / steps)
 
 
-def beta_masks(shape: tuple[int, int, int], generator: torch.Generator, stage: str = "finetune", step: int = 0
+def beta_masks(shape: tuple[int, ...], generator: torch.Generator, stage: str = "finetune", step: int = 0
               ) -> Bool[Tensor, "B S G"]:
     """Draws which genes are hidden in training: one ratio for the whole batch, a factor times Beta(2, 5)."""
     factor = PRETRAIN_RATIO if stage == "pretrain" else curriculum_ratio(step)

@@ -52,7 +52,8 @@ def effect_table(store: TokenStore, tokenizer: Tokenizer) -> EffectTable:
     effect = np.array([row.effect for row in rows]).reshape(len(rows), len(store.gene_ids))
     values = np.log1p(tokenizer.centres)
     shares = _control_shares(store, len(values))
-    return EffectTable(*labels.T, cells, _target_shares(labels, cells), effect, shares, store.gene_ids, values)
+    of_target = _target_shares(labels, cells)
+    return EffectTable(labels[:, 0], labels[:, 1], labels[:, 2], cells, of_target, effect, shares, store.gene_ids, values)
 
 
 def _target_shares(labels: Int[np.ndarray, "K 3"], cells: Float[np.ndarray, " K"]) -> Float[np.ndarray, " K"]:
@@ -154,7 +155,8 @@ def _guesses(measured: list[Row], gene_ids: Int[np.ndarray, " G"], known: Float[
             own = np.flatnonzero(targets == gene)
             model = whole
             if len(own):
-                model = Linear(whole.chosen, vectors=vectors).fit(train.drop(own))
+                model = Linear(whole.chosen, vectors=vectors)
+                model.fit(train.drop(own))
             guess = model.effect(str(gene), int(sign))
             if guess is not None:
                 guesses[int(gene), int(sign)] = guess

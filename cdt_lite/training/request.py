@@ -4,6 +4,7 @@ import warnings
 from dataclasses import dataclass
 
 from cdt_lite.errors import CDTError, suggest
+from cdt_lite.model.mean_effect import MeanEffect
 from cdt_lite.model.perturbation import NO_TARGET, UNKNOWN_TARGET, Perturbation
 from cdt_lite.training.checkpoint import Checkpoint
 
@@ -40,10 +41,11 @@ def check_request(checkpoint: Checkpoint, target: str, sign: int, magnitude: flo
         return Request(control, 0, 0.0, NO_TARGET)
     gene_id, guess = checkpoint.vocabulary.id(target), NO_TARGET
     notes = _magnitude_notes(target, sign, magnitude, checkpoint.config.model.magnitude_clip)
-    if target not in checkpoint.trained_targets and checkpoint.model.effect is not None:
+    table = checkpoint.model.effect
+    if target not in checkpoint.trained_targets and table is not None:
         origin = "as the average perturbation"
         if unseen == "vector" and target in checkpoint.panel:
-            origin, guess = _from_coexpression(checkpoint, gene_id, sign), gene_id
+            origin, guess = _from_coexpression(table, gene_id, sign), gene_id
         notes.append(f"{target} was never perturbed in training: predicted {origin}")
         gene_id = UNKNOWN_TARGET
     size = float("nan") if magnitude is None else float(magnitude)
@@ -64,9 +66,8 @@ def _magnitude_notes(target: str, sign: int, magnitude: float | None, clip: floa
     return [note]
 
 
-def _from_coexpression(checkpoint: Checkpoint, gene: int, sign: int) -> str:
+def _from_coexpression(table: MeanEffect, gene: int, sign: int) -> str:
     """Says where a guess comes from, and if it is no guess: the ridge behind it may have found nothing to go by."""
-    table = checkpoint.model.effect
     if len(table.target):
         asked = Perturbation.of([UNKNOWN_TARGET] * 2, [sign] * 2, [float("nan")] * 2, [gene, NO_TARGET])
         guess, average = table.look_up(asked.to(table.effect.device), table.gene_ids).effect
