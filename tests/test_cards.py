@@ -72,8 +72,8 @@ def test_a_notebook_without_marks_is_left_alone():
     ("", False), ("https://example.org/a", False), ("https://github.com/someone/cdt-lite/", True),
 ])
 def test_badges_stay_out_until_there_is_an_address(notebook, monkeypatch, tmp_path, address, shown):
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "manifest.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "cdt_lite" / "data").mkdir(parents=True)
+    (tmp_path / "cdt_lite" / "data" / "manifest.json").write_text("{}", encoding="utf-8")
     (tmp_path / "pyproject.toml").write_text(f'[tool.cdt-lite]\nrepository = "{address}"', encoding="utf-8")
     monkeypatch.setattr(pages, "ROOT", tmp_path)
     source = fill(notebook, "laptop", 96.4)

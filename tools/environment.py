@@ -186,7 +186,7 @@ def use_wheels(folder: str) -> None:
 
 def fetch_screen(folder: Path) -> str:
     """Puts the real screen's file into the folder, from the mirror or the network; returns what happened."""
-    manifest = (ROOT / "data" / "manifest.json").read_text(encoding="utf-8")
+    manifest = (ROOT / "cdt_lite" / "data" / "manifest.json").read_text(encoding="utf-8")
     screen = json.loads(manifest)["papalexi2021"]
     near = Path(os.environ.get("CDT_LITE_MIRROR", "nowhere"), screen["file"]).absolute()
     address = near.as_uri() if near.exists() else screen["url"]

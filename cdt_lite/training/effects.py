@@ -52,8 +52,8 @@ def effect_table(store: TokenStore, tokenizer: Tokenizer) -> EffectTable:
     effect = np.array([row.effect for row in rows]).reshape(len(rows), len(store.gene_ids))
     values = np.log1p(tokenizer.centres)
     shares = _control_shares(store, len(values))
-    of_target = _target_shares(labels, cells)
-    return EffectTable(labels[:, 0], labels[:, 1], labels[:, 2], cells, of_target, effect, shares, store.gene_ids, values)
+    return EffectTable(labels[:, 0], labels[:, 1], labels[:, 2], cells, _target_shares(labels, cells), effect,
+                       shares, store.gene_ids, values)
 
 
 def _target_shares(labels: Int[np.ndarray, "K 3"], cells: Float[np.ndarray, " K"]) -> Float[np.ndarray, " K"]:
