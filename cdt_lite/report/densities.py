@@ -95,7 +95,10 @@ class NegativeBinomial:
             self.rates[label] = (cells.X[rows].sum(0) + lean * overall) / (depth[rows].sum() + lean)
         some = np.random.default_rng(0).permutation(cells.n_obs)[:2000]
         counts, mean = cells.X[some], self.mean(cells)[some]
-        fits = [nbinom.logpmf(counts, 1 / d, 1 / (1 + d * mean)).sum(0) for d in DISPERSIONS]
+        fits = []
+        for dispersion in DISPERSIONS:
+            law = nbinom(1 / dispersion, 1 / (1 + dispersion * mean))
+            fits.append(law.logpmf(counts).sum(0))
         self.dispersion = DISPERSIONS[np.argmax(fits, axis=0)]
 
     def mean(self, cells: AnnData) -> Float[np.ndarray, "N G"]:

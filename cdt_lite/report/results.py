@@ -45,6 +45,7 @@ PER_TARGET = {
     "pearson_delta": [CHANGE, CELLS, "perturbed mean", "replicate mean", "linear", "ceiling"],
     "mae": [CHANGE, "control", "perturbed mean"],
 }
+INNERMOST = re.compile(r"[\[{][^\[\]{}]*[\]}]")  # list or dictionary in JSON: it takes one line
 HEAD = """# Results
 
 Mean over perturbations [95 % interval: bootstrap over perturbations and seeds; of fewer than six perturbations it \
@@ -180,7 +181,7 @@ def add_entry(entry: dict[str, Any], path: str | Path) -> Path:
         parse_constant=lambda nan: None,
     )
     text = json.dumps(results, indent=1)
-    text = re.sub(r"[\[{][^\[\]{}]*[\]}]", lambda innermost: re.sub(r"\s*\n\s*", " ", innermost[0]), text)
+    text = INNERMOST.sub(lambda found: re.sub(r"\s*\n\s*", " ", found[0]), text)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, f"{text}\n".encode())
     page = path.with_suffix(".md")
