@@ -17,7 +17,7 @@ def scale(x: int, n: int) -> int:
 
 
 DEMO = Exercise("1.1", "Scale it", 2, 7, "scale a number", "that n is two", scale,
-                (Property("a | b", lambda f: (4, f(2, 2)), "You forgot n."),), ("a", "b"))
+                [Property("a | b", lambda f: (4, f(2, 2)), "You forgot n.")], ("a", "b"))
 ANSWER = 'def scale(x, n):\n    """Doc."""\n    # solution\n    y = x\n\n    return y * n\n' \
          "    # end of solution\n\nz = 1"
 

@@ -72,7 +72,7 @@ def scale(x: int, n: int) -> int:
 
 
 DEMO = Exercise("1.1", "Scale it", 1, 2, "scale a number", "that n is always two", scale,
-                (Property("two times", lambda f: (4, f(2, 2)), "You forgot n."),), ("Multiply.", "Write x * n."))
+                [Property("two times", lambda f: (4, f(2, 2)), "You forgot n.")], ("Multiply.", "Write x * n."))
 CARD = """### Exercise 1.1: Scale it
 Difficulty 1 of 5 · 2 minutes · scale a number
 

@@ -15,7 +15,7 @@ from scipy.spatial.distance import cdist, pdist
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from cdt_lite.data.expression import Matrix, Vector, gene_sds
 from cdt_lite.evaluation.comparison import MIN_CELLS, Comparison
@@ -137,7 +137,8 @@ def two_sample_auc(real: Matrix, predicted: Matrix, exclude: Genes = ()) -> floa
     x = np.hstack([x, x**2])
     label = np.repeat([0, 1], [len(group) for group in groups])
     logistic = LogisticRegression(C=10 / x.shape[1], max_iter=1000)  # one unit of ridge penalty per ten features
-    model = make_pipeline(StandardScaler(), logistic)
+    bounded = FunctionTransformer(np.clip, kw_args={"a_min": -10, "a_max": 10})  # a rare gene's square is no lever
+    model = make_pipeline(StandardScaler(), bounded, logistic)
     folds = StratifiedKFold(3, shuffle=True, random_state=0)
     return float(cross_val_score(model, x, label, cv=folds, scoring="roc_auc").mean())
 
