@@ -1,4 +1,4 @@
-"""The model, made to be recited: its sizes, its layers, the network, and the process that it denoises."""
+"""The model, made to be recited: its sizes, its layers, the network, and the process that it reverses."""
 
 from cdt_lite.model.cdt import CDT, ControlSet
 from cdt_lite.model.config import PRESETS, Config, TokenizerConfig, get_preset

@@ -41,8 +41,8 @@ class CDT(nn.Module):
         self.gene_table = nn.Embedding(config.n_total_genes, config.gene_embed_dim)
         self.embed = Embedding(config)
         self.perturbation = PartialPerturbationEmbedding(config)
-        self.depth = MLP(1, config.dim, config.dim)
-        self.modulation = nn.Linear(config.dim, 9 * config.dim)
+        self.depth = MLP(1, config.dim, config.dim)  # of sequencing
+        self.modulation = nn.Linear(config.dim, 9 * config.dim)  # shift, scale, gate of a block's three steps
         self.control_set = ControlSet(config)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.norm = nn.LayerNorm(config.dim)
@@ -63,11 +63,11 @@ class CDT(nn.Module):
             log_depth: log(counts in the cell / target depth).
         """
         genes = self.gene_table(gene_ids)                           # (G, E)
-        ranks = self.ranks(controls)                                # (B, C, G)
-        memory = self.control_set(ranks, genes)                     # (B, C, M)
-        known = self.effect.look_up(perturbation, gene_ids)         # (B, G) effects and tilts
-        modulation = self.modulate(perturbation, log_depth)         # (B, S, 9, D)
+        ranks = self.ranks(controls)                                # (B, C, G) or None
+        known = self.effect.look_up(perturbation, gene_ids)         # effects and tilts, (B, G) each
         h = self.embed(xt, genes, known, ranks)                     # (B, S, G, D)
+        modulation = self.modulate(perturbation, log_depth)         # (B, S, 9, D)
+        memory = self.control_set(ranks, genes)                     # (B, C, M) or None
         for block in self.blocks:
             h = block(h, modulation, memory)                        # (B, S, G, D)
         h = self.norm(h)                                            # (B, S, G, D)
@@ -131,7 +131,10 @@ class Block(nn.Module):
 
 
 class Embedding(nn.Module):
-    """The input at each position: its token, which gene it is, and what is known about that gene."""
+    """The input at each position: which gene it is, what is known about that gene, its token, and the cell around it.
+
+    What is known: what the controls say, and the perturbation's mean effect.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -159,7 +162,7 @@ class Embedding(nn.Module):
         position = position + self.effect(known.effect)             # (B, G, D)
         h = F.embedding(xt, self.table()) + position[:, None]       # (B, S, G, D)
         own = token_rank(xt, self.n_bins).to(h.dtype)               # (B, S, G)
-        return h + self.summary(own, xt < self.n_bins, genes, ranks)
+        return h + self.summary(own, xt < self.n_bins, genes, ranks)  # (B, S, G, D)
 
 
 class ControlStatistics(nn.Module):
@@ -178,9 +181,9 @@ class ControlStatistics(nn.Module):
 class CellSummary(nn.Module):
     """What the visible part of a cell says about its state, given back to every gene in that gene's own terms.
 
-    state = MLP( sum over visible genes of (rank - centre) / RANK_SPREAD * u_g / sqrt(G) ), centre being the mean rank
-    among the controls, or a learned one without controls; gene g receives w_g * state. u and w are linear in the gene
-    vectors. Averaging attention over hundreds of genes finds the same sums, but many thousand steps later.
+    state = MLP( sum over visible genes of (rank - centre) / RANK_SPREAD * read(g) / sqrt(G) ), centre being the mean
+    rank among the controls, or a learned one without controls; gene g receives give(g) * state. read and give are
+    linear in the gene vectors. Attention averaged over hundreds of genes finds the same sums many thousand steps later.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -232,7 +235,8 @@ class ControlSet(nn.Module):
 class Tilt(nn.Linear):
     """Moves each gene's distribution by the mean effect known of it, as far as the network has learned to trust it.
 
-    At first (zero weights) all of it: logits + tilt * value is the distribution with the known mean (`tilts`).
+    At first, with zero weights, in full: were softmax(logits) the controls' shares, the mean would move by exactly the
+    known effect (`tilts`, which are bounded; trust is not).
     """
 
     def __init__(self, dim: int) -> None:

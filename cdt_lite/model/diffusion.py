@@ -35,7 +35,7 @@ def draw_masks(shape: tuple[int, ...], generator: torch.Generator) -> Bool[Tenso
 
 
 def random_turns(shape: tuple[int, ...], generator: torch.Generator) -> Int[Tensor, "..."]:
-    """Draws an order of the genes of every cell: each gene's turn, 0 to G - 1."""
+    """Draws each gene's turn, 0 to G - 1, in every cell: the first k are hidden in training, revealed in sampling."""
     return torch.rand(shape, generator=generator).argsort(-1).argsort(-1)
 
 
@@ -48,8 +48,8 @@ def masked_loss(logits: Float[Tensor, "B S G classes"], tokens: Int[Tensor, "B S
                 mask: Bool[Tensor, "B S G"]) -> Float[Tensor, ""]:
     """Returns the mean cross-entropy over all hidden genes of the batch, nats per gene: what models are trained on.
 
-    With k uniform it weighs H(k) by k, as the simple loss of DDPM does (Ho et al. 2020, arXiv:2006.11239). A model that
-    knows nothing costs exactly log(classes).
+    It is `nelbo` without its 1/k: H(k), the loss per gene with k hidden, is weighed by k (the analogue of DDPM's simple
+    loss: Ho et al. 2020, arXiv:2006.11239). A model that knows nothing costs exactly log(classes).
     """
     return _hidden_nats(logits, tokens, mask).sum() / mask.sum().clamp(min=1)
 
@@ -117,12 +117,12 @@ def sample_steps(denoise: Denoiser, counts: Sequence[int], shape: tuple[int, int
     xt = torch.full(shape, mask_id, device=device)
     yield xt
     turn = random_turns(shape, generator).to(device)
-    known = 0
+    revealed = 0
     for n in counts:
-        drawn = draw(denoise(xt)[..., :mask_id], generator)
-        now = (turn >= known) & (turn < known + n)
+        drawn = draw(denoise(xt)[..., :mask_id], generator)  # [MASK] is no answer, should a model give it
+        now = (turn >= revealed) & (turn < revealed + n)
         xt = torch.where(now, drawn, xt)
-        known += n
+        revealed += n
         yield xt
 
 

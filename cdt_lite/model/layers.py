@@ -143,7 +143,10 @@ class PostNormEncoderLayer(nn.Module):
 
 
 def token_rank(tokens: Int[Tensor, "*shape"], n_bins: int) -> Float[Tensor, "*shape"]:
-    """Returns log(1 + k) / log(K) of token k: bins are ordered, their widths grow with their values. [MASK] gives 0."""
+    """Returns a bin's place on a log scale, log(1 + k) / log(K), 0 to 1, of token k; [MASK] gives 0.
+
+    Bins are ordered, and their widths grow with their values.
+    """
     rank = torch.log1p(tokens.float()) / math.log(n_bins)
     return torch.where(tokens >= n_bins, torch.zeros_like(rank), rank)
 

@@ -54,7 +54,7 @@ def tilts(shares: Float[Tensor, "G bins"], values: Float[Tensor, " bins"], chang
     p, worth = shares.double(), values.double()
     grid = torch.linspace(-LIMIT, LIMIT, 401, dtype=torch.float64, device=shares.device)
     factor = torch.exp(worth[:, None] * grid)
-    means = (p * values) @ factor / (p @ factor) - (p @ worth)[:, None]  # (G, 401), rising
+    means = (p * worth) @ factor / (p @ factor) - (p @ worth)[:, None]  # (G, 401), rising
     wanted = change.double().T.contiguous()
     above = torch.searchsorted(means, wanted).clamp(1, len(grid) - 1)
     low, high = means.gather(1, above - 1), means.gather(1, above)
@@ -121,7 +121,7 @@ class MeanEffect(nn.Module):
             average = average & (self.target != p.own[:, None])
         guessed = same & ~measured
         w = average * self.share
-        w = torch.where(guessed.any(1, keepdim=True), guessed, w)  # what comes later is better
+        w = torch.where(guessed.any(1, keepdim=True), guessed, w)  # a guess is better than the average
         w = torch.where(seen.any(1, keepdim=True), (seen | guessed) * self.cells, w)
         w = w * (p.target != NO_TARGET)[:, None]
         return w / w.sum(1, keepdim=True).clamp(min=1e-9)
