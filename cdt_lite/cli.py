@@ -122,7 +122,7 @@ def account(args: argparse.Namespace) -> int:
     """Counts parameters, FLOPs, bytes and time of a preset."""
     from cdt_lite.figures import account as count
 
-    result = count(_config(args))
+    result = count(args.preset)
     if args.json:
         print(json.dumps(result, indent=1))
         return 0

@@ -79,7 +79,7 @@ def test_writing_fills_the_title_card_and_the_budget_alone_leaves_outputs_as_the
     assert notebook.cells[1].outputs[0].text == "42\n"
 
 
-CHECKED = "from cdt_lite.teaching.lesson import check\ncheck('0.1', lambda x, y: None)"
+CHECKED = "from cdt_lite.teaching import check\ncheck('0.1', lambda x, y: None)"
 
 
 @pytest.mark.parametrize("mode", [{"write": True}, {"write": False, "budget": True}])

@@ -7,7 +7,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from tools import execute
 
-STUB = "from cdt_lite.teaching.lesson import check\ncheck('0.1', lambda adata, gene: ...)"
+STUB = "from cdt_lite.teaching import check\ncheck('0.1', lambda adata, gene: ...)"
 BARE = "from IPython.display import display\ndisplay({'image/png': 'aGk='}, raw=True)"
 ONCE = "import pathlib, time\nmark = pathlib.Path('../tried')\nif not mark.exists():\n    mark.touch()\n    "
 
