@@ -47,6 +47,7 @@ def columns_given(given: Mapping[str, Any]) -> dict[str, str]:
 def in_options(message: str) -> str:
     """Returns a message of the library with the command line's options in place of Python's arguments."""
     message = re.sub(r"Columns\((\w+)=\.\.\.\)", lambda found: f"--{COLUMNS[found[1]]}", message)
+    message = message.replace("align=True", "--align")
     return re.sub(r"layer='(.*?)'", r"--layer \1", message)
 
 

@@ -293,6 +293,14 @@ def test_predictions_that_cannot_be_made_or_written_are_refused_at_once(run, cap
     refused(capsys, [*common, "--target", target, CONTROL], "predict controls alone")
 
 
+def test_another_panel_is_refused_with_the_option_that_helps(run, capsys):
+    ad.read_h5ad("screen.h5ad")[:, :60].copy().write_h5ad("part.h5ad")
+    words = ["predict", "--checkpoint", "m", "--screen", "part.h5ad", "--target", "SIM00003", "--cells", "2"]
+    assert "align=" not in refused(capsys, words, "Pass --align to predict the 60 shared genes")
+    assert main([*words, "--align", "--out", "p.h5ad"]) == 0
+    assert ad.read_h5ad("p.h5ad").shape == (2, 60)
+
+
 def test_files_are_named_by_what_tells_them_apart(tmp_path):
     assert distinct_names(["x/a.h5ad", "y/b.h5ad"]) == ["a", "b"]
     assert distinct_names(["x/p.h5ad", "y/p.h5ad", "q.h5ad"]) == ["x/p", "y/p", "q"]
