@@ -2,16 +2,16 @@
 
 import argparse
 import json
-import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cdt_lite.errors import CDTError, suggest
-from cdt_lite.options import COLUMNS, OPTIONS, SCREEN, TRAINING
+from cdt_lite.errors import CDTError
+from cdt_lite.options import COMMANDS, OF_A_RUN, OPTIONS, STAGE, columns_given, in_options, require_sense
+from cdt_lite.options import simulated_options as read_simulated
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -45,12 +45,13 @@ def pretrain(args: argparse.Namespace) -> int:
     from cdt_lite.data import SetSampler, TokenStore, named_split
     from cdt_lite.training.capsule import pretraining_cells
 
+    found, config = _settings(args)
     screen = _screen(args)
     cells = screen[named_split(screen) == "train"].copy()
     more = [_file(path, args) for path in args.more]
     files = [cells, *more] if more else pretraining_cells(cells)
-    config = _config(args)
-    checkpoint = _begun(args, config, *files)
+    checkpoint = found or _begun(args, config, *files)
+    checkpoint.config = config
     stores = [TokenStore.from_adata(file, checkpoint.tokenizer, checkpoint.vocabulary) for file in files]
     return _train(checkpoint, SetSampler(stores, config.pretrain, "pretrain"), args)
 
@@ -58,17 +59,14 @@ def pretrain(args: argparse.Namespace) -> int:
 def finetune(args: argparse.Namespace) -> int:
     """Fine-tunes on a screen's training side, from a pretrained checkpoint or from nothing."""
     from cdt_lite.data import CONTROL, SetSampler, TokenStore, named_split
-    from cdt_lite.training.checkpoint import Checkpoint
 
     if args.start and args.gene_vectors:
         raise CDTError("--start brings its own gene vectors: give --gene-vectors to the pretraining instead")
+    found, config = _settings(args)
     screen = _screen(args)
     cells = screen[named_split(screen) == "train"].copy()
-    if args.start and not args.resume:
-        checkpoint = Checkpoint.load(args.start)
-    else:
-        checkpoint = _begun(args, _config(args), cells)
-    config = _config(args, checkpoint.config)
+    checkpoint = found or _begun(args, config, cells)
+    checkpoint.config = config
     targets = set(screen.obs["target_gene"]) - {CONTROL}
     checkpoint.vocabulary = checkpoint.vocabulary.extended(sorted(targets))
     store = TokenStore.from_adata(cells, checkpoint.tokenizer, checkpoint.vocabulary)
@@ -76,21 +74,30 @@ def finetune(args: argparse.Namespace) -> int:
 
 
 def predict(args: argparse.Namespace) -> int:
-    """Generates cells for one perturbation and writes them as .h5ad."""
-    from cdt_lite.files import write_h5ad
-    from cdt_lite.training import predict as prediction
+    """Generates cells for perturbations and writes them as .h5ad, beside the real controls if they are several."""
+    from cdt_lite.training import predict_many as many
     from cdt_lite.training.checkpoint import Checkpoint
+    from cdt_lite.training.predict import Generation
 
-    options = prediction.Generation(guidance=args.guidance, steps=args.sampling_steps, unseen=args.unseen,
-                                    align=args.align, device=args.device)
-    cells = prediction.predict(Checkpoint.load(args.checkpoint), _screen(args), args.target, args.sign,
-                               args.magnitude, n_cells=args.cells, seed=args.seed, options=options)
-    if args.space == "log1p":
-        cells = prediction.as_log1p(cells)
-    write_h5ad(cells, Path(args.out))
-    for line in cells.uns["cdt_lite"]["notes"]:
-        print(f"note: {line}")
-    print(f"{args.out}: {cells.n_obs} cells x {cells.n_vars} genes, {args.space}")
+    path = many.open_output(args.out)
+    targets = many.targets_of(args.target, args.targets, args.all)
+    options = Generation(guidance=args.guidance, steps=args.sampling_steps, unseen=args.unseen, align=args.align,
+                         device=args.device)
+    checkpoint = Checkpoint.load(args.checkpoint)
+    wanted = many.perturbations_of(checkpoint, targets, args.sign, args.magnitude)
+    made = many.predict_many(checkpoint, _screen(args), wanted, path, n_cells=args.cells, seed=args.seed,
+                             options=options, space=args.space)
+    said: list[str] = []
+    with closing(made):  # writes what is there, however this ends
+        for number, cells in enumerate(made, 1):
+            target, sign, _ = wanted[number - 1]
+            lines = [f"note: {line}" for line in cells.uns["cdt_lite"]["notes"]]
+            lines.append(f"{number} of {len(wanted)}: {target} {sign:+d}, {cells.n_obs} cells x {cells.n_vars} genes")
+            for line in lines:
+                if line not in said:
+                    print(line, flush=True)
+            said += lines
+    print(f"{path}: {args.space}")
     return 0
 
 
@@ -98,17 +105,23 @@ def evaluate(args: argparse.Namespace) -> int:
     """Scores predicted cells beside the baselines; with --tasks, a trained model on every task of the series."""
     if not args.tasks and not args.predicted:
         raise CDTError("nothing to score: name --predicted files, or pass --tasks to report on a trained model")
-    from cdt_lite.files import read_h5ad, write_atomically
+    from cdt_lite.evaluation.inputs import read_predicted, require_side, require_suites
+    from cdt_lite.files import write_atomically
     from cdt_lite.report.results import score, write_report
     from cdt_lite.report.tasks import ReportOptions
     from cdt_lite.training.capsule import capsule_folder
+    from cdt_lite.training.predict_many import open_output
 
+    require_side(args.side)
+    require_suites(args.suite)
+    if args.tasks or args.out:
+        open_output(args.results if args.tasks else args.out)
+    predicted = read_predicted(args.predicted)
     screen = _screen(args)
-    predicted = {Path(path).stem: read_h5ad(path) for path in args.predicted}
     if args.tasks:
         options = ReportOptions(others=predicted, suites=args.suite, seeds=args.seeds, n_cells=args.cells)
-        folders = args.checkpoint or [capsule_folder(screen)]
-        page = write_report(screen, folders, options, path=args.results, command=args.typed, say=print)
+        models = args.checkpoint or [capsule_folder(screen)]
+        page = write_report(screen, models, options, path=args.results, command=args.typed, say=print)
         print(page.read_text(encoding="utf-8"))
         return 0
     table = score(screen, predicted, side=args.side, suites=args.suite, seed=args.seed)
@@ -120,18 +133,17 @@ def evaluate(args: argparse.Namespace) -> int:
 
 def account(args: argparse.Namespace) -> int:
     """Counts parameters, FLOPs, bytes and time of a preset."""
+    from pandas import json_normalize
+
     from cdt_lite.figures import account as count
 
     result = count(args.preset)
     if args.json:
         print(json.dumps(result, indent=1))
         return 0
-    for key, value in result.items():
-        parts = value if isinstance(value, dict) else {"": value}
-        for name, number in parts.items():
-            title = f"{key}: {name}" if name else key
-            text = number if isinstance(number, str) else f"{number:,}"
-            print(f"{title:60s} {text:>22}")
+    for title, number in json_normalize(result, sep=": ").iloc[0].items():
+        text = number if isinstance(number, str) else f"{number:,}"
+        print(f"{title:60s} {text:>22}")
     return 0
 
 
@@ -155,12 +167,11 @@ def capsule(args: argparse.Namespace) -> int:
         print(f"{args.check}: whole; {len(found.vocabulary)} genes, {len(found.trained_targets)} trained targets")
         return 0
     screen = _screen(args)
-    steps = (None, None) if args.epochs else (args.pretrain_steps, args.finetune_steps)
-    config = _config(args)
+    n = (None, None) if args.epochs else (args.pretrain_steps, args.finetune_steps)
     made: list[Checkpoint] = []
 
     def progress() -> Iterator[Any]:
-        for item in make_capsule(screen, config, seed=args.seed, pretrain_steps=steps[0], finetune_steps=steps[1]):
+        for item in make_capsule(screen, _config(args), seed=args.seed, pretrain_steps=n[0], finetune_steps=n[1]):
             if isinstance(item, Checkpoint):
                 made.append(item)
             else:
@@ -186,13 +197,7 @@ def _screen(args: argparse.Namespace) -> "AnnData":
     """The screen that a command reads: the simulated one with its options, a public one, or a file."""
     from cdt_lite.data import simulate_screen
 
-    known = ("n_genes", "n_targets", "n_cells", "seed", "world")
-    options: dict[str, Any] = {}
-    for word in getattr(args, "simulated", ()):
-        name, _, value = word.partition("=")
-        if name not in known or not value or (name != "world" and not value.isdigit()):
-            raise CDTError(f"expected OPTION=VALUE with one of {known}, got {word!r}{suggest(name, known)}")
-        options[name] = value if name == "world" else int(value)
+    options = read_simulated(getattr(args, "simulated", ()))
     if args.screen == "simulated":
         return simulate_screen(**options)
     if options:
@@ -204,53 +209,55 @@ def _file(path: str, args: argparse.Namespace) -> "AnnData":
     """A file, read with the columns and the layer that the command line names."""
     from cdt_lite.data import Columns, load_screen
 
-    named = {}
-    for role, option in COLUMNS.items():
-        value = getattr(args, option.replace("-", "_"))
-        if value is not None:
-            named[role] = value
-    return load_screen(path, Columns(**named), layer=args.layer)
+    return load_screen(path, Columns(**columns_given(vars(args))), layer=args.layer)
 
 
-def _config(args: argparse.Namespace, config: "Config | None" = None) -> "Config":
+def _config(args: argparse.Namespace, found: "Checkpoint | None" = None,
+            stages: Sequence[str] = ("pretrain", "finetune")) -> "Config":
     """The preset, or a checkpoint's configuration, with what the command line changes."""
     from cdt_lite.model.config import get_preset
+    from cdt_lite.training.runs import with_settings
 
-    config = config or get_preset(args.preset)
-    stage = {}
-    for key in ("precision", "compile", "learning_rate", "seed"):
-        if getattr(args, key, None) is not None:
-            stage[key] = getattr(args, key)
-    return replace(config, pretrain=replace(config.pretrain, **stage), finetune=replace(config.finetune, **stage))
+    config = found.config if found else get_preset(args.preset or "lite")
+    return with_settings(config, stages, {name: getattr(args, name, None) for name in STAGE})
+
+
+def _settings(args: argparse.Namespace) -> "tuple[Checkpoint | None, Config]":
+    """The checkpoint that a stage goes on with or starts from, if any, and the stage's configuration."""
+    from cdt_lite.training.checkpoint import Checkpoint
+    from cdt_lite.training.runs import resumed
+
+    found = None
+    if args.resume:
+        found = resumed(args.out, args.command, {name: getattr(args, name) for name in OF_A_RUN})
+        print(f"resuming {found.stage} at step {found.step} of {found.card.get('n_steps', '?')}")
+    elif getattr(args, "start", None):
+        found = Checkpoint.load(args.start)
+    return found, _config(args, found, [args.command])
 
 
 def _begun(args: argparse.Namespace, config: "Config", *files: "AnnData") -> "Checkpoint":
-    """A new model for these cells, or with --resume the one to go on with."""
-    from cdt_lite.training.checkpoint import Checkpoint
+    """A new model for these cells."""
     from cdt_lite.training.gene_vectors import read_gene_vectors
     from cdt_lite.training.start import start
 
-    if args.resume:
-        checkpoint = Checkpoint.load(args.out, resume=True)
-        print(f"resuming {checkpoint.stage} at step {checkpoint.step} of {checkpoint.card.get('n_steps', '?')}")
-        return checkpoint
     vectors = read_gene_vectors(args.gene_vectors) if args.gene_vectors else None
-    return start(config, *files, gene_vectors=vectors, seed=args.seed)
+    return start(config, *files, gene_vectors=vectors, seed=args.seed or 0)
 
 
 def _train(checkpoint: "Checkpoint", data: "SetSampler", args: argparse.Namespace) -> int:
     from cdt_lite.terminal import with_bar
     from cdt_lite.training.train import train
 
-    steps = train(checkpoint, data, steps=args.steps, out=args.out, device=args.device)
+    length = checkpoint.card.get("n_steps") if args.resume else args.steps
+    steps = train(checkpoint, data, steps=length, out=args.out, overwrite=args.overwrite, device=args.device)
     try:
         for _ in with_bar(steps):
             pass
     except KeyboardInterrupt:
         steps.close()  # saves, if the interrupt came while the caller had the turn
-        print(f"\nstopped at step {checkpoint.step}; the state is in {args.out}. "
-              "Go on with the same command and --resume")
-        return 130
+        print(f"\nat step {checkpoint.step}; the state is in {args.out}. Go on with the same command and --resume")
+        raise
     print(f"{args.out}: {checkpoint.stage}, {checkpoint.step} steps")
     return 0
 
@@ -259,26 +266,13 @@ def parser() -> argparse.ArgumentParser:
     """Returns the parser of all commands."""
     top = argparse.ArgumentParser(prog="cdt-lite", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True)
-
-    def command(function, *options: str, **defaults: str) -> None:
+    for function in (figures, pretrain, finetune, predict, evaluate, account, bench, capsule, doctor):
+        options, defaults = COMMANDS[function.__name__]
         purpose = (function.__doc__ or "").rstrip(".")
         sub = commands.add_parser(function.__name__, help=purpose, description=function.__doc__)
         for name in options:
             sub.add_argument("--checkpoint" if name == "models" else f"--{name}", **OPTIONS[name])
         sub.set_defaults(run=function, **defaults)
-
-    command(figures, "preset", "screen", "out", "dark", preset="v1", out="figures")
-    command(pretrain, *TRAINING, "more", out="output/pretrained")
-    command(finetune, *TRAINING, "start", out="output/finetuned")
-    command(predict, "checkpoint", *SCREEN, "target", "sign", "magnitude", "cells", "seed", "guidance",
-            "sampling-steps", "unseen", "align", "space", "device", "out", out="predicted.h5ad")
-    command(evaluate, *SCREEN, "simulated", "side", "seed", "out", "predicted", "suite", "tasks", "models",
-            "results", "seeds", "cells")
-    command(account, "preset", "json", preset="v1")
-    command(bench, "preset", "device", "genes", "precision", "compile")
-    command(capsule, "preset", *SCREEN, "out", "pretrain-steps", "finetune-steps", "seed", "learning-rate", "check",
-            "simulated", "epochs")
-    command(doctor)
     return top
 
 
@@ -287,12 +281,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     args = parser().parse_args(words)
     args.typed = shlex.join(["cdt-lite", *words])
+    from cdt_lite.training.runs import exit_status, require_device, sigterm_interrupts
+
     try:
-        return args.run(args)
+        require_sense(vars(args))
+        require_device(getattr(args, "device", "cpu"))
+        with sigterm_interrupts():
+            return args.run(args)
+    except KeyboardInterrupt as stopped:
+        print(f"cdt-lite {args.command}: stopped", file=sys.stderr)
+        return exit_status(stopped)
     except CDTError as error:
-        in_options = re.sub(r"Columns\((\w+)=\.\.\.\)|layer='(.*?)'", lambda argument: (
-            f"--{COLUMNS[argument[1]]}" if argument[1] else f"--layer {argument[2]}"), str(error))
-        print(f"cdt-lite {args.command}: {in_options}", file=sys.stderr)
+        print(f"cdt-lite {args.command}: {in_options(str(error))}", file=sys.stderr)
         return 2
 
 

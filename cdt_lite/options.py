@@ -1,12 +1,20 @@
 """The options of the command line, as data: what argparse is told about each."""
 
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+from cdt_lite.errors import CDTError, suggest
 
 COLUMNS = {"target": "target-key", "batch": "batch-key", "control": "control", "sign": "sign-key",
            "magnitude": "magnitude-key"}  # argument of `Columns` -> option
 SCREEN = ("screen", *COLUMNS.values(), "layer")  # of every command that reads a screen
 TRAINING = (*SCREEN, "preset", "out", "steps", "seed", "device", "precision", "compile", "learning-rate", "resume",
-            "gene-vectors")
+            "overwrite", "checkpoint-interval", "gene-vectors")
+STAGE = ("precision", "compile", "learning_rate", "seed", "checkpoint_interval")  # fields of `TrainConfig`
+OF_A_RUN = ("preset", "steps", "learning_rate", "seed", "checkpoint_interval", "precision")  # --resume keeps them
+COUNTS = ("steps", "checkpoint_interval", "cells", "seeds", "sampling_steps", "pretrain_steps", "finetune_steps")
+SIMULATED = ("n_genes", "n_targets", "n_cells", "seed", "world")
 
 
 def _option(default: Any = None, about: str = "", **more: Any) -> dict[str, Any]:
@@ -16,8 +24,46 @@ def _option(default: Any = None, about: str = "", **more: Any) -> dict[str, Any]
     return {"default": default, "help": about, **more}
 
 
+def require_sense(given: Mapping[str, Any]) -> None:
+    """Raises CDTError for a number of something below 1, and for options that exclude each other."""
+    if given.get("resume") and given.get("overwrite"):
+        raise CDTError("--resume goes on with the run that --overwrite replaces: give one of them")
+    for name in COUNTS:
+        value = given.get(name)
+        if value is not None and value < 1:
+            raise CDTError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+
+
+def columns_given(given: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the arguments of `Columns` that the command line names."""
+    named = {}
+    for role, option in COLUMNS.items():
+        value = given[option.replace("-", "_")]
+        if value is not None:
+            named[role] = value
+    return named
+
+
+def in_options(message: str) -> str:
+    """Returns a message of the library with the command line's options in place of Python's arguments."""
+    message = re.sub(r"Columns\((\w+)=\.\.\.\)", lambda found: f"--{COLUMNS[found[1]]}", message)
+    message = message.replace("align=True", "--align")
+    return re.sub(r"layer='(.*?)'", r"--layer \1", message)
+
+
+def simulated_options(words: Iterable[str]) -> dict[str, Any]:
+    """Reads the words after --simulated, OPTION=VALUE each."""
+    options: dict[str, Any] = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        if name not in SIMULATED or not value or (name != "world" and not value.isdigit()):
+            raise CDTError(f"expected OPTION=VALUE with one of {SIMULATED}, got {word!r}{suggest(name, SIMULATED)}")
+        options[name] = value if name == "world" else int(value)
+    return options
+
+
 OPTIONS = {
-    "preset": _option("lite", "v1, default or lite"),
+    "preset": _option(None, "v1, default or lite"),
     "screen": _option("papalexi2021", "papalexi2021, simulated, or the path of an .h5ad file"),
     "target-key": _option(None, "of a file: column of obs with the perturbed gene"),
     "batch-key": _option(None, "column with the replicate"),
@@ -28,16 +74,20 @@ OPTIONS = {
     "out": _option(None, "where to write"),
     "seed": _option(0),
     "steps": _option(None, "length of the stage (default: the preset's epochs)", type=int),
-    "device": _option("cpu", "cpu or cuda"),
+    "device": _option("cpu", "cpu, cuda, cuda:1 or mps"),
     "precision": _option(choices=["fp32", "bf16"]),
     "compile": _option(None, "compile the model first (worth it on a GPU)", action="store_const", const=True),
     "learning-rate": _option(type=float),
-    "resume": _option(False, "go on from --out", action="store_true"),
+    "resume": _option(False, "go on from --out, with the settings that the run was begun with", action="store_true"),
+    "overwrite": _option(False, "let this run take the place of another one in --out", action="store_true"),
+    "checkpoint-interval": _option(None, "steps between two saves (default: the preset's, 500)", type=int),
     "more": _option([], "further .h5ad files (default: blood and simulated cells)", nargs="*"),
     "gene-vectors": _option(None, "CSV, a gene symbol and numbers a row (default: co-expression in training cells)"),
     "start": _option(None, "pretrained checkpoint to start from"),
     "checkpoint": _option(required=True),
-    "target": _option(None, "gene symbol", required=True),
+    "target": _option([], "gene symbols", nargs="+"),
+    "targets": _option(None, "a file of gene symbols, one a line", metavar="FILE"),
+    "all": _option(False, "every target and sign that the model was trained on", action="store_true"),
     "sign": _option(-1, "-1 knockdown or knockout, +1 activation"),
     "magnitude": _option(None, "log2 fold change of the target, if known", type=float),
     "cells": _option(256, "cells sampled of each perturbation, and seed"),
@@ -60,6 +110,20 @@ OPTIONS = {
                      choices=["cell-eval", "cell-eval2"]),
     "tasks": _option(False, "report tasks 1 to 4 for a trained model, all methods in one table", action="store_true"),
     "models": _option([], "trained models, one a training seed (default: the capsule)", nargs="+"),
-    "results": _option("figures/results.json", "where --tasks writes, and a page .md beside it"),
+    "results": _option("output/results.json", "where --tasks writes, and a page .md beside it"),
     "seeds": _option(3, "sampling seeds of --tasks"),
+}
+COMMANDS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {  # options, and defaults of its own
+    "figures": (("preset", "screen", "out", "dark"), {"preset": "v1", "out": "figures"}),
+    "pretrain": ((*TRAINING, "more"), {"out": "output/pretrained", "seed": None}),
+    "finetune": ((*TRAINING, "start"), {"out": "output/finetuned", "seed": None}),
+    "predict": (("checkpoint", *SCREEN, "target", "targets", "all", "sign", "magnitude", "cells", "seed", "guidance",
+                 "sampling-steps", "unseen", "align", "space", "device", "out"), {"out": "predicted.h5ad"}),
+    "evaluate": ((*SCREEN, "simulated", "side", "seed", "out", "predicted", "suite", "tasks", "models", "results",
+                  "seeds", "cells"), {}),
+    "account": (("preset", "json"), {"preset": "v1"}),
+    "bench": (("preset", "device", "genes", "precision", "compile"), {"preset": "lite"}),
+    "capsule": (("preset", *SCREEN, "out", "pretrain-steps", "finetune-steps", "seed", "learning-rate", "check",
+                 "simulated", "epochs"), {"preset": "lite"}),
+    "doctor": ((), {}),
 }

@@ -1,9 +1,7 @@
 import json
 import re
-import signal
 import subprocess
 import sys
-from functools import partial
 
 import anndata as ad
 import numpy as np
@@ -161,23 +159,3 @@ def test_help_and_a_misspelt_option_come_without_heavy_imports():
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "set()"
     assert sorted(re.findall(r"\w+", OPTIONS["preset"]["help"].replace(" or", ""))) == sorted(PRESETS)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for a child process")
-def test_ctrl_c_saves_and_the_same_command_resumes(small):
-    command = [sys.executable, "-m", "cdt_lite.cli", "pretrain", "--screen", "screen.h5ad", "--more", "screen.h5ad",
-               "--out", "a"]
-    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a job in the background inherits "ignore"
-    process = subprocess.Popen([*command, "--steps", "100000"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                               preexec_fn=listen)
-    seen = b""
-    while b"cells/s" not in seen:  # the bar is moving: training is under way
-        piece = process.stdout.read(1)
-        assert piece, seen.decode()
-        seen += piece
-    process.send_signal(signal.SIGINT)
-    rest = process.communicate(timeout=60)[0].decode()
-    assert process.returncode == 130 and "--resume" in rest, rest
-    step = json.loads((small / "a" / "checkpoint.json").read_text())["step"]
-    again = subprocess.run([*command, "--steps", str(step + 2), "--resume"], capture_output=True, text=True, check=True)
-    assert f"resuming pretrain at step {step}" in again.stdout and f"{step + 2} steps" in again.stdout
