@@ -13,7 +13,7 @@ from scipy import sparse
 from cdt_lite import __version__
 from cdt_lite.data.batches import Batch
 from cdt_lite.data.expression import dense, log1p_counts
-from cdt_lite.data.layout import Columns, read_labels, require_controls
+from cdt_lite.data.layout import Columns, check_depths, read_controls
 from cdt_lite.errors import CDTError
 from cdt_lite.model.diffusion import Denoiser, guide
 from cdt_lite.model.perturbation import Perturbation
@@ -196,15 +196,14 @@ class _Plan:
 
     def __init__(self, checkpoint: Checkpoint, screen: ad.AnnData, request: Request, seed: int,
                  options: Generation) -> None:
-        labels = read_labels(screen, options.columns)
-        require_controls(labels, options.columns)
-        controls = align_panel(checkpoint, screen[labels.is_control], options.align)
+        controls, self.replicate = read_controls(screen, options.columns)
+        check_depths(controls)
+        controls = align_panel(checkpoint, controls, options.align)
         counts = dense(controls.X)
         kept = _share_kept(checkpoint, controls.var_names)
         self.notes = _panel_notes(len(checkpoint.panel), controls.n_vars, kept)
         self.depth = counts.sum(1) / (kept or 1.0)
         self.tokens = checkpoint.tokenizer.tokenize(counts)
-        self.replicate = labels.batch[labels.is_control]
         self.var, self.n_genes = controls.var[[]].copy(), controls.n_vars
         self.gene_ids = checkpoint.vocabulary.ids(list(controls.var_names))
         self.checkpoint, self.request, self.options = checkpoint, request, options
@@ -220,8 +219,8 @@ class _Plan:
 
     def share_out(self, n_cells: int) -> list[tuple[str, int]]:
         """Splits n_cells over the replicates as the controls are split (largest remainders)."""
-        if n_cells < 1:
-            raise CDTError(f"n_cells must be at least 1, not {n_cells}")
+        if n_cells != int(n_cells) or n_cells < 1:
+            raise CDTError(f"n_cells must be a whole number from 1, not {n_cells}")
         names, n = np.unique(self.replicate, return_counts=True)
         exact = n_cells * n / n.sum()
         whole = np.floor(exact).astype(int)
