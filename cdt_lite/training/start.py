@@ -8,6 +8,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from cdt_lite.data.expression import dense, log1p_counts
+from cdt_lite.data.labels import check_targets
 from cdt_lite.data.layout import Columns, check_counts, read_labels
 from cdt_lite.data.store import BLOCK
 from cdt_lite.data.tokenizer import fit_tokenizer
@@ -32,13 +33,14 @@ def start(config: Config, screen: ad.AnnData, *others: ad.AnnData, gene_vectors:
         columns: Where the cells' labels are.
 
     Raises:
-        CDTError: No control cells, no raw counts, or more genes than the gene table has rows.
+        CDTError: No control cells, no raw counts, targets that are guides, or more genes than the gene table has rows.
     """
     tokenizer = fit_tokenizer(config.tokenizer, screen, columns)
     vocabulary = Vocabulary(screen.var_names, config.model.n_total_genes)
     for adata in (screen, *others):
         labels = read_labels(adata, columns, unlabelled=True)
         targets = set(labels.target[~labels.is_control].tolist())
+        check_targets(targets, adata, columns.target, "the screen")
         vocabulary = vocabulary.extended([*adata.var_names, *sorted(targets)])
     model, process = build(config, seed)
     checkpoint = Checkpoint(model, process, config, tokenizer, vocabulary, list(screen.var_names), seed=seed)
