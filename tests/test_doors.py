@@ -17,7 +17,9 @@ from cdt_lite.data.splits import named_split
 from cdt_lite.data.store import TokenStore
 from cdt_lite.errors import CDTError, CDTWarning
 from cdt_lite.evaluation.evaluate import evaluate
-from cdt_lite.training.predict import predict, predict_mean
+from cdt_lite.training.checkpoint import Checkpoint
+from cdt_lite.training.effects import effect_table
+from cdt_lite.training.predict import Generation, predict, predict_mean
 from cdt_lite.training.start import start
 
 NOT_COUNTS = "X must hold raw counts, but it holds"
@@ -317,3 +319,50 @@ def test_loading_says_that_there_is_one_replicate(screen, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error", CDTWarning)
         load_screen(path)
+
+
+# --- no impossible cells ---------------------------------------------------------------------------------------------
+
+def fine_tuned(screen):
+    checkpoint = start(tiny(), screen)
+    store = TokenStore.from_adata(screen, checkpoint.tokenizer, checkpoint.vocabulary)
+    checkpoint.model.effect.fill(effect_table(store, checkpoint.tokenizer))
+    return checkpoint, store
+
+
+def test_no_gene_is_drawn_above_what_it_showed_in_training(screen, tmp_path):
+    """An untrained head draws all bins alike, so that without a limit nearly every value would be too high."""
+    checkpoint, store = fine_tuned(screen)
+    highest = checkpoint.tokenizer.centres[store.tokens.max(0)]
+    checkpoint.save(tmp_path)
+    for model in (checkpoint, Checkpoint.load(tmp_path)):
+        for target, guidance in (("G3", 1.0), ("G3", 2.0), ("G7", 1.0), (CONTROL, 1.0)):
+            cells = predict(model, screen, target, n_cells=40, options=Generation(guidance=guidance)).X.toarray()
+            assert (cells <= highest).all() and cells.any(0).all()
+    limited = predict_mean(checkpoint, screen, "G5")
+    checkpoint.model.effect.highest = checkpoint.model.effect.highest[:0]  # as in a model that knows no limit
+    assert (predict(checkpoint, screen, "G5", n_cells=40).X.toarray() > highest).any()
+    free = predict_mean(checkpoint, screen, "G5")
+    assert (free >= limited).all() and free.sum() > limited.sum() * 1.01
+
+
+def test_what_the_given_controls_show_is_possible(screen):
+    checkpoint, store = fine_tuned(screen)
+    deep = screen.copy()
+    deep.X = screen.X * 4
+    cells = predict(checkpoint, deep, "G3", n_cells=60).X.toarray()
+    controls = deep[deep.obs["sign"] == 0].X.toarray()
+    highest = np.maximum(controls.max(0), checkpoint.tokenizer.centres[store.tokens.max(0)])
+    assert (cells <= highest).all() and (cells > checkpoint.tokenizer.centres[store.tokens.max(0)]).any()
+
+
+def test_a_model_of_before_has_no_limit_and_loads(screen, tmp_path):
+    checkpoint, _ = fine_tuned(screen)
+    want = checkpoint.model.state_dict()
+    checkpoint.model.effect.highest = checkpoint.model.effect.highest[:0]
+    cells = predict(checkpoint, screen, "G3", n_cells=20).X.toarray()
+    state = {name: value for name, value in want.items() if not name.endswith("effect.highest")}
+    checkpoint.model.state_dict = lambda: state
+    loaded = Checkpoint.load(checkpoint.save(tmp_path))
+    assert not len(loaded.model.effect.highest)
+    np.testing.assert_array_equal(predict(loaded, screen, "G3", n_cells=20).X.toarray(), cells)
