@@ -183,7 +183,8 @@ def read_controls(adata: AnnData, columns: Columns = Columns(), what: str = "the
     labels = read_labels(adata, columns, what=what)
     require_controls(labels, columns, what)
     check_structure(adata.X, what)  # before rows are taken: entries out of bounds would end the process
-    controls = adata[labels.is_control]
+    genes = np.arange(adata.n_vars)  # by number: scipy takes no rows from columns that a view has reversed
+    controls = adata[labels.is_control, genes if adata.is_view else slice(None)]
     check_counts(adata, what, controls.X)
     return controls, labels.batch[labels.is_control]
 
@@ -225,6 +226,8 @@ def check_counts(adata: AnnData, what: str = "the screen", block: Any = None) ->
 
 def check_structure(values: Any, what: str) -> None:
     """Raises CDTError where the indices of a sparse matrix do not fit its shape."""
+    if getattr(values, "format", "") == "csc" and hasattr(values, "to_memory"):
+        values = values.to_memory()  # of a file: its rows cannot be found without reading it whole
     problem = _broken(values)
     if problem:
         raise CDTError(f"{what}: X must hold raw counts, but it holds {problem}")
