@@ -146,6 +146,15 @@ def test_indices_that_do_not_fit_are_refused_everywhere(screen, checkpoint, tmp_
         evaluate(ad.read_h5ad(path), None)
 
 
+def test_damage_in_predicted_log1p_expression_is_refused(screen):
+    predicted = screen[screen.obs["sign"] != 0].copy()
+    predicted.X = predicted.X.log1p()
+    predicted.uns["cdt_lite"] = {"space": "log1p", "target_depth": 50.0}
+    predicted.X.indices[3] = 10**9
+    with pytest.raises(CDTError, match="prediction.*: X holds a sparse matrix that is damaged"):
+        evaluate(screen, predicted, target_depth=50.0)
+
+
 def test_damage_in_a_layer_is_refused(screen, tmp_path):
     screen.layers["umi"] = screen.X.copy()
     path = saved(screen, tmp_path)

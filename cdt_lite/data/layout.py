@@ -134,7 +134,7 @@ def require_controls(labels: Labels, columns: Columns = Columns(), what: str = "
     n = int(labels.is_control.sum())
     if n >= least:
         return
-    known = sorted(set(labels.target))
+    known = sorted(set(labels.target.tolist()))
     raise CDTError(f"{what} has {n or 'no'} control cells: in obs[{columns.target!r}] at least {least} must be "
                    f"{columns.control!r}, but the labels there are {known[:8]}. "
                    f"Name yours with Columns(control=...){suggest(columns.control, known)}")
@@ -230,7 +230,7 @@ def check_structure(values: Any, what: str) -> None:
         values = values.to_memory()  # of a file: its rows cannot be found without reading it whole
     problem = _broken(values)
     if problem:
-        raise CDTError(f"{what}: X must hold raw counts, but it holds {problem}")
+        raise CDTError(f"{what}: X holds {problem}")
 
 
 def _broken(values: Any) -> str:
