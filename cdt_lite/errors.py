@@ -8,6 +8,10 @@ class CDTError(ValueError):
     """Bad input: the message says what was expected, what came and what to do."""
 
 
+class CDTWarning(UserWarning):
+    """Input that was read otherwise than it is written, or that promises less than it seems to."""
+
+
 def suggest(name: str, candidates: Iterable[str], n: int = 3) -> str:
     """Returns "; did you mean 'A', 'B'?" for names close to `name`, ignoring case, or an empty string."""
     by_lower = {str(c).lower(): str(c) for c in candidates}

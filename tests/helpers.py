@@ -62,6 +62,7 @@ def some_effects(n_genes: int, n_bins: int, seed: int) -> EffectTable:
         shares=np.full((n_genes, n_bins), 1 / n_bins),
         gene_ids=ids,
         values=np.log1p(np.arange(n_bins)),
+        highest=np.full(n_genes, n_bins - 1),
     )
 
 

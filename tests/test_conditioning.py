@@ -57,6 +57,7 @@ def module():
         shares=np.full((3, BINS), 1 / BINS),
         gene_ids=GENES.numpy(),
         values=VALUES,
+        highest=np.full(3, BINS - 1),
     )
     module = MeanEffect(CONFIG.model)
     module.fill(table)
@@ -142,7 +143,8 @@ def test_a_mean_of_effects_is_made_by_its_own_tilt_not_by_the_mean_of_tilts(modu
     rare[0, :2] = 0.98, 0.02
     effect = np.array([[-0.02 * np.log(2)], [0.0]])
     ids, even = np.array([3, 3]), np.ones(2)
-    table = EffectTable(ids, -np.ones(2, int), np.array([0, 1]), even, even / 2, effect, rare, np.array([10]), VALUES)
+    table = EffectTable(ids, -np.ones(2, int), np.array([0, 1]), even, even / 2, effect, rare, np.array([10]), VALUES,
+                        np.array([1]))
     module.fill(table)
     known = module.look_up(Perturbation.of([3], [-1], [0.0]), torch.tensor([10]))
     half = tilted(rare[0], known.tilt.item(), VALUES)

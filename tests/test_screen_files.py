@@ -102,8 +102,8 @@ def spoil(adata, how):
     if how == "control":
         return adata[obs["target_gene"] != CONTROL].copy(), "has no control cells"
     if how == "misspelt control":
-        adata.obs["target_gene"] = obs["target_gene"].astype(str).replace(CONTROL, "Non-Targeting")
-        return adata, "did you mean 'Non-Targeting'"
+        adata.obs["target_gene"] = obs["target_gene"].astype(str).replace(CONTROL, "nontargeting")
+        return adata, "did you mean 'nontargeting'"
     if how == "target_gene":
         adata.obs = obs.rename(columns={how: how + "s"})
         return adata, f"no column '{how}' in obs.*did you mean '{how}s'"

@@ -17,9 +17,11 @@ from anndata import AnnData
 from jaxtyping import Bool, Float, Int, Shaped
 
 from cdt_lite.data.expression import depths
+from cdt_lite.data.labels import check_targets, tidy_targets
 from cdt_lite.errors import CDTError, suggest
 
 CONTROL = "non-targeting"  # the label of cells that were not perturbed
+NOISE = 1e-6  # share of a count by which arithmetic in floating point may have moved it
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ def read_labels(adata: AnnData, columns: Columns = Columns(), *, default_sign: i
         target = pd.Series(columns.control, adata.obs_names)
     if batch is None:
         batch = pd.Series("all", adata.obs_names)
-    names = target.astype(str).to_numpy(str)
+    written = target.astype(str).to_numpy(str)
+    names = tidy_targets(written, columns.control, adata.var_names, what)
     is_control = names == columns.control
     sign = _column(adata, "sign", columns, what)
     magnitude = _column(adata, "magnitude", columns, what)
@@ -131,7 +134,7 @@ def require_controls(labels: Labels, columns: Columns = Columns(), what: str = "
     n = int(labels.is_control.sum())
     if n >= least:
         return
-    known = sorted(set(labels.target))
+    known = sorted(set(labels.target.tolist()))
     raise CDTError(f"{what} has {n or 'no'} control cells: in obs[{columns.target!r}] at least {least} must be "
                    f"{columns.control!r}, but the labels there are {known[:8]}. "
                    f"Name yours with Columns(control=...){suggest(columns.control, known)}")
@@ -156,11 +159,34 @@ def check_screen(adata: AnnData, columns: Columns = Columns(), *, default_sign: 
     labels = read_labels(adata, columns, default_sign=default_sign, what=what)
     require_controls(labels, columns, what)
     check_counts(adata, what)
+    check_depths(adata, what)
+    check_targets(labels.target[~labels.is_control].tolist(), adata, columns.target, what)
+    return labels
+
+
+def check_depths(adata: AnnData, what: str = "the screen") -> None:
+    """Raises CDTError where a cell has no count."""
     n = int((depths(adata.X) == 0).sum())
     if n:
         raise CDTError(f"{what}: {n} cells have no count in these {adata.n_vars} genes: "
                        "scanpy.pp.filter_cells(min_counts=1)")
-    return labels
+
+
+def read_controls(adata: AnnData, columns: Columns = Columns(), what: str = "the screen"
+                  ) -> tuple[AnnData, Shaped[np.ndarray, " controls"]]:
+    """Returns the control cells of a screen, raw counts, and the replicate of each.
+
+    Raises:
+        CDTError: No cells, genes named twice, labels that are none, no controls, no counts.
+    """
+    check_cells(adata, what)
+    labels = read_labels(adata, columns, what=what)
+    require_controls(labels, columns, what)
+    check_structure(adata.X, what)  # before rows are taken: entries out of bounds would end the process
+    genes = np.arange(adata.n_vars)  # by number: scipy takes no rows from columns that a view has reversed
+    controls = adata[labels.is_control, genes if adata.is_view else slice(None)]
+    check_counts(adata, what, controls.X)
+    return controls, labels.batch[labels.is_control]
 
 
 def check_genes(genes: pd.Index, what: str, expected: Iterable[str] | None = None) -> None:
@@ -198,22 +224,48 @@ def check_counts(adata: AnnData, what: str = "the screen", block: Any = None) ->
     raise CDTError(f"{what}: X must hold raw counts, but it holds {problem}{place}")
 
 
+def check_structure(values: Any, what: str) -> None:
+    """Raises CDTError where the indices of a sparse matrix do not fit its shape."""
+    if getattr(values, "format", "") == "csc" and hasattr(values, "to_memory"):
+        values = values.to_memory()  # of a file: its rows cannot be found without reading it whole
+    problem = _broken(values)
+    if problem:
+        raise CDTError(f"{what}: X holds {problem}")
+
+
+def _broken(values: Any) -> str:
+    """Returns what is wrong with a sparse matrix (compressed, in memory), or an empty text."""
+    if not sp.issparse(values) or values.format not in ("csr", "csc"):
+        return ""
+    try:
+        values.check_format(full_check=True)
+    except (ValueError, TypeError, IndexError) as error:
+        return f"a sparse matrix that is damaged ({error}): make the file anew"
+    return ""
+
+
 def why_not_counts(values: Any) -> str:
     """Returns what keeps a matrix from being raw counts, or an empty text."""
     if values is None:
         return "nothing"
+    if problem := _broken(values):
+        return problem
     data = values.data if sp.issparse(values) else np.asarray(values)
+    if data.dtype.kind not in "iuf":
+        return f"values of type {data.dtype}, no numbers of molecules"
     if not np.isfinite(data).all():
         return "NaN or infinite values"
     if (data < 0).any():
         return f"{data[data < 0][0]:.3g}, a negative number"
-    fractions = data[data % 1 != 0]
+    off = np.abs(data - np.rint(data))
+    fractions = data[off > NOISE * np.maximum(data, 1)]
     return f"{fractions[0]:.3g}, not a whole number" if fractions.size else ""
 
 
 def in_layout(counts: Any, obs: pd.DataFrame, genes: Iterable[str], facts: dict[str, Any]) -> AnnData:
     """Puts counts (cells x genes) and their labels into the layout of every screen; `facts` go to uns["screen"]."""
     counts = sp.csr_matrix(counts, dtype=np.float32)
+    counts.data = np.rint(counts.data)
     obs = obs.assign(
         target_gene=pd.Categorical(obs["target_gene"].astype(str)),
         batch=pd.Categorical(obs["batch"].astype(str)),

@@ -1,17 +1,19 @@
 """Screens in one layout (`data/layout.py`): a public one by name, the simulated one, or any .h5ad file."""
 
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from cdt_lite.data.layout import Columns, check_screen, in_layout
+from cdt_lite.data.labels import with_symbols
+from cdt_lite.data.layout import Columns, check_depths, check_screen, in_layout
 from cdt_lite.data.public import MANIFEST, Unreachable, load_public
 from cdt_lite.data.simulate import simulate_screen
 from cdt_lite.data.splits import named_split
-from cdt_lite.errors import CDTError, suggest
+from cdt_lite.errors import CDTError, CDTWarning, suggest
 from cdt_lite.files import read_h5ad
 
 
@@ -76,7 +78,12 @@ def _load_file(path: Path, columns: Columns, layer: str | None, default_sign: in
         if layer not in adata.layers:
             raise CDTError(f"no layer {layer!r}; the file has {list(adata.layers)}{suggest(layer, adata.layers)}")
         adata.X = adata.layers[layer]
+    adata = with_symbols(adata, columns.target, "the screen")
     labels = check_screen(adata, columns, default_sign=default_sign)
+    if len(set(labels.batch)) == 1:
+        warnings.warn("the screen has one replicate: how far its effects can be trusted is learned from random parts "
+                      "of its cells, and no replicate can be held out. Name a column of replicates with "
+                      "Columns(batch=...) if there is one", CDTWarning, stacklevel=3)
     obs = adata.obs.assign(target_gene=labels.target, batch=labels.batch)
     obs = obs.assign(sign=labels.sign, magnitude=labels.magnitude)
     facts = {"name": path.stem, "version": "", "source": path.name, "licence": "", "attribution": ""}
@@ -98,7 +105,7 @@ def _choose_panel(adata: AnnData, n_top_genes: int, train_mask: np.ndarray | Non
     variability[panel] = -np.inf  # these are in already
     panel[np.argsort(-variability, kind="stable")[:n_free]] = True
     chosen = in_layout(adata.X[:, panel], adata.obs, adata.var_names[panel], adata.uns["screen"])
-    check_screen(chosen)
+    check_depths(chosen)
     return chosen
 
 

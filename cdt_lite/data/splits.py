@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 from anndata import AnnData
 
 from cdt_lite.data.layout import CONTROL, Columns, Labels, read_labels
-from cdt_lite.errors import CDTError, suggest
+from cdt_lite.errors import CDTError, CDTWarning, suggest
 
 Pairs = Sequence[tuple[str, str]]  # (target, batch)
 
@@ -46,7 +47,8 @@ def named_split(screen: AnnData) -> np.ndarray:
 
     A screen with an entry in `splits.json` (by name, or by name and hash) has a fixed split. Any other gets one by
     rule, from the hashes of its target names alone: a sixth of the targets unseen, and of another quarter the last
-    replicate held out (of targets that have one more).
+    replicate held out (of targets that have one more). Of a single target its last replicate is held out; where it has
+    one replicate, nothing is, and a CDTWarning says so.
 
     Args:
         screen: Cells in the layout of `load_screen`.
@@ -69,6 +71,8 @@ def _by_rule(labels: Labels) -> tuple[list[str], Pairs]:
     last = max(labels.batch.tolist())
     batches.pop(CONTROL, None)
     targets = sorted(batches, key=lambda target: hashlib.sha256(target.encode()).hexdigest())
+    if len(targets) == 1:
+        return [], _of_one(targets[0], batches[targets[0]])
     n_unseen = max(1, len(targets) // 6)
     n_held_out = max(1, len(targets) // 4)
     held_out = []
@@ -76,3 +80,12 @@ def _by_rule(labels: Labels) -> tuple[list[str], Pairs]:
         if last in batches[target] and len(batches[target]) > 1:
             held_out.append((target, last))
     return targets[:n_unseen], held_out[:n_held_out]
+
+
+def _of_one(target: str, batches: set[str]) -> Pairs:
+    """The held-out pair of a screen's only target: were it unseen, nothing would be left to train on."""
+    if len(batches) > 1:
+        return [(target, max(batches))]
+    warnings.warn(f"{target!r} is the screen's only target, in one replicate: no cells are withheld, so what a model "
+                  "says of it cannot be judged", CDTWarning, stacklevel=4)
+    return []

@@ -1,6 +1,7 @@
 """Cells tokenised once into bytes, in memory or on disk."""
 
 import hashlib
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +10,10 @@ from anndata import AnnData
 from jaxtyping import Float, Int, UInt8
 
 from cdt_lite.data.expression import dense, depths
-from cdt_lite.data.layout import CONTROL, Columns, check_cells, check_counts, read_labels
+from cdt_lite.data.layout import CONTROL, Columns, check_cells, check_counts, check_structure, read_labels
 from cdt_lite.data.tokenizer import Tokenizer
 from cdt_lite.data.vocabulary import Vocabulary
+from cdt_lite.errors import CDTWarning
 from cdt_lite.model.perturbation import NO_TARGET
 
 BLOCK = 4096  # rows converted at a time, so that a file on disk is never read whole
@@ -56,12 +58,17 @@ class TokenStore:
         else:
             tokens = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=adata.shape)
         depth = np.empty(adata.n_obs)
+        check_structure(adata.X, what)
+        n_above = np.zeros(adata.n_vars, int)
         for start in range(0, adata.n_obs, BLOCK):
             rows = slice(start, start + BLOCK)
             block = adata.X[rows]
             check_counts(adata, what, block)
             depth[rows] = depths(block)
-            tokens[rows] = tokenizer.tokenize(dense(block))
+            values = tokenizer.in_space(dense(block))
+            tokens[rows] = tokenizer.encode(values)
+            n_above += (values > tokenizer.edges[-1]).sum(0)
+        _warn_of_high_values(n_above, adata, tokenizer.edges[-1])
         return cls(
             tokens=tokens,
             gene_ids=gene_ids,
@@ -97,3 +104,16 @@ class TokenStore:
         for array in (self.tokens, self.gene_ids, self.target, self.sign):
             h.update(np.ascontiguousarray(array).tobytes())
         return h.hexdigest()[:16]
+
+
+def _warn_of_high_values(n_above: Int[np.ndarray, " G"], adata: AnnData, last: float) -> None:
+    """Says which genes have values above the last bin: what becomes of them is that bin's edge."""
+    if not n_above.any():
+        return
+    genes = []
+    for gene in np.argsort(-n_above, kind="stable")[: min(5, np.count_nonzero(n_above))]:
+        genes.append(f"{adata.var_names[gene]} ({n_above[gene] / adata.n_obs:.1%} of cells)")
+    share = n_above.sum() / (adata.n_obs * adata.n_vars)
+    warnings.warn(f"{share:.2g} of all values lie above the last bin and are taken for {last:,.0f}, in "
+                  f"{np.count_nonzero(n_above)} genes: {', '.join(genes)}. Leave these genes out, or give the "
+                  "tokenizer a higher last edge (TokenizerConfig.highest)", CDTWarning, stacklevel=3)

@@ -12,7 +12,7 @@ from anndata import AnnData
 from jaxtyping import Real, UInt8
 
 from cdt_lite.data.expression import depths
-from cdt_lite.data.layout import Columns, read_labels, require_controls
+from cdt_lite.data.layout import Columns, read_controls
 from cdt_lite.errors import CDTError
 from cdt_lite.model.config import TokenizerConfig
 
@@ -82,20 +82,25 @@ class Tokenizer:
                            "is [MASK]): a masked position has no value yet")
         return self.centres[tokens].astype(np.float32)
 
-    def tokenize(self, counts: Real[np.ndarray, "cells genes"], depth: Real[np.ndarray, " cells"] | None = None
-                 ) -> UInt8[np.ndarray, "cells genes"]:
-        """Turns raw counts into tokens.
+    def in_space(self, counts: Real[np.ndarray, "cells genes"], depth: Real[np.ndarray, " cells"] | None = None
+                 ) -> Real[np.ndarray, "cells genes"]:
+        """Returns raw counts in the tokenizer's own space: as whole numbers, or scaled to the target depth.
 
         Args:
             counts: Raw counts, cells x genes.
             depth: Total counts of each cell; by default the row sums.
         """
         if self.config.space == "counts":
-            return self.encode(counts)
+            return np.rint(counts)  # 4.9999995 is 5
         if depth is None:
             depth = counts.sum(1)
         scale = self.target_depth / np.maximum(depth, 1.0)
-        return self.encode(counts * scale[:, None])
+        return counts * scale[:, None]
+
+    def tokenize(self, counts: Real[np.ndarray, "cells genes"], depth: Real[np.ndarray, " cells"] | None = None
+                 ) -> UInt8[np.ndarray, "cells genes"]:
+        """Turns raw counts into tokens; arguments as in `in_space`."""
+        return self.encode(self.in_space(counts, depth))
 
     def to_counts(self, tokens: Any, depth: Real[np.ndarray, " cells"]) -> np.ndarray:
         """Returns integer counts (float32) for tokens of cells with the given depth; `counts` space ignores depth."""
@@ -107,8 +112,10 @@ class Tokenizer:
 
 
 def fit_tokenizer(config: TokenizerConfig, screen: AnnData, columns: Columns = Columns()) -> Tokenizer:
-    """Makes a tokenizer whose target depth is the median depth of the (training) control cells given."""
-    labels = read_labels(screen, columns)
-    require_controls(labels, columns)
-    controls = screen[labels.is_control]
+    """Makes a tokenizer whose target depth is the median depth of the (training) control cells given.
+
+    Raises:
+        CDTError: No control cells, or no raw counts.
+    """
+    controls, _ = read_controls(screen, columns)
     return Tokenizer(config, float(np.median(depths(controls.X))))

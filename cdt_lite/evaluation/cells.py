@@ -9,7 +9,15 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from cdt_lite.data.layout import Columns, Labels, check_counts, check_genes, read_labels, require_controls
+from cdt_lite.data.layout import (
+    Columns,
+    Labels,
+    check_counts,
+    check_genes,
+    check_structure,
+    read_labels,
+    require_controls,
+)
 from cdt_lite.errors import CDTError, suggest
 
 Key = tuple[str, int]  # a perturbation: its target gene and sign
@@ -146,6 +154,7 @@ def _read_cells(adata: AnnData, what: str, columns: Columns, real: Cells, depth:
 
 
 def _check_log1p(adata: AnnData, what: str, depth: float, expected: float) -> None:
+    check_structure(adata.X, what)
     values = sparse.csr_matrix(adata.X).data
     bad = ~np.isfinite(values) | (values < 0) | (values > 20)
     if bad.any():

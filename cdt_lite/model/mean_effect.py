@@ -30,6 +30,7 @@ class EffectTable:
     shares: Float[np.ndarray, "G bins"]  # of the control cells in every bin
     gene_ids: Int[np.ndarray, " G"]  # of every column
     values: Float[np.ndarray, " bins"]  # log1p expression that each bin stands for
+    highest: Int[np.ndarray, " G"]  # bin that any cell, perturbed or not, showed
 
 
 class Known(NamedTuple):
@@ -80,11 +81,12 @@ class MeanEffect(nn.Module):
     effect: Tensor
     shares: Tensor
     values: Tensor
+    highest: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.mlp = MLP(1, config.dim, config.dim)
-        for name in ("target", "sign", "replicate", "gene_ids"):
+        for name in ("target", "sign", "replicate", "gene_ids", "highest"):
             self.register_buffer(name, torch.zeros(0, dtype=torch.long))
         for name in ("cells", "share"):
             self.register_buffer(name, torch.zeros(0))

@@ -215,6 +215,7 @@ def _load_weights(model: CDT | V1, tensors: dict[str, Tensor], folder: str | Pat
     if model.effect is not None:
         prefix = "embed.effect."
         model.effect.make_room({name.removeprefix(prefix): w.shape for name, w in weights.items() if prefix in name})
+        weights.setdefault(f"{prefix}highest", model.effect.highest)  # older files do not know it
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

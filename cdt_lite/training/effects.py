@@ -53,7 +53,7 @@ def effect_table(store: TokenStore, tokenizer: Tokenizer) -> EffectTable:
     values = np.log1p(tokenizer.centres)
     shares = _control_shares(store, len(values))
     return EffectTable(labels[:, 0], labels[:, 1], labels[:, 2], cells, _target_shares(labels, cells), effect,
-                       shares, store.gene_ids, values)
+                       shares, store.gene_ids, values, store.tokens.max(0).astype(int))
 
 
 def _target_shares(labels: Int[np.ndarray, "K 3"], cells: Float[np.ndarray, " K"]) -> Float[np.ndarray, " K"]:

@@ -7,13 +7,13 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy import sparse
 
 from cdt_lite import __version__
 from cdt_lite.data.batches import Batch
 from cdt_lite.data.expression import dense, log1p_counts
-from cdt_lite.data.layout import Columns, read_labels, require_controls
+from cdt_lite.data.layout import Columns, check_depths, read_controls
 from cdt_lite.errors import CDTError
 from cdt_lite.model.diffusion import Denoiser, guide
 from cdt_lite.model.perturbation import Perturbation
@@ -70,7 +70,7 @@ def predict(checkpoint: Checkpoint, screen: ad.AnnData, target: str, sign: int =
     tokenizer, generator = checkpoint.tokenizer, torch.Generator().manual_seed(seed)
     blocks, batches = [], []
     for replicate, batch in plan.batches(n_cells):
-        denoise = _guided(checkpoint, batch, options.guidance)
+        denoise = plan.possible(_guided(checkpoint, batch, options.guidance))
         shape = (1, batch.log_depth.shape[1], plan.n_genes)
         tokens = checkpoint.process.sample(denoise, shape, generator, options.device, options.steps)[0].cpu().numpy()
         tokens[tokens == tokenizer.mask_id] = 0  # v1 may leave [MASK] behind: a gene without a value is written as 0
@@ -105,7 +105,7 @@ def predict_mean(checkpoint: Checkpoint, screen: ad.AnnData, target: str, sign: 
             scale = torch.exp(-batch.log_depth[0].cpu())
         values = torch.log1p(centres * scale[:, None]).to(options.device)  # what a bin is worth depends on the depth
         hidden = torch.full((1, size, plan.n_genes), tokenizer.mask_id, device=options.device)
-        logits = denoiser(checkpoint.model, batch)(hidden)[..., : tokenizer.mask_id]
+        logits = plan.possible(denoiser(checkpoint.model, batch))(hidden)[..., : tokenizer.mask_id]
         means = (logits.float().softmax(-1) * values[:, None, :]).sum(-1)
         total += means[0].sum(0).cpu().numpy()
     return total / n_cells
@@ -196,20 +196,29 @@ class _Plan:
 
     def __init__(self, checkpoint: Checkpoint, screen: ad.AnnData, request: Request, seed: int,
                  options: Generation) -> None:
-        labels = read_labels(screen, options.columns)
-        require_controls(labels, options.columns)
-        controls = align_panel(checkpoint, screen[labels.is_control], options.align)
+        controls, self.replicate = read_controls(screen, options.columns)
+        check_depths(controls)
+        controls = align_panel(checkpoint, controls, options.align)
         counts = dense(controls.X)
         kept = _share_kept(checkpoint, controls.var_names)
         self.notes = _panel_notes(len(checkpoint.panel), controls.n_vars, kept)
         self.depth = counts.sum(1) / (kept or 1.0)
         self.tokens = checkpoint.tokenizer.tokenize(counts)
-        self.replicate = labels.batch[labels.is_control]
         self.var, self.n_genes = controls.var[[]].copy(), controls.n_vars
         self.gene_ids = checkpoint.vocabulary.ids(list(controls.var_names))
+        highest = np.maximum(_highest(checkpoint, self.gene_ids), self.tokens.max(0))
+        impossible = np.arange(checkpoint.tokenizer.config.n_bins) > highest[:, None]
+        self.impossible = torch.as_tensor(impossible, device=options.device)
         self.checkpoint, self.request, self.options = checkpoint, request, options
         self.rng = np.random.default_rng(seed)
         checkpoint.model.to(options.device).eval()
+
+    def possible(self, denoise: Denoiser) -> Denoiser:
+        """Returns a denoiser that gives no gene a value above all that training and these controls have shown."""
+        if not self.impossible.any():
+            return denoise
+        n_bins = self.impossible.shape[1]
+        return lambda *state: denoise(*state)[..., :n_bins].masked_fill(self.impossible, float("-inf"))
 
     def batches(self, n_cells: int) -> Iterator[tuple[str, Batch]]:
         """Yields sets of cells to make, replicate by replicate."""
@@ -220,8 +229,8 @@ class _Plan:
 
     def share_out(self, n_cells: int) -> list[tuple[str, int]]:
         """Splits n_cells over the replicates as the controls are split (largest remainders)."""
-        if n_cells < 1:
-            raise CDTError(f"n_cells must be at least 1, not {n_cells}")
+        if n_cells != int(n_cells) or n_cells < 1:
+            raise CDTError(f"n_cells must be a whole number from 1, not {n_cells}")
         names, n = np.unique(self.replicate, return_counts=True)
         exact = n_cells * n / n.sum()
         whole = np.floor(exact).astype(int)
@@ -240,6 +249,18 @@ class _Plan:
             nothing, self.tokens[controls][None], self.request.perturbation(), log_depth[None], self.gene_ids
         )
         return batch.to(self.options.device)
+
+
+def _highest(checkpoint: Checkpoint, gene_ids: Int[np.ndarray, " G"]) -> Int[np.ndarray, " G"]:
+    """Returns the highest bin that each gene showed in training; the last one where that is not known."""
+    highest = np.full(len(gene_ids), checkpoint.tokenizer.config.n_bins - 1)
+    table = checkpoint.model.effect
+    if table is None or not len(table.highest):
+        return highest
+    shown = dict(zip(table.gene_ids.tolist(), table.highest.tolist(), strict=True))
+    for i, gene in enumerate(gene_ids.tolist()):
+        highest[i] = shown.get(gene, highest[i])
+    return highest
 
 
 def _share_kept(checkpoint: Checkpoint, genes: pd.Index) -> float:

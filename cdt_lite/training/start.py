@@ -8,7 +8,8 @@ import pandas as pd
 from jaxtyping import Float
 
 from cdt_lite.data.expression import dense, log1p_counts
-from cdt_lite.data.layout import Columns
+from cdt_lite.data.labels import check_targets
+from cdt_lite.data.layout import Columns, check_counts, read_labels
 from cdt_lite.data.store import BLOCK
 from cdt_lite.data.tokenizer import fit_tokenizer
 from cdt_lite.data.vocabulary import Vocabulary
@@ -32,14 +33,14 @@ def start(config: Config, screen: ad.AnnData, *others: ad.AnnData, gene_vectors:
         columns: Where the cells' labels are.
 
     Raises:
-        CDTError: No control cells, or more genes than the gene table has rows.
+        CDTError: No control cells, no raw counts, targets that are guides, or more genes than the gene table has rows.
     """
     tokenizer = fit_tokenizer(config.tokenizer, screen, columns)
     vocabulary = Vocabulary(screen.var_names, config.model.n_total_genes)
     for adata in (screen, *others):
-        targets = set()
-        if columns.target in adata.obs:
-            targets = set(adata.obs[columns.target].astype(str)) - {columns.control}
+        labels = read_labels(adata, columns, unlabelled=True)
+        targets = set(labels.target[~labels.is_control].tolist())
+        check_targets(targets, adata, columns.target, "the screen")
         vocabulary = vocabulary.extended([*adata.var_names, *sorted(targets)])
     model, process = build(config, seed)
     checkpoint = Checkpoint(model, process, config, tokenizer, vocabulary, list(screen.var_names), seed=seed)
@@ -53,4 +54,6 @@ def start(config: Config, screen: ad.AnnData, *others: ad.AnnData, gene_vectors:
 
 def _log1p_blocks(cells: ad.AnnData, target_depth: float) -> Iterator[Float[np.ndarray, "cells G"]]:
     for begin in range(0, cells.n_obs, BLOCK):
-        yield log1p_counts(dense(cells.X[begin : begin + BLOCK]), target_depth)
+        block = cells.X[begin : begin + BLOCK]
+        check_counts(cells, block=block)
+        yield log1p_counts(dense(block), target_depth)

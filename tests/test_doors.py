@@ -1,0 +1,239 @@
+"""What enters and what comes out: log1p for counts, damaged matrices, counts that are high, cells that cannot be."""
+
+import warnings
+
+import anndata as ad
+import h5py
+import jaxtyping
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from helpers import tiny, toy_screen
+
+from cdt_lite.data.layout import CONTROL, check_screen
+from cdt_lite.data.screens import load_screen
+from cdt_lite.data.store import TokenStore
+from cdt_lite.errors import CDTError, CDTWarning
+from cdt_lite.evaluation.evaluate import evaluate
+from cdt_lite.training.checkpoint import Checkpoint
+from cdt_lite.training.effects import effect_table
+from cdt_lite.training.predict import Generation, predict, predict_mean
+from cdt_lite.training.start import start
+
+NOT_COUNTS = "X must hold raw counts, but it holds"
+
+
+@pytest.fixture
+def screen():
+    return toy_screen()
+
+
+@pytest.fixture
+def checkpoint(screen):
+    return start(tiny(), screen)
+
+
+def doors(checkpoint):
+    """Every function that takes counts, but for `load_screen` and `evaluate`."""
+    return {
+        "predict": lambda cells: predict(checkpoint, cells, "G3", n_cells=2),
+        "predict_mean": lambda cells: predict_mean(checkpoint, cells, "G3", n_cells=2),
+        "start": lambda cells: start(checkpoint.config, cells),
+        "store": lambda cells: TokenStore.from_adata(cells, checkpoint.tokenizer, checkpoint.vocabulary),
+    }
+
+
+def saved(adata, tmp_path, name="screen.h5ad"):
+    adata.write_h5ad(tmp_path / name)
+    return tmp_path / name
+
+
+# --- values ----------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("door", ["predict", "predict_mean", "start", "store"])
+@pytest.mark.parametrize("layout", [sp.csr_matrix, sp.csc_matrix, np.array])
+def test_no_door_takes_log1p_or_truth_values_for_counts(screen, checkpoint, door, layout):
+    dense = screen.X.toarray()
+    for values, why in ((np.log1p(dense), "not a whole number"), (dense > 2, "values of type bool")):
+        wrong = screen.copy()
+        wrong.X = layout(values)
+        with pytest.raises(CDTError, match=f"{NOT_COUNTS} .*{why}"):
+            doors(checkpoint)[door](wrong)
+
+
+def test_a_door_says_where_the_counts_are(screen, checkpoint):
+    screen.layers["counts"] = screen.X.copy()
+    screen.X = screen.X.log1p()
+    for enter in doors(checkpoint).values():
+        with pytest.raises(CDTError, match="counts are in layer 'counts'"):
+            enter(screen)
+
+
+def test_float_noise_is_a_count(screen, checkpoint, tmp_path):
+    for factor in (1.0000001, 0.9999999):  # 5.0000005, and 4.9999995, which must not become 4
+        noisy = screen.copy()
+        noisy.X = (screen.X * factor).astype(np.float64)
+        assert (noisy.X.data % 1 != 0).any()
+        np.testing.assert_array_equal(load_screen(saved(noisy, tmp_path)).X.toarray(), screen.X.toarray())
+        for name in ("predict", "store"):
+            got, want = doors(checkpoint)[name](noisy), doors(checkpoint)[name](screen)
+            if name == "store":
+                np.testing.assert_array_equal(got.tokens, want.tokens)
+            else:
+                np.testing.assert_array_equal(got.X.toarray(), want.X.toarray())
+
+
+def test_views_and_files_give_the_cells_that_their_copies_give(screen, checkpoint, tmp_path):
+    path = saved(screen, tmp_path)
+    aligned = Generation(align=True)
+    want = predict(checkpoint, screen, "G3", n_cells=8, options=aligned).X.toarray()
+    rows = np.arange(screen.n_obs)
+    for cells in (screen[:, ::-1], screen[rows], screen[:, ::-1].copy(), ad.read_h5ad(path, backed="r")):
+        got = predict(checkpoint, cells, "G3", n_cells=8, options=aligned)
+        np.testing.assert_array_equal(got.X.toarray(), want)
+        assert list(got.var_names) == list(screen.var_names)
+
+
+def test_a_fraction_beside_large_counts_is_none(screen):
+    screen.X.data[3] = 1.001
+    with pytest.raises(CDTError, match="not a whole number"):
+        check_screen(screen)
+
+
+def test_prediction_refuses_empty_controls_a_gene_twice_and_half_a_cell(screen, checkpoint, monkeypatch):
+    empty = screen.copy()
+    empty.X = sp.csr_matrix(screen.X.toarray() * (screen.obs["sign"] != 0).to_numpy()[:, None])
+    twice = screen.copy()
+    twice.var_names = ["G0", "G0", *screen.var_names[2:]]
+    for door in (predict, predict_mean):
+        with pytest.raises(CDTError, match="cells have no count"):
+            door(checkpoint, empty, "G3", n_cells=2)
+        with pytest.raises(CDTError, match=r"more than once: \['G0'\]"):
+            door(checkpoint, twice, "G3", n_cells=2)
+        with monkeypatch.context() as user:
+            user.setattr(jaxtyping.config, "jaxtyping_disable", True)  # types are checked in tests only
+            with pytest.raises(CDTError, match="n_cells must be a whole number from 1, not 2.5"):
+                door(checkpoint, screen, "G3", n_cells=2.5)
+
+
+# --- structure -------------------------------------------------------------------------------------------------------
+
+def damaged(path, part, value, place=7):
+    with h5py.File(path, "r+") as file:
+        file[f"X/{part}"][place] = value
+    return path
+
+
+@pytest.mark.parametrize(("part", "value"), [
+    ("indices", 10**9), ("indices", "n_vars"), ("indices", -3), ("indptr", 10**6), ("indptr", -1)])
+@pytest.mark.parametrize("layout", [sp.csr_matrix, sp.csc_matrix])
+def test_indices_that_do_not_fit_are_refused_everywhere(screen, checkpoint, tmp_path, layout, part, value):
+    if value == "n_vars":
+        value = screen.n_vars if layout is sp.csr_matrix else screen.n_obs
+    screen.X = layout(screen.X)
+    path = damaged(saved(screen, tmp_path), part, value)
+    with pytest.raises(CDTError):
+        load_screen(path)
+    if part == "indptr":
+        return
+    for name, enter in doors(checkpoint).items():
+        with pytest.raises(CDTError, match="a sparse matrix that is damaged"):
+            enter(ad.read_h5ad(path))
+        if layout is sp.csc_matrix or "predict" not in name:  # which reads the controls' rows alone
+            with pytest.raises(CDTError, match="a sparse matrix that is damaged"):
+                enter(ad.read_h5ad(path, backed="r"))
+    with pytest.raises(CDTError, match="a sparse matrix that is damaged"):
+        evaluate(ad.read_h5ad(path), None)
+
+
+def test_damage_in_predicted_log1p_expression_is_refused(screen):
+    predicted = screen[screen.obs["sign"] != 0].copy()
+    predicted.X = predicted.X.log1p()
+    predicted.uns["cdt_lite"] = {"space": "log1p", "target_depth": 50.0}
+    predicted.X.indices[3] = 10**9
+    with pytest.raises(CDTError, match="prediction.*: X holds a sparse matrix that is damaged"):
+        evaluate(screen, predicted, target_depth=50.0)
+
+
+def test_damage_in_a_layer_is_refused(screen, tmp_path):
+    screen.layers["umi"] = screen.X.copy()
+    path = saved(screen, tmp_path)
+    with h5py.File(path, "r+") as file:
+        file["layers/umi/indices"][3] = 10**9
+    with pytest.raises(CDTError, match="a sparse matrix that is damaged"):
+        load_screen(path, layer="umi")
+    assert load_screen(path).shape == screen.shape
+
+
+# --- counts above the last bin ---------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("preset", ["lite", "v1"])
+def test_values_above_the_last_bin_are_named_once(screen, preset):
+    deep = screen.copy()
+    counts = screen.X.toarray()
+    if preset == "lite":
+        counts[:60, 4] = 60_000
+    else:
+        counts[:60] = 0
+        counts[:60, 4] = 100  # all of a cell's counts: scaled to the target depth, that is more than 10,000
+    deep.X = sp.csr_matrix(counts)
+    checkpoint = start(tiny(preset), screen)
+    if preset == "v1":
+        checkpoint.tokenizer.target_depth = 11_000.0
+    share = 60 / (240 * 12)
+    with pytest.warns(CDTWarning, match=f"{share:.2g} of all values .* taken for 10,000.*G4 .25.0% of cells") as said:
+        store = TokenStore.from_adata(deep, checkpoint.tokenizer, checkpoint.vocabulary)
+    assert len(said) == 1 and (store.tokens[:60, 4] == store.tokens.max()).all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CDTWarning)
+        counts[:60, 4] = min(10_000, counts[:60, 4].max())
+        checkpoint.tokenizer.target_depth = 10_000.0
+        deep.X = sp.csr_matrix(counts)
+        TokenStore.from_adata(deep, checkpoint.tokenizer, checkpoint.vocabulary)
+
+
+# --- no impossible cells ---------------------------------------------------------------------------------------------
+
+def fine_tuned(screen):
+    checkpoint = start(tiny(), screen)
+    store = TokenStore.from_adata(screen, checkpoint.tokenizer, checkpoint.vocabulary)
+    checkpoint.model.effect.fill(effect_table(store, checkpoint.tokenizer))
+    return checkpoint, store
+
+
+def test_no_gene_is_drawn_above_what_it_showed_in_training(screen, tmp_path):
+    """An untrained head draws all bins alike, so that without a limit nearly every value would be too high."""
+    checkpoint, store = fine_tuned(screen)
+    highest = checkpoint.tokenizer.centres[store.tokens.max(0)]
+    checkpoint.save(tmp_path)
+    for model in (checkpoint, Checkpoint.load(tmp_path)):
+        for target, guidance in (("G3", 1.0), ("G3", 2.0), ("G7", 1.0), (CONTROL, 1.0)):
+            cells = predict(model, screen, target, n_cells=40, options=Generation(guidance=guidance)).X.toarray()
+            assert (cells <= highest).all() and cells.any(0).all()
+    limited = predict_mean(checkpoint, screen, "G5")
+    checkpoint.model.effect.highest = checkpoint.model.effect.highest[:0]  # as in a model that knows no limit
+    assert (predict(checkpoint, screen, "G5", n_cells=40).X.toarray() > highest).any()
+    free = predict_mean(checkpoint, screen, "G5")
+    assert (free >= limited).all() and free.sum() > limited.sum() * 1.01
+
+
+def test_what_the_given_controls_show_is_possible(screen):
+    checkpoint, store = fine_tuned(screen)
+    deep = screen.copy()
+    deep.X = screen.X * 4
+    cells = predict(checkpoint, deep, "G3", n_cells=60).X.toarray()
+    controls = deep[deep.obs["sign"] == 0].X.toarray()
+    highest = np.maximum(controls.max(0), checkpoint.tokenizer.centres[store.tokens.max(0)])
+    assert (cells <= highest).all() and (cells > checkpoint.tokenizer.centres[store.tokens.max(0)]).any()
+
+
+def test_a_model_of_before_has_no_limit_and_loads(screen, tmp_path):
+    checkpoint, _ = fine_tuned(screen)
+    want = checkpoint.model.state_dict()
+    checkpoint.model.effect.highest = checkpoint.model.effect.highest[:0]
+    cells = predict(checkpoint, screen, "G3", n_cells=20).X.toarray()
+    state = {name: value for name, value in want.items() if not name.endswith("effect.highest")}
+    checkpoint.model.state_dict = lambda: state
+    loaded = Checkpoint.load(checkpoint.save(tmp_path))
+    assert not len(loaded.model.effect.highest)
+    np.testing.assert_array_equal(predict(loaded, screen, "G3", n_cells=20).X.toarray(), cells)
