@@ -12,10 +12,8 @@ python3 run.py wheels       fill output/wheels with all that a laptop needs with
 python3 run.py trial        execute the student and instructor copies with no network, or what is named after it
 python3 run.py browser      work through the student copies in a real browser, with screenshots
 
-Arguments after `test` go to pytest, which then runs alone: python3 run.py test -k tokenizer
-Arguments after `lab` go to JupyterLab: python3 run.py lab --no-browser
-Folders or notebooks after `trial` are executed: python3 run.py trial notebooks
-Names after `browser` choose copies: python3 run.py browser 00 03
+What follows `test` goes to pytest, which then runs alone (test -k tokenizer); what follows `lab`, to JupyterLab.
+What follows `trial` names folders or notebooks (trial notebooks); `browser`, copies (browser 00 03).
 
 Environment variables:
   CDT_VENV           where the environment lives (default: .venv beside this file)
@@ -55,17 +53,14 @@ def python_refusal(version: tuple, oldest: tuple = (3, 11)) -> str:
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Reads the command line; what is not ours goes on to pytest or JupyterLab."""
-    parser = argparse.ArgumentParser(
-        prog="run.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    look = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("run.py", description=__doc__, formatter_class=look, allow_abbrev=False)
     add = parser.add_argument
     add("command", nargs="?", default="notebooks", choices=COMMANDS)
     add("--profile", choices=("ci", "laptop", "gpu"), help="size of the runs (default: laptop; tests: ci)")
     add("--only", default="", metavar="03", help="run the notebooks whose names begin so")
     add("--wheels", default="", metavar="FOLDER", help="install from this folder, without a network")
+    add("--fresh", action="store_true", help="make the environment anew")
     add("--write", action="store_true", help="maintainers: write into the tracked files")
     add("--budget", action="store_true", help="maintainers: write only time and memory into the cards")
     options, rest = parser.parse_known_args(arguments)
@@ -138,7 +133,7 @@ def main(arguments: list[str]) -> int:
 
     options, rest = parse(arguments)
     environment.use_wheels(options.wheels or os.environ.get("CDT_WHEELS", ""))
-    python = environment.set_up()
+    python = environment.set_up(options.fresh)
     if options.command == "setup":
         print(f"The environment is ready: {python}")
         return 0

@@ -2,13 +2,17 @@
 
 import inspect
 import json
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 import visit
 
 from cdt_lite.teaching.check import find
 from tools.copies import sources
+from tools.environment import ROOT
 
 
 def test_a_missing_browser_is_one_clear_line(monkeypatch):
@@ -62,3 +66,10 @@ def test_problems_are_collected():
     guest.expect(True, "nothing")
     guest.expect(False, "something")
     assert guest.problems == ["something"]
+
+
+def test_the_server_is_opened_by_nothing_that_can_be_guessed():
+    code = "import visit; print(visit.TOKEN)"
+    again = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT / "tests",
+                           env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert len(visit.TOKEN) >= 32 and len(again.stdout.strip()) >= 32 and again.stdout.strip() != visit.TOKEN

@@ -1,6 +1,8 @@
 """tools/environment.py: what it would install where, without installing anything."""
 
+import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -146,18 +148,110 @@ def test_the_stamp_changes_with_what_is_installed_and_only_then(tmp_path, name):
     assert environment.stamp(tmp_path) != before
 
 
-def test_a_second_call_installs_nothing_and_an_interrupted_first_one_is_finished(calls, tmp_path, monkeypatch):
-    monkeypatch.setenv("CDT_VENV", str(tmp_path / "venv"))
-    monkeypatch.setattr(environment, "make_venv", environment.venv_python)
+@pytest.fixture
+def made(calls, tmp_path, monkeypatch):
+    """An environment that is never really made: its Python, and the notes of two packages, appear as they would."""
+    folder = tmp_path / "venv"
+    notes = folder / "lib" / "python3.11" / "site-packages"
+
+    def make(folder, fresh=False):
+        calls.append(["made anew" if fresh else "made"])
+        for name in ("numpy-2.0.dist-info", "torch-2.13.0.dist-info"):
+            (notes / name).mkdir(parents=True, exist_ok=True)
+        python = environment.venv_python(folder)
+        python.parent.mkdir(exist_ok=True)
+        python.touch()
+        return python
+
+    monkeypatch.setenv("CDT_VENV", str(folder))
+    monkeypatch.setattr(environment, "make_venv", make)
+    monkeypatch.setattr(environment, "claim", lambda folder: None)
+    return notes
+
+
+def test_a_second_call_installs_nothing_and_an_interrupted_first_one_is_finished(calls, made):
     calls.failing = ("uv", "-e")
     with pytest.raises(SystemExit, match="it failed"):
         environment.set_up()
     calls.failing = ()
     python = environment.set_up()
-    python.parent.mkdir()
-    python.touch()
     calls.clear()
-    assert environment.set_up() == python == environment.venv_python(tmp_path / "venv") and not calls
+    assert environment.set_up() == python == environment.venv_python(made.parents[2]) and not calls
+
+
+def test_a_package_that_is_missing_is_noticed_and_installed(calls, made):
+    environment.set_up()
+    (made / "numpy-2.0.dist-info").rmdir()
+    (made / "more-1.0.dist-info").mkdir()  # the learner's own is nobody's business
+    calls.clear()
+    environment.set_up()
+    assert ["made"] in calls and [command for command in calls if "install" in command]
+    calls.clear()
+    environment.set_up()
+    assert not calls
+
+
+def test_an_environment_is_made_anew_when_asked(calls, made):
+    environment.set_up()
+    calls.clear()
+    environment.set_up(fresh=True)
+    assert ["made anew"] in calls
+
+
+def test_a_fresh_environment_takes_the_place_of_one_that_works(calls, tmp_path):
+    calls.failing = ()
+    environment.make_venv(tmp_path)
+    assert not [command for command in calls if "--clear" in command]
+    environment.make_venv(tmp_path, fresh=True)
+    assert calls[-2][-2:] == ["--clear", str(tmp_path)]
+
+
+# ---- what stands in the way
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit, match=r"cannot write into .*venv \(Not a directory\).*CDT_VENV"):
+        environment.claim(tmp_path / "file" / "venv")
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError(30, "Read-only file system")])
+def test_a_full_disk_and_a_read_only_one_are_told_apart(monkeypatch, tmp_path, error):
+    def refuse(dir):
+        raise error
+
+    monkeypatch.setattr(environment.tempfile, "TemporaryFile", refuse)
+    with pytest.raises(SystemExit, match=rf"cannot write into .* \({error.strerror}\)"):
+        environment.claim(tmp_path / "venv")
+
+
+@pytest.mark.parametrize("said", ["No space left on device (os error 28)", "There is not enough space on the disk"])
+def test_a_disk_that_fills_up_is_not_taken_for_a_missing_build_of_torch(said):
+    with pytest.raises(SystemExit, match=rf"(?s)the disk is full.*{re.escape(said)}"):
+        environment.fault(sys.executable, "-c", f"raise SystemExit({said!r})")
+
+
+CLAIM = """
+import sys, time
+from pathlib import Path
+from tools import environment
+environment.claim(Path(sys.argv[1]))
+print("mine", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(environment.os.name != "posix", reason="only there a folder can be held")
+def test_of_two_runs_at_once_the_second_is_told_and_none_stays_in_the_way(tmp_path):
+    folder = tmp_path / "venv"
+    command = [sys.executable, "-c", CLAIM, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=environment.ROOT) as first:
+        assert first.stdout.readline() == "mine\n"
+        with pytest.raises(SystemExit, match="another run is making"):
+            environment.claim(folder)
+        first.kill()
+    environment.claim(folder)
+    assert not list(tmp_path.rglob("*.lock")) and not list(folder.iterdir())
 
 
 # ---- a folder of wheels

@@ -52,6 +52,7 @@ def test_run_py_imports_the_standard_library_only(name):
     (["lab", "--no-browser"], "lab", ["--no-browser"]),
     (["browser", "00", "03"], "browser", ["00", "03"]),
     (["wheels", "stick"], "wheels", ["stick"]),
+    (["setup", "--fresh"], "setup", []),
 ])
 def test_arguments_go_where_they_belong(arguments, command, rest):
     options, left = run.parse(arguments)
@@ -74,7 +75,7 @@ def started(monkeypatch, tmp_path):
         found.append((command, env))
         return int("mypy" in command)
 
-    monkeypatch.setattr(environment, "set_up", lambda: tmp_path / "bin" / "python")
+    monkeypatch.setattr(environment, "set_up", lambda fresh: tmp_path / "bin" / "python")
     monkeypatch.setattr(environment, "install", lambda python, extras: found.append(([extras], {})))
     monkeypatch.setattr(run.subprocess, "call", call)
     monkeypatch.setattr(run, "no_network", lambda: ["blocked"])
@@ -126,6 +127,13 @@ def test_every_command_calls_its_tool(started, arguments, words):
     assert (command[0] == "blocked") == (arguments[0] == "trial")
     for word in words.split():
         assert not word.startswith("tests/") or (environment.ROOT / word).is_file()
+
+
+@pytest.mark.parametrize("arguments", [["setup"], ["setup", "--fresh"]])
+def test_the_environment_is_made_anew_when_asked(monkeypatch, tmp_path, arguments):
+    asked = []
+    monkeypatch.setattr(environment, "set_up", lambda fresh: asked.append(fresh) or tmp_path)
+    assert run.main(arguments) == 0 and asked == ["--fresh" in arguments]
 
 
 @pytest.mark.parametrize("how", ["argument", "variable"])

@@ -8,6 +8,7 @@ with settings and folders of its own, on copies of the copies; the browser is th
 import importlib
 import inspect
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -26,7 +27,7 @@ OUT = ROOT / "output" / "browser"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 PANEL = ".jp-NotebookPanel:not(.lm-mod-hidden)"
 SCRIPT = Path(__file__).with_name("visit.js")
-TOKEN = "local"  # of a server that listens on loopback for as long as this script runs
+TOKEN = secrets.token_hex()  # of the server: others on this machine reach loopback too
 SETTINGS = {
     "notebook-extension/tracker": '{"windowingMode": "none"}',  # else cells out of sight are not drawn
     "apputils-extension/notification": '{"fetchNews": "false", "checkForUpdates": false}',

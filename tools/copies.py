@@ -1,7 +1,6 @@
-"""From each tracked notebook, the one source, the three other copies: student, instructor, slides.
+"""From each tracked notebook, the one source, its copies: student and instructor (tracked, in workshop/), and slides.
 
-Called by `python3 run.py copies`. Student and instructor copies go into workshop/ and are tracked; slides go into
-output/slides. Also writes the pages that are made of the notebooks.
+Called by `python3 run.py copies`, which also writes the pages that are made of the notebooks.
 """
 
 import re
@@ -33,11 +32,7 @@ def tags(cell: NotebookNode) -> set[str]:
 
 
 def stub(source: str) -> str:
-    """Returns an exercise's code with everything between its two marks replaced by a line to fill in.
-
-    Raises:
-        ValueError: The marks are missing, in the wrong order, or not alone on their lines.
-    """
+    """Returns an exercise's code with what is between its two marks replaced; ValueError where these are not right."""
     solution = re.compile(rf"^( *){START}$.*?^ *{END}$", re.DOTALL | re.MULTILINE)
     left, found = solution.subn(rf"\1{NOT_YOURS}", source)
     lines = [line.strip() for line in source.splitlines()]
@@ -86,8 +81,7 @@ def instructor(notebook: NotebookNode, exercises: tuple[Exercise, ...]) -> Noteb
 def slides(notebook: NotebookNode) -> str:
     """Returns slides: one HTML page that holds its pictures, style and script, and asks nothing of a network.
 
-    A cell tagged `slide` or `subslide` begins a slide; one tagged `fragment` goes on the slide before. A slide without
-    a heading of its own says under which heading of the notebook it stands.
+    A cell tagged `slide` or `subslide` begins one, `fragment` goes on. Without a heading, a slide says the one above.
     """
     shown, heading = deepcopy(notebook), ""
     for cell in shown.cells:

@@ -1,16 +1,15 @@
-"""The virtual environment that run.py keeps: made once, torch first, remembered by a stamp; and folders of wheels.
-
-Standard library only: it runs before anything is installed.
-"""
+"""The environment that run.py keeps, remembered by a stamp; folders of wheels. Needs nothing that is not Python's."""
 
 import collections
 import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -19,8 +18,7 @@ from typing import NoReturn
 ROOT = Path(__file__).resolve().parent.parent
 OLDEST_PYTHON = (3, 11)
 EXTRAS = "notebooks,figures,test"
-# PyTorch's own address for builds without CUDA: 190 MB instead of several GB on a Linux machine with no GPU.
-TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"  # PyTorch's own, without CUDA: 190 MB, not several GB
 NVIDIA = Path("/proc/driver/nvidia/version")  # there where the driver is
 SEEDS = ("pip", "setuptools>=77", "wheel")  # what building the project itself asks for
 
@@ -43,7 +41,10 @@ def fault(*command: str) -> str:
         last.append(line.rstrip())
         if sys.stdout.isatty():
             print(f"\r    {last[-1].strip()[:72]:<72}\r", end="", flush=True)
-    return "\n".join(last) if process.wait() else ""
+    problem = "\n".join(last) if process.wait() else ""
+    if re.search("No space left|not enough space", problem):
+        stop(f"the disk is full: make room, or name a folder on another one with CDT_VENV. The last lines:\n{problem}")
+    return problem
 
 
 def pip(python: Path, *words: str) -> str:
@@ -56,31 +57,32 @@ def venv_python(folder: Path, system: str = platform.system()) -> Path:
     return folder / ("Scripts/python.exe" if system == "Windows" else "bin/python")
 
 
-def make_venv(folder: Path) -> Path:
-    """Makes the virtual environment, unless a working one is there, and returns its Python."""
+def make_venv(folder: Path, fresh: bool = False) -> Path:
+    """Makes the virtual environment, unless a working one is there and need not be `fresh`; returns its Python."""
     python, own = venv_python(folder), sys.executable
     works = [str(python), "-c", f"import sys, pip; sys.exit(sys.version_info < {OLDEST_PYTHON})"]
-    if not fault(*works):
+    if not fresh and not fault(*works):
         return python
     if folder.exists() and any(folder.iterdir()) and not (folder / "pyvenv.cfg").exists():
         stop(f"{folder} is there and is not a virtual environment: name another folder with CDT_VENV")
     print(f"  a virtual environment in {folder}", flush=True)
-    uv = ["uv", "venv", "--seed", "--python", own]
-    for maker in (uv, [own, "-m", "venv"], [own, "-m", "virtualenv"]):
-        if not fault(*maker, "--clear", str(folder)) and not fault(*works):
+    problems = ""
+    for maker in (["uv", "venv", "--seed", "--python", own], [own, "-m", "venv"], [own, "-m", "virtualenv"]):
+        problem = fault(*maker, "--clear", str(folder)) or fault(*works)
+        if not problem:
             return python
+        problems += f"\n{' '.join(maker)}: {problem}"
     stop(
-        "this Python cannot make virtual environments. On Debian or Ubuntu: sudo apt-get install "
-        "python{}.{}-venv; elsewhere: install virtualenv or uv. Then run this command again".format(*sys.version_info)
+        "this Python cannot make virtual environments. On Debian or Ubuntu: sudo apt-get install python{}.{}-venv; "
+        "elsewhere: install virtualenv or uv. Then run this command again.{}".format(*sys.version_info[:2], problems)
     )
 
 
 def pip_with_torch(python: Path, *words: str, cpu: bool = False) -> str:
-    """Runs pip for the build of torch that fits (the one without CUDA if `cpu`) and for what else is named.
+    """Runs pip for the build of torch that fits (without CUDA if `cpu`) and what else is named, as `pip` does.
 
-    The CPU builds for Linux carry "+cpu" in their version: asked for by that name, pip finds the right one or
-    nothing, never CUDA. It first looks where it always does (a mirror, a folder of wheels), then at PyTorch's own
-    index. macOS and Windows get a CPU build by the plain name. Returns pip's last lines if it failed, else nothing.
+    The CPU builds for Linux carry "+cpu" in their version: asked for by that name, pip finds the right one where it
+    always looks (a mirror, wheels), or at PyTorch's own index, never CUDA. Others get a CPU build by the plain name.
     """
     pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     torch = next(pin for pin in pins if pin.startswith("torch=="))
@@ -97,43 +99,68 @@ def install(python: Path, extras: str) -> None:
     project = ["-e", f".[{extras}]", "-c", "constraints.txt"]
     print(f"  torch and cdt-lite[{extras}]", flush=True)
     uv = ["uv", "pip", "install", "--python", str(python), "--torch-backend=auto"]
-    # uv reads no settings of pip, such as our folder of wheels
-    for_pip = os.environ.get("PIP_NO_INDEX") or os.environ.get("CDT_TORCH") == "default"
+    for_pip = os.environ.get("PIP_NO_INDEX") or os.environ.get("CDT_TORCH") == "default"  # which uv does not read
     if not for_pip and not fault(*uv, *project):
         return
-    problem = pip_with_torch(python, "install")
-    if problem:
+    if problem := pip_with_torch(python, "install"):
         stop(
-            "pip could not install torch, which is built for Linux, Windows and Macs with Apple silicon (macOS 14 and "
-            "later). Without an NVIDIA GPU the CUDA build (several GB) is not taken unasked: let this machine reach "
-            f"{TORCH_CPU_INDEX}, or name a folder that holds the CPU build with PIP_FIND_LINKS, or accept the CUDA "
-            f"build with CDT_TORCH=default. pip's last lines:\n{problem}"
+            "pip could not install torch (there is none for older Macs). The CUDA build (several GB) is not taken "
+            f"unasked: let this machine reach {TORCH_CPU_INDEX}, or name a folder that holds the CPU build with "
+            f"PIP_FIND_LINKS, or accept CUDA with CDT_TORCH=default. pip's last lines:\n{problem}"
         )
-    problem = pip(python, "install", *project)
-    if problem:
+    if problem := pip(python, "install", *project):
         stop(f"pip could not install the project{made_for()}. Its last lines:\n{problem}")
 
 
 def stamp(root: Path = ROOT) -> str:
     """A fingerprint of everything the environment is made from; where it changed, install again."""
-    parts = [EXTRAS, sys.version, platform.machine(), str(root)]
-    for name in ("pyproject.toml", "constraints.txt"):
-        parts.append((root / name).read_text(encoding="utf-8"))
+    files = [(root / name).read_text(encoding="utf-8") for name in ("pyproject.toml", "constraints.txt")]
+    parts = [EXTRAS, sys.version, platform.machine(), str(root), *files]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def set_up() -> Path:
-    """Makes the environment if it is not there or no longer fits, and returns its Python."""
+def installed(folder: Path) -> set[str]:
+    """The packages of an environment with their versions, as pip notes them."""
+    notes = [*folder.glob("lib/*/site-packages/*.dist-info"), *folder.glob("Lib/site-packages/*.dist-info")]
+    return {path.name for path in notes}
+
+
+def fits(folder: Path) -> bool:
+    """Says whether the environment is made from what is here, and has all the packages that it had then."""
+    mark = folder / "cdt-lite.stamp"
+    made, *packages = mark.read_text(encoding="utf-8").splitlines() if mark.is_file() else [""]
+    return venv_python(folder).exists() and made == stamp() and set(packages) <= installed(folder)
+
+
+def claim(folder: Path) -> None:
+    """Ends a run that cannot write where the environment shall be, or that finds another run making it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(2**20))
+    except OSError as error:
+        stop(f"cannot write into {folder} ({error.strerror}): name another folder with CDT_VENV")
+    if os.name == "posix":
+        import fcntl
+
+        try:  # until this process ends; the folder above stays, while this one may be made anew
+            fcntl.flock(os.open(folder.parent, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            stop(f"another run is making {folder}: wait until it is ready, then run this command again")
+
+
+def set_up(fresh: bool = False) -> Path:
+    """Makes the environment if it is not there, no longer fits or lacks a package, and returns its Python."""
     folder = Path(os.environ.get("CDT_VENV") or ROOT / ".venv").expanduser().absolute()
-    python, mark = venv_python(folder), folder / "cdt-lite.stamp"
-    if python.exists() and mark.exists() and mark.read_text(encoding="utf-8") == stamp():
-        return python
+    if fits(folder) and not fresh:
+        return venv_python(folder)
+    claim(folder)
     print("Making the environment; the first time takes a few minutes.", flush=True)
     begin = time.monotonic()
-    python = make_venv(folder)
+    python = make_venv(folder, fresh)
     install(python, EXTRAS)
     quiet_lab(folder)
-    mark.write_text(stamp(), encoding="utf-8")
+    (folder / "cdt-lite.stamp").write_text("\n".join([stamp(), *installed(folder)]), encoding="utf-8")
     print(f"  ready after {time.monotonic() - begin:.0f} s", flush=True)
     return python
 
@@ -178,8 +205,7 @@ def use_wheels(folder: str) -> None:
     path = Path(folder).expanduser().absolute()
     if not any(path.glob("*.whl")):
         stop(f"{path} holds no wheels: make them on a machine with a network, with python3 run.py wheels")
-    # as an address: pip would take a path with a space for two folders
-    os.environ.update(CDT_WHEELS=str(path), PIP_NO_INDEX="1", PIP_FIND_LINKS=path.as_uri())
+    os.environ.update(CDT_WHEELS=str(path), PIP_NO_INDEX="1", PIP_FIND_LINKS=path.as_uri())  # a path may hold blanks
     if any(path.glob("*.rda")):  # the real screen's file lies there too
         os.environ.setdefault("CDT_LITE_MIRROR", str(path))
 
@@ -191,8 +217,7 @@ def fetch_screen(folder: Path) -> str:
     near = Path(os.environ.get("CDT_LITE_MIRROR", "nowhere"), screen["file"]).absolute()
     address = near.as_uri() if near.exists() else screen["url"]
     try:
-        with urllib.request.urlopen(address, timeout=60) as reply:
-            cells = reply.read()
+        cells = urllib.request.urlopen(address, timeout=60).read()
     except OSError as error:
         return f"the real cells could not be fetched ({error}): the room will use simulated ones"
     if hashlib.sha256(cells).hexdigest() != screen["sha256"]:
@@ -207,8 +232,7 @@ def fill_wheels(python: Path, folder: str = "output/wheels") -> int:
     path.mkdir(parents=True, exist_ok=True)
     print(f"Wheels for {kind()}, into {path}", flush=True)
     wanted = ["--dest", str(path), "-c", "constraints.txt", f".[{EXTRAS}]", *SEEDS]
-    problem = pip_with_torch(python, "download", *wanted, cpu=True)
-    if problem:
+    if problem := pip_with_torch(python, "download", *wanted, cpu=True):
         stop(f"pip could not download everything. Its last lines:\n{problem}")
     for own in path.glob("cdt[_-]lite-*"):  # the project itself comes with its folder
         own.unlink()

@@ -1,8 +1,7 @@
-"""Runs the notebooks in order, with a bar for each, and ends with a table of time and memory.
+"""Runs the notebooks in order, into output/, with a bar for each, and ends with a table of time and memory.
 
-Called by run.py inside the environment. Executed copies go into output/; with --write, for maintainers, they
-go back into the tracked notebooks, cleaned of what changes from run to run; with --budget, only what they took goes
-into their title cards. Both want every check in the notebook to pass.
+For maintainers: --write fills the tracked notebooks, cleaned of what changes from run to run, --budget only the time
+and memory in their title cards. Both want every check in the notebook to pass.
 """
 
 import contextlib
@@ -147,10 +146,7 @@ def clean(notebook: NotebookNode) -> None:
 
 
 def run_one(path: Path, write: bool, budget: bool = False) -> Report:
-    """Executes one notebook into output/; if all is well, fills the tracked one.
-
-    With `write`, outputs and budget go into it, with `budget` the budget alone.
-    """
+    """Executes one notebook into output/; if all is well, `write` fills the tracked one, `budget` its budget alone."""
     notebook = nbformat.read(path, as_version=4)
     report = Report(path.stem)
     execute(notebook, report, strict=write or budget)
@@ -181,8 +177,7 @@ def table(reports: list[Report]) -> str:
     """One line a notebook: code cells, seconds, peak memory of the kernel and its children, problems."""
     rows = pd.DataFrame(reports)[["name", "cells", "seconds", "peak_mb", "problems"]]
     rows["problems"] = rows["problems"].map(len)
-    total = ["all", rows.cells.sum(), rows.seconds.sum(), rows.peak_mb.max(), rows.problems.sum()]
-    rows.loc[len(rows)] = total
+    rows.loc[len(rows)] = ["all", rows.cells.sum(), rows.seconds.sum(), rows.peak_mb.max(), rows.problems.sum()]
     rows.columns = ["notebook", "code cells", "seconds", "peak memory, MB", "problems"]
     return rows.to_markdown(index=False, floatfmt=("", "", ".1f", ",.0f", ""))
 
@@ -194,8 +189,7 @@ def main(first: str, *flags: str) -> int:
     if not paths:
         sys.exit(f"run.py: no notebook in notebooks/ begins with {first!r}")
     OUTPUT.mkdir(exist_ok=True)
-    profile = os.environ.get("CDT_PROFILE", "laptop")
-    print(f"Running {len(paths)} notebooks with profile {profile}", flush=True)
+    print(f"Running {len(paths)} notebooks with profile {os.environ.get('CDT_PROFILE', 'laptop')}", flush=True)
     reports = run_all(paths, write, budget)
     wrong = []
     for report in reports:
@@ -210,8 +204,7 @@ def main(first: str, *flags: str) -> int:
     if wrong:
         print("Not everything worked:", *wrong, sep="\n  ")
         return 1
-    made = "notebooks/ and figures/" if write else "output/"
-    print(f"Everything worked; it is in {made}. Open it with: python3 run.py lab")
+    print(f"Everything worked; it is in {'notebooks/, figures/' if write else 'output/'}. Open it with: run.py lab")
     return 0
 
 

@@ -78,10 +78,7 @@ def read(name: str, notebook: NotebookNode) -> Card:
 
 
 def fill(notebook: NotebookNode, name: str, seconds: float, gigabytes: float, executed: bool) -> None:
-    """Writes what the run just made took into a notebook's title card, if that has the marks for it.
-
-    Only the row of the run's profile changes, and what is said of the outputs if they are `executed` in this run.
-    """
+    """Writes what a run took into a notebook's title card: its profile's row; if `executed`, what outputs are of."""
     source = notebook.cells[0].source
     profile = os.environ.get("CDT_PROFILE", "laptop")
     when = f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores"
@@ -106,9 +103,6 @@ def planned(what: str, more: str | int, cards: list[Card]) -> tuple[int, str, st
     """Minutes of one line of a plan, its text, and what the minutes are made of.
 
     A notebook is shown as slides (""), or read and worked through with some exercises ("3.1 3.2") or "all".
-
-    Raises:
-        CDTError: An exercise is named that is not there.
     """
     if isinstance(more, int):
         return more, what, ""
