@@ -3,6 +3,7 @@
 import hashlib
 import os
 import platform
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -107,3 +108,8 @@ def read_h5ad(path: str | Path) -> "AnnData":
         return anndata.read_h5ad(path)
     except Exception as error:  # h5py and anndata raise many kinds
         raise CDTError(f"{path} is not an .h5ad file that can be read, or it is cut short: {error}") from error
+
+
+def in_markdown(name: str) -> str:
+    """Returns a name, such as a gene's, so that a page of Markdown shows it as it is written: no HTML, no formula."""
+    return re.sub(r"([\\`*_\[\]<>|$~])", r"\\\1", name)

@@ -13,6 +13,7 @@ from cdt_lite import __version__
 from cdt_lite.figures import accounting, cost
 from cdt_lite.figures.charts import PLAN
 from cdt_lite.figures.trace import CONTROLS, process_of, trace
+from cdt_lite.files import in_markdown
 from cdt_lite.model import Config, V1Diffusion, v1
 
 RELEASED = "2026-11-24"  # the release's date, as in CITATION.cff: not the day on which someone ran this
@@ -39,7 +40,7 @@ def guide(config: Config, figures: Mapping[str, Shown], measured: bool) -> str:
     process, genes = process_of(config), config.model.n_genes
     reveals = v1.expected_reveals(genes).tolist()
     template = Environment(trim_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined)
-    template.filters["f"] = format
+    template.filters |= {"f": format, "markdown": in_markdown}
     return template.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         config=config,
         figures=figures,

@@ -196,6 +196,7 @@ def denoising_gif(capsule: Checkpoint, screen: AnnData) -> bytes:
 
 def _caption(figure: Figure, text: str) -> None:
     figure.supxlabel(textwrap.fill(text, 125), fontsize=8.5, x=0.01, ha="left")
+    plots.as_written(figure)
 
 
 def _provenance(capsule: Checkpoint, screen: AnnData, what: str) -> dict[str, Any]:

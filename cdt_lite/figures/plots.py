@@ -1,21 +1,27 @@
 """One function per figure: arrays and an Axes go in, the same Axes comes out. And the style that all figures share."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from itertools import cycle
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 Number: TypeAlias = int | float | np.number
+Drawn = TypeVar("Drawn", bound=Artist)
+P = ParamSpec("P")
 Values: TypeAlias = Sequence[Any] | np.ndarray | pd.Series | pd.Index
 # Okabe & Ito 2008: told apart by people with any of the common colour-vision deficiencies (checked in a test)
 PALETTE = {"token": "#0072B2", "condition": "#D55E00", "control": "#009E73", "attention": "#CC79A7",
@@ -67,6 +73,35 @@ def alt_text(title: str, values: Mapping[str, Number], unit: str = "", top: int 
     return f"{title}: {', '.join(shown)}."
 
 
+def as_written(drawn: Drawn) -> Drawn:
+    """Makes all texts of a figure, or of its axes, show as they are written: in a gene's name, "$" begins no formula.
+
+    Only ticks of logarithmic axes, which matplotlib writes itself, stay formulas.
+    """
+    powers = []
+    for axis in drawn.findobj(Axis):
+        labels = axis.get_ticklabels(which="both")  # asked for, ticks are made
+        if axis.get_scale() != "linear":
+            powers += labels
+    for text in drawn.findobj(Text):
+        text.set_parse_math(False)
+    for text in powers:
+        text.set_parse_math(True)
+    return drawn
+
+
+def literal(draw: Callable[P, Axes]) -> Callable[P, Axes]:
+    """Makes a plot show all its texts as they are written, also while it is being drawn."""
+
+    @wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> Axes:
+        with mpl.rc_context({"text.parse_math": False}):
+            return as_written(draw(*args, **kwargs))
+
+    return drawn
+
+
+@literal
 def bars(values: Mapping[str, Number], ax: Axes, unit: str = "", scale: Number = 1.0) -> Axes:
     """Draws named amounts as horizontal bars with their values (whole numbers in full, others in units) and shares."""
     amounts, labels = np.array(list(values.values())) / scale, []
@@ -80,6 +115,7 @@ def bars(values: Mapping[str, Number], ax: Axes, unit: str = "", scale: Number =
     return ax
 
 
+@literal
 def stacked(rows: Mapping[str, Mapping[str, Number]], ax: Axes, unit: str = "", scale: Number = 1.0) -> Axes:
     """Draws each row as one bar of named segments, its sum written at the end."""
     table = pd.DataFrame(rows).T / scale
@@ -93,6 +129,7 @@ def stacked(rows: Mapping[str, Mapping[str, Number]], ax: Axes, unit: str = "", 
     return ax
 
 
+@literal
 def roofline(points: pd.DataFrame, ceilings: Mapping[str, tuple[Number, Number]], ax: Axes) -> Axes:
     """Draws attainable TFLOP/s over arithmetic intensity.
 
@@ -115,6 +152,7 @@ def roofline(points: pd.DataFrame, ceilings: Mapping[str, tuple[Number, Number]]
     return ax
 
 
+@literal
 def mask_schedule(schedules: Mapping[str, tuple[Values, Values]], ax: Axes) -> Axes:
     """Draws the share of hidden genes over the steps of one or several named schedules: name -> (steps, shares)."""
     for marker, (name, (steps, share)) in zip("osD^v", schedules.items(), strict=False):
@@ -124,6 +162,7 @@ def mask_schedule(schedules: Mapping[str, tuple[Values, Values]], ax: Axes) -> A
     return ax
 
 
+@literal
 def loss_curves(curves: Sequence[tuple[str, Values, Values]], ax: Axes) -> Axes:
     """Draws training losses, nats per gene: (label, steps, losses), faint as they came and smoothed on top."""
     for i, (label, steps, losses) in enumerate(curves):
@@ -137,6 +176,7 @@ def loss_curves(curves: Sequence[tuple[str, Values, Values]], ax: Axes) -> Axes:
     return ax
 
 
+@literal
 def cell_heatmap(
     states: Sequence[np.ndarray] | np.ndarray, genes: Values, ax: Axes, mask_id: int = 63, labels: Values | None = None
 ) -> Axes:
@@ -152,6 +192,7 @@ def cell_heatmap(
     return ax
 
 
+@literal
 def attention_map(
     weights: np.ndarray, rows: Values, columns: Values, ax: Axes, lowest: Number = 0.0, label: str = "attention weight"
 ) -> Axes:
@@ -166,6 +207,7 @@ def attention_map(
     return ax
 
 
+@literal
 def metric_heatmap(table: pd.DataFrame, ax: Axes, higher_is_better: bool = True, fmt: str = ".2f") -> Axes:
     """Draws a table (rows x columns of one metric) as a heat map with its numbers; blue is good."""
     good = sns.light_palette(PALETTE["token"], as_cmap=True, reverse=not higher_is_better)
@@ -176,13 +218,14 @@ def metric_heatmap(table: pd.DataFrame, ax: Axes, higher_is_better: bool = True,
     return ax
 
 
+@literal
 def predicted_vs_real_delta(real: np.ndarray, predicted: np.ndarray, genes: Values, ax: Axes, name: int = 8) -> Axes:
     """Scatters predicted over real mean change of every gene (log1p), names the largest, states Pearson's r."""
     ax.axline((0, 0), slope=1, color=PALETTE["other"], lw=1, ls="--", zorder=0)
     ax.scatter(real, predicted, s=18, color=PALETTE["token"], alpha=0.7, edgecolor="none")
     r = np.corrcoef(real, predicted)[0, 1]
     ax.set(xlabel="real change (log1p)", ylabel="predicted change (log1p)", title=f"Pearson r = {r:.2f}")
-    ax.figure.canvas.draw()  # places the axes, so that the size of a text can be asked for
+    as_written(ax.figure).canvas.draw()  # places the axes, so that the size of a text can be asked for
     dots, taken = ax.transData.transform(np.column_stack([real, predicted])), list[Bbox]()
     for i in np.argsort(-np.abs(real))[:name]:
         taken += _name_point(ax, genes[i], (real[i], predicted[i]), dots, taken)

@@ -1,6 +1,7 @@
 """Pictures as plain data: boxes and links become DOT text, SVG or PNG, and alt text. Knows nothing of any model."""
 
 import html
+import re
 import shutil
 import sys
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from cdt_lite.figures.plots import DARK, INK, PALETTE, PAPER, SOFT, tint
 LINKS = {"stream": (PALETTE["token"], 3.5), "condition": (PALETTE["condition"], 1.8),
          "control": (PALETTE["control"], 1.8), "plain": (SOFT, 1.2)}  # kind -> colour, width
 FONTS = "Helvetica, Arial, Liberation Sans, Arimo, Nimbus Sans, DejaVu Sans Condensed, sans-serif"  # equally wide
-HEAD = f"""digraph "{{name}}" {{{{
+HEAD = f"""digraph {{name}} {{{{
   graph [rankdir={{direction}}, bgcolor="{PAPER}", pad=0.2, nodesep=0.25, ranksep=0.3]
   node [shape=box, style="rounded,filled", fontname="Helvetica", fontcolor="{INK}", fontsize=12, \
 margin="0.10,0.05", penwidth=1.4]
@@ -87,7 +88,7 @@ class Diagram:
         for box in self.boxes.values():
             told = list(box["lines"])
             for row in box["rows"]:
-                told += [cell.rpartition("|")[2].replace("\n", " ") for cell in row if cell[0] != "#"]
+                told += [cell.rpartition("|")[2].replace("\n", " ") for cell in row if not cell.startswith("#")]
             if box["title"]:
                 rows.append([box["title"], "; ".join(told)])
         return rows
@@ -95,14 +96,20 @@ class Diagram:
     @property
     def dot(self) -> str:
         """The picture in the DOT language."""
-        lines = [HEAD.format(name=self.name, direction=self.direction)]
+        lines = [HEAD.format(name=_quoted(self.name), direction=self.direction)]
         for key, box in self.boxes.items():
-            lines.append(f'"{key}" [{_box(box)}]')
+            lines.append(f"{_quoted(key)} [{_box(box)}]")
         for keys in self.ranks:
-            same = '"; "'.join(keys)
-            lines.append(f'{{ rank=same; "{same}"; }}')
+            same = "; ".join(map(_quoted, keys))
+            lines.append(f"{{ rank=same; {same}; }}")
         lines += map(_link, self.links)
         return "\n  ".join(lines) + "\n}\n"
+
+
+def _quoted(text: str) -> str:
+    """Returns a text as a string of the DOT language, which shows it as it is written."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _box(box: dict[str, Any]) -> str:
@@ -130,7 +137,7 @@ def _box(box: dict[str, Any]) -> str:
 
 
 def _small(text: str, color: str = INK) -> str:
-    broken = html.escape(text).replace("\n", "<br/>")
+    broken = html.escape(text).replace("\n", "<br/>") or "&nbsp;"  # Graphviz takes no empty text
     return f'<font point-size="10.5" color="{color}">{broken}</font>'
 
 
@@ -155,11 +162,11 @@ def _link(link: dict[str, str]) -> str:
     ends = []
     for end in (link["from"], link["to"]):
         box, *port = end.split(":")
-        ends.append(":".join([f'"{box}"', *port]))
+        ends.append(":".join([_quoted(box), *port]))
     if "flip" in link:
         ends.reverse()
         drawn["dir"] = "back"
-    look = ", ".join(f'{key}="{value}"' for key, value in drawn.items())
+    look = ", ".join(f"{key}={_quoted(value)}" for key, value in drawn.items())
     return f"{' -> '.join(ends)} [{look}]"
 
 
@@ -186,7 +193,7 @@ def render(diagram: Diagram, form: str = "svg", dark: bool = False) -> bytes:
         return small_png(Source(source).pipe(format="png", quiet=True))
     svg = Source(source).pipe(format="svg", encoding="utf-8", quiet=True)
     said = f"<title>{html.escape(diagram.title)}</title>\n<desc>{html.escape(diagram.alt)}</desc>"
-    svg = svg.replace(f"<title>{diagram.name}</title>", said, 1)
+    svg = re.sub("<title>.*?</title>", lambda _: said, svg, count=1)
     return svg.replace("Helvetica,sans-Serif", FONTS).encode()
 
 

@@ -21,7 +21,7 @@ from cdt_lite.evaluation.evaluate import evaluate
 from cdt_lite.evaluation.metrics import METRICS
 from cdt_lite.evaluation.suites import suite_scores
 from cdt_lite.evaluation.summary import compare, summarise
-from cdt_lite.files import write_atomically
+from cdt_lite.files import in_markdown, write_atomically
 from cdt_lite.report.quality import quality
 from cdt_lite.report.tasks import CELLS, CHANGE, ReportOptions, check_split, score_task, suite_means, tasks_of
 from cdt_lite.training.checkpoint import Checkpoint, read_verified
@@ -196,7 +196,7 @@ def markdown(results: dict[str, Any]) -> str:
         models = "; ".join(MODEL.format(**about) for about in entry["checkpoints"])
         packages = ", ".join(map(" ".join, entry["versions"].items()))
         facts = FACTS.format(models=models, packages=packages, **entry)
-        blocks += [f"## {name}", f"    {entry['command']}", facts]
+        blocks += [f"## {in_markdown(name)}", f"    {entry['command']}", facts]
         if "note" in entry:
             blocks.append(entry["note"])
         for title, task in entry["tasks"].items():
@@ -248,7 +248,7 @@ def _per_target(rows: pd.DataFrame) -> str:
         for method, values in shown.dropna(axis=1, how="all").items():
             table[f"{SHORT[metric]}: {method}"] = values.map(_number)
     where = ours["measured"].map({True: "", False: ", not measured"})
-    names = [f"{target} {sign:+d}{words}" for (target, sign), words in where.items()]
+    names = [f"{in_markdown(target)} {sign:+d}{words}" for (target, sign), words in where.items()]
     return _grid("perturbation", table.set_axis(names))
 
 

@@ -65,26 +65,16 @@ class Lesson:
         """
         from IPython.core.getipython import get_ipython
         from IPython.display import display
-        from PIL import Image
 
-        words = " ".join(text.split())
-        numbers = _as_table(table)
-        if not words or numbers.empty:
-            raise CDTError("a figure needs alt text (one or two sentences) and the table of its numbers")
-        picture = _as_bytes(figure)
-        try:
-            image = Image.open(BytesIO(picture))
-        except OSError as error:
-            raise CDTError("these bytes are not a PNG or GIF that can be read") from error
+        shown = _Shown(figure, text, table)
         if get_ipython() is None:  # a plain script: words only
-            print(f"Figure: {words}")
+            print(f"Figure: {shown.words}")
             return
-        kind = image.get_format_mimetype()
-        shown = {kind: base64.b64encode(picture).decode(), "text/plain": f"Figure: {words}"}
-        display(shown, raw=True, metadata={kind: {"alt": words, "width": min(image.width, WIDEST)}})
-        rows = numbers.to_html(border=0, float_format="{:.4g}".format)
-        folded = f"<details><summary>Figure: {html.escape(words)} (the numbers)</summary>{rows}</details>"
-        display({"text/html": folded, "text/plain": words}, raw=True)
+        said = {shown.kind: shown.picture, "text/plain": f"Figure: {shown.words}"}
+        display(said, raw=True, metadata={shown.kind: {"alt": shown.words, "width": shown.width}})
+        summary = f"<summary>Figure: {html.escape(shown.words)} (the numbers)</summary>"
+        folded = f"<details>{summary}{shown.rows}</details>"
+        display({"text/html": folded, "text/plain": shown.words}, raw=True)
 
     def report(self) -> None:
         """Prints time, memory and versions: what to quote when a number differs on another machine."""
@@ -100,11 +90,39 @@ def begin(number: str, seed: int = 0) -> Lesson:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+    pd.set_option("display.html.use_mathjax", False)  # a gene's name is no formula
     device = "cuda" if torch.cuda.is_available() else "cpu"
     screen, found = resolve_screen()
     lesson = Lesson(number, profile_name(), device, screen)
     print(f"Notebook {number} | profile {lesson.profile} | {device} | {found}")
     return lesson
+
+
+class _Shown:
+    """A figure with its words and its numbers, ready for a page: nothing in them can be taken for HTML."""
+
+    def __init__(self, figure: object, text: str, table: object) -> None:
+        from PIL import Image
+
+        self.words, numbers = " ".join(text.split()), _as_table(table)
+        if not self.words or numbers.empty:
+            raise CDTError("a figure needs alt text (one or two sentences) and the table of its numbers")
+        picture = _as_bytes(figure)
+        try:
+            image = Image.open(BytesIO(picture))
+        except OSError as error:
+            raise CDTError("these bytes are not a PNG or GIF that can be read") from error
+        self.kind, self.width = image.get_format_mimetype(), min(image.width, WIDEST)
+        self.picture = base64.b64encode(picture).decode()
+        self.rows = numbers.to_html(border=0, float_format="{:.4g}".format)
+
+
+def as_html(figure: object, text: str, table: object) -> str:
+    """Returns a figure with its words and its numbers as HTML, for a widget; arguments as in `Lesson.show`."""
+    shown = _Shown(figure, text, table)
+    words = html.escape(shown.words)
+    source = f"data:{shown.kind};base64,{shown.picture}"
+    return f'<img alt="{words}" width="{shown.width}" src="{source}"/><p>{words}</p>{shown.rows}'
 
 
 def _as_table(table: object) -> pd.DataFrame:
@@ -121,6 +139,7 @@ def _as_bytes(figure: object) -> bytes:
     from matplotlib import pyplot as plt
     from matplotlib.figure import Figure
 
+    from cdt_lite.figures.plots import as_written
     from cdt_lite.figures.sketch import Diagram, render, small_png
 
     if isinstance(figure, bytes):
@@ -129,6 +148,7 @@ def _as_bytes(figure: object) -> bytes:
         return render(figure, "png")
     if isinstance(figure, Figure):
         out = BytesIO()
+        as_written(figure)
         figure.savefig(out, format="png", dpi=120, bbox_inches="tight", metadata={"Software": None})
         plt.close(figure)
         return small_png(out.getvalue())
