@@ -69,8 +69,8 @@ def limited(call: Callable[[], Any], seconds: float) -> Any:
             future.set_exception(error)
 
     thread = threading.Thread(target=work, daemon=True)
-    thread.start()
     try:
+        thread.start()  # in here: an interrupt that comes while it starts must end it, too
         wait([future], max(seconds, 0.05))  # not thread.join: interrupted, it takes the thread for ended
     finally:  # the time is over, or the learner pressed stop
         for _ in range(10):  # again and again, in case that the code in it catches everything
