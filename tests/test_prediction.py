@@ -60,6 +60,27 @@ def test_out_come_counts_in_the_screens_layout(preset, tmp_path):
     out.write_h5ad(tmp_path / "p.h5ad")
 
 
+@pytest.mark.parametrize(("preset", "asked", "taken"), [("v1", None, 9), ("lite", None, 12), ("lite", 5, 5)])
+def test_provenance_says_how_many_steps_were_taken(preset, asked, taken, monkeypatch):
+    checkpoint = model(preset)
+    calls = []
+    forward = type(checkpoint.model).given
+
+    def counted(self, *condition):
+        denoise = forward(self, *condition)
+
+        def call(*state):
+            calls.append(1)
+            return denoise(*state)
+
+        return call
+
+    monkeypatch.setattr(type(checkpoint.model), "given", counted)
+    controls = SCREEN[IS_CONTROL & (SCREEN.obs["batch"] == "a").to_numpy()]
+    out = predict(checkpoint, controls, "G3", n_cells=3, options=Generation(steps=asked))  # one pass a step
+    assert out.uns["cdt_lite"]["steps"] == len(calls) == taken
+
+
 def test_labels_may_have_other_names():
     renamed = toy_screen()
     renamed.obs["target_gene"] = renamed.obs["target_gene"].cat.rename_categories({CONTROL: "NT"})
