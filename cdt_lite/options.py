@@ -79,7 +79,7 @@ OPTIONS = {
     "compile": _option(None, "compile the model first (worth it on a GPU)", action="store_const", const=True),
     "learning-rate": _option(type=float),
     "resume": _option(False, "go on from --out, with the settings that the run was begun with", action="store_true"),
-    "overwrite": _option(False, "let this run take the place of another one in --out", action="store_true"),
+    "overwrite": _option(False, "let this take the place of another one in --out", action="store_true"),
     "checkpoint-interval": _option(None, "steps between two saves (default: the preset's, 500)", type=int),
     "more": _option([], "further .h5ad files (default: blood and simulated cells)", nargs="*"),
     "gene-vectors": _option(None, "CSV, a gene symbol and numbers a row (default: co-expression in training cells)"),
@@ -123,7 +123,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {  # options, and 
                   "seeds", "cells"), {}),
     "account": (("preset", "json"), {"preset": "v1"}),
     "bench": (("preset", "device", "genes", "precision", "compile"), {"preset": "lite"}),
-    "capsule": (("preset", *SCREEN, "out", "pretrain-steps", "finetune-steps", "seed", "learning-rate", "check",
-                 "simulated", "epochs"), {"preset": "lite"}),
+    "capsule": (("preset", *SCREEN, "out", "overwrite", "pretrain-steps", "finetune-steps", "seed", "learning-rate",
+                 "check", "simulated", "epochs"), {"preset": "lite"}),
     "doctor": ((), {}),
 }
