@@ -187,11 +187,16 @@ def capsule(args: argparse.Namespace) -> int:
 
 
 def doctor(args: argparse.Namespace) -> int:
-    """Prints the environment, in lines for a bug report."""
-    from cdt_lite.doctor import report
+    """Says whether this machine runs the notebooks, in lines for a bug report; with --screen, what a file holds."""
+    from cdt_lite.data import Columns
+    from cdt_lite.doctor import READY, about_screen, report
 
-    print("\n".join(report()))
-    return 0
+    if args.screen:
+        print("\n".join(about_screen(args.screen, Columns(**columns_given(vars(args))), args.layer)))
+        return 0
+    lines = report()
+    print("\n".join(lines))
+    return 0 if lines[-1] == READY else 1
 
 
 def _screen(args: argparse.Namespace) -> "AnnData":

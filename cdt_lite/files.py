@@ -26,10 +26,11 @@ def user_folder(kind: str) -> Path:
     """
     if named := os.environ.get("CDT_LITE_DATA"):
         return Path(named).expanduser()
-    folder = getattr(platformdirs, f"user_{kind}_path")("cdt_lite")
-    if folder.is_absolute():
-        return folder
-    return Path(tempfile.gettempdir()) / "cdt_lite"  # of a user without a home it is "~/..."
+    with suppress(RuntimeError):  # there is no home; older platformdirs then return "~/..."
+        folder = getattr(platformdirs, f"user_{kind}_path")("cdt_lite")
+        if folder.is_absolute():
+            return folder
+    return Path(tempfile.gettempdir()) / "cdt_lite"
 
 
 @contextmanager

@@ -125,5 +125,5 @@ COMMANDS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {  # options, and 
     "bench": (("preset", "device", "genes", "precision", "compile"), {"preset": "lite"}),
     "capsule": (("preset", *SCREEN, "out", "overwrite", "pretrain-steps", "finetune-steps", "seed", "learning-rate",
                  "check", "simulated", "epochs"), {"preset": "lite"}),
-    "doctor": ((), {}),
+    "doctor": (SCREEN, {"screen": None}),
 }
