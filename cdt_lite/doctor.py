@@ -69,8 +69,7 @@ def report() -> list[str]:
         try:
             attempt()
         except Exception as error:  # whatever comes is what a notebook would meet
-            last = str(error).strip().rpartition("\n")[2]
-            wanting.append(f"{what}: {type(error).__name__}: {last}: {remedy}")
+            wanting.append(f"{what}: {type(error).__name__}: {error}: {remedy}")
     return [*lines, *wanting, "not ready: see the lines above" if wanting else READY]
 
 
@@ -88,7 +87,10 @@ def _run_a_cell() -> None:
     import nbformat
 
     cell = nbformat.v4.new_code_cell("import cdt_lite")
-    nbclient.execute(nbformat.v4.new_notebook(cells=[cell]), timeout=60)
+    try:
+        nbclient.execute(nbformat.v4.new_notebook(cells=[cell]), timeout=60)
+    except nbclient.exceptions.CellExecutionError as error:  # its own text is a coloured traceback
+        raise CDTError(f"{error.ename}: {error.evalue}") from error
 
 
 def _load_capsules() -> None:

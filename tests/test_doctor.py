@@ -88,7 +88,7 @@ def _no_style(monkeypatch, tmp_path):
     (_no_capsule, "capsules: CDTError: there is none.*install again"),
     (_half_a_capsule, "capsules: CDTError: .*not a checkpoint.*install again"),
     (_no_cache, "scanpy and its cells: RuntimeError: cannot cache.*set HOME .*NUMBA_CACHE_DIR"),
-    (_another_kernel, "kernel: CellExecutionError: ImportError: of another environment: .*JUPYTER_RUNTIME_DIR"),
+    (_another_kernel, "kernel: CDTError: ImportError: of another environment: .*JUPYTER_RUNTIME_DIR"),
     (_no_style, "plots: OSError: .*install again"),
 ])
 def test_each_trial_can_fail(monkeypatch, tmp_path, fault, said):
