@@ -10,7 +10,7 @@ from helpers import CONTROL, opened, tiny, toy_screen
 from cdt_lite.data.layout import Columns
 from cdt_lite.data.simulate import ScreenDesign, simulate_screen
 from cdt_lite.data.store import TokenStore
-from cdt_lite.errors import CDTError
+from cdt_lite.errors import CDTError, CDTWarning
 from cdt_lite.evaluation.evaluate import evaluate
 from cdt_lite.model.mean_effect import GUESSED
 from cdt_lite.model.perturbation import NO_TARGET, UNKNOWN_TARGET, Perturbation
@@ -212,12 +212,12 @@ def test_options_out_of_range_and_screens_without_controls_are_refused():
 
 def test_a_magnitude_against_the_sign_warns_and_one_beyond_the_clip_is_clipped():
     checkpoint = model()
-    with pytest.warns(UserWarning, match="against sign"):
+    with pytest.warns(CDTWarning, match="against sign"):
         predict(checkpoint, SCREEN, "G3", magnitude=0.4, n_cells=2)
-    with pytest.warns(UserWarning, match="clipped"):
+    with pytest.warns(CDTWarning, match="clipped"):
         far = predict(checkpoint, SCREEN, "G3", magnitude=-50.0, n_cells=8)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", CDTWarning)
         edge = predict(checkpoint, SCREEN, "G3", magnitude=-5.0, n_cells=8)
     assert np.array_equal(far.X.toarray(), edge.X.toarray()) and "clipped" in far.uns["cdt_lite"]["notes"][0]
 
