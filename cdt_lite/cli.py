@@ -158,7 +158,7 @@ def bench(args: argparse.Namespace) -> int:
 def capsule(args: argparse.Namespace) -> int:
     """Makes the small trained model that the notebooks load, or checks one."""
     from cdt_lite.terminal import with_bar
-    from cdt_lite.training.capsule import capsule_folder, make_capsule, save_capsule
+    from cdt_lite.training.capsule import make_capsule, open_capsule, save_capsule
     from cdt_lite.training.checkpoint import Checkpoint
 
     if args.check:
@@ -167,6 +167,7 @@ def capsule(args: argparse.Namespace) -> int:
         print(f"{args.check}: whole; {len(found.vocabulary)} genes, {len(found.trained_targets)} trained targets")
         return 0
     screen = _screen(args)
+    folder = open_capsule(screen, args.preset, args.out, args.overwrite)
     n = (None, None) if args.epochs else (args.pretrain_steps, args.finetune_steps)
     made: list[Checkpoint] = []
 
@@ -179,18 +180,23 @@ def capsule(args: argparse.Namespace) -> int:
 
     for _ in with_bar(progress(), "capsule"):
         pass
-    folder = save_capsule(made[0], args.out or capsule_folder(screen, args.preset))
+    save_capsule(made[0], folder)
     size = sum(file.stat().st_size for file in folder.iterdir())
-    print(f"{folder.name}: {size:,} bytes, {made[0].card['seconds']} s")
+    print(f"{folder}: {size:,} bytes, {made[0].card['seconds']} s")
     return 0
 
 
 def doctor(args: argparse.Namespace) -> int:
-    """Prints the environment, in lines for a bug report."""
-    from cdt_lite.doctor import report
+    """Says whether this machine runs the notebooks, in lines for a bug report; with --screen, what a file holds."""
+    from cdt_lite.data import Columns
+    from cdt_lite.doctor import READY, about_screen, report
 
-    print("\n".join(report()))
-    return 0
+    if args.screen:
+        print("\n".join(about_screen(args.screen, Columns(**columns_given(vars(args))), args.layer)))
+        return 0
+    lines = report()
+    print("\n".join(lines))
+    return 0 if lines[-1] == READY else 1
 
 
 def _screen(args: argparse.Namespace) -> "AnnData":

@@ -9,12 +9,28 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import platformdirs
 from filelock import FileLock, Timeout
 
 from cdt_lite.errors import CDTError
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+
+def user_folder(kind: str) -> Path:
+    """Returns where this user's own files lie: CDT_LITE_DATA, else where this system keeps them.
+
+    Args:
+        kind: "data" is kept until someone deletes it, "cache" can be had again.
+    """
+    if named := os.environ.get("CDT_LITE_DATA"):
+        return Path(named).expanduser()
+    with suppress(RuntimeError):  # there is no home; older platformdirs then return "~/..."
+        folder = getattr(platformdirs, f"user_{kind}_path")("cdt_lite")
+        if folder.is_absolute():
+            return folder
+    return Path(tempfile.gettempdir()) / "cdt_lite"
 
 
 @contextmanager

@@ -82,6 +82,13 @@ def test_every_public_function_has_a_caller_outside_the_tests():
     assert not unused
 
 
+def test_every_warning_is_of_the_packages_own_kind():
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "warnings.warn":
+                assert ast.unparse(node.args[1]) == "CDTWarning", f"{module(path)}, line {node.lineno}"
+
+
 def test_only_the_edges_print():
     for path in FILES:
         calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]

@@ -33,6 +33,7 @@ from cdt_lite.data import (
 from cdt_lite.errors import CDTError
 from cdt_lite.model.config import TokenizerConfig, TrainConfig
 from cdt_lite.model.perturbation import NO_TARGET, UNKNOWN_TARGET, Perturbation
+from cdt_lite.training.capsule import CAPSULES
 
 CONFIG = tiny()
 ROOT = Path(__file__).parents[1]
@@ -132,7 +133,7 @@ def test_batches_are_those_of_the_first_edition():
 def test_a_capsules_training_cells_are_recognised(name, request):
     if name != "simulated":
         request.getfixturevalue("real_screen_dir")
-    header = json.loads((ROOT / "data" / "capsules" / f"lite-{name}" / "checkpoint.json").read_text(encoding="utf-8"))
+    header = json.loads((CAPSULES / f"lite-{name}" / "checkpoint.json").read_text(encoding="utf-8"))
     screen = load_screen(name)
     tokenizer = Tokenizer(TokenizerConfig(), header["target_depth"])
     cells = screen[named_split(screen) == "train"]

@@ -13,6 +13,7 @@ from scipy import sparse
 
 from cdt_lite.data.expression import log1p_counts
 from cdt_lite.data.layout import Columns
+from cdt_lite.errors import CDTWarning
 from cdt_lite.evaluation import METRICS, Changes, control_halves, evaluate
 
 MEANS = ["mae", "pearson_delta", "systema_pearson", "discrimination_score_l1", "discrimination_score_cosine"]
@@ -229,13 +230,13 @@ def test_few_cells_are_said_and_the_rest_is_reported():
     real = world()
     few = np.flatnonzero((real.obs["target_gene"] == "G1").to_numpy())[5:]
     real = real[np.setdiff1d(np.arange(real.n_obs), few)]
-    with pytest.warns(UserWarning, match=r"fewer than 10 cells for \['G1'\]"):
+    with pytest.warns(CDTWarning, match=r"fewer than 10 cells for \['G1'\]"):
         table = evaluate(real, baselines=["perturbed mean"])
     scores = of(table, "perturbed mean")
     assert scores.loc["G1", [m for m in METRICS if METRICS[m].needs_cells]].isna().all()
     assert scores.loc["G1", ["mae", "pearson_delta"]].notna().all()
     assert scores.loc["G0"].drop("systema_pearson").notna().all()  # that one is undefined for the mean of the others
-    with pytest.warns(UserWarning, match="one perturbation only"):
+    with pytest.warns(CDTWarning, match="one perturbation only"):
         evaluate(real[real.obs["target_gene"].isin(["G0", "non-targeting"]).to_numpy()], baselines=["control"])
 
 
@@ -244,7 +245,7 @@ def test_few_controls_in_a_batch_are_said_and_only_tests_against_them_are_lost()
     rare = (real.obs["target_gene"] == "non-targeting") & (real.obs["batch"] == "b")
     alone = (real.obs["target_gene"] == "G1") & (real.obs["batch"] == "a")  # G1 is left with batch b
     real = real[~alone.to_numpy() & ~(rare & (rare.cumsum() > 8)).to_numpy()]
-    with pytest.warns(UserWarning, match=r"fewer than 10 control cells on a side in the batches of \[.*'G1'"):
+    with pytest.warns(CDTWarning, match=r"fewer than 10 control cells on a side in the batches of \[.*'G1'"):
         table = evaluate(real, baselines=["perturbed mean"])
     scores = of(table, "perturbed mean").loc["G1"]
     assert np.isnan(scores["overlap_at_n"]) and np.isnan(scores["n_changed"])

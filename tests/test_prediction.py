@@ -10,7 +10,7 @@ from helpers import CONTROL, opened, tiny, toy_screen
 from cdt_lite.data.layout import Columns
 from cdt_lite.data.simulate import ScreenDesign, simulate_screen
 from cdt_lite.data.store import TokenStore
-from cdt_lite.errors import CDTError
+from cdt_lite.errors import CDTError, CDTWarning
 from cdt_lite.evaluation.evaluate import evaluate
 from cdt_lite.model.mean_effect import GUESSED
 from cdt_lite.model.perturbation import NO_TARGET, UNKNOWN_TARGET, Perturbation
@@ -58,6 +58,27 @@ def test_out_come_counts_in_the_screens_layout(preset, tmp_path):
     assert (facts["seed"], facts["space"]) == (0, "counts")
     assert (facts["preset"], facts["system"]) == (preset, tiny(preset).system)
     out.write_h5ad(tmp_path / "p.h5ad")
+
+
+@pytest.mark.parametrize(("preset", "asked", "taken"), [("v1", None, 9), ("lite", None, 12), ("lite", 5, 5)])
+def test_provenance_says_how_many_steps_were_taken(preset, asked, taken, monkeypatch):
+    checkpoint = model(preset)
+    calls = []
+    forward = type(checkpoint.model).given
+
+    def counted(self, *condition):
+        denoise = forward(self, *condition)
+
+        def call(*state):
+            calls.append(1)
+            return denoise(*state)
+
+        return call
+
+    monkeypatch.setattr(type(checkpoint.model), "given", counted)
+    controls = SCREEN[IS_CONTROL & (SCREEN.obs["batch"] == "a").to_numpy()]
+    out = predict(checkpoint, controls, "G3", n_cells=3, options=Generation(steps=asked))  # one pass a step
+    assert out.uns["cdt_lite"]["steps"] == len(calls) == taken
 
 
 def test_labels_may_have_other_names():
@@ -191,12 +212,12 @@ def test_options_out_of_range_and_screens_without_controls_are_refused():
 
 def test_a_magnitude_against_the_sign_warns_and_one_beyond_the_clip_is_clipped():
     checkpoint = model()
-    with pytest.warns(UserWarning, match="against sign"):
+    with pytest.warns(CDTWarning, match="against sign"):
         predict(checkpoint, SCREEN, "G3", magnitude=0.4, n_cells=2)
-    with pytest.warns(UserWarning, match="clipped"):
+    with pytest.warns(CDTWarning, match="clipped"):
         far = predict(checkpoint, SCREEN, "G3", magnitude=-50.0, n_cells=8)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", CDTWarning)
         edge = predict(checkpoint, SCREEN, "G3", magnitude=-5.0, n_cells=8)
     assert np.array_equal(far.X.toarray(), edge.X.toarray()) and "clipped" in far.uns["cdt_lite"]["notes"][0]
 

@@ -15,7 +15,7 @@ from anndata import AnnData
 
 from cdt_lite.data.expression import gene_means, log1p_counts
 from cdt_lite.data.layout import Columns, read_labels
-from cdt_lite.errors import CDTError, suggest
+from cdt_lite.errors import CDTError, CDTWarning, suggest
 from cdt_lite.evaluation.baselines import BASELINES, Responses
 from cdt_lite.evaluation.cells import Cells, Given, Key, Predicted, Split, keys_of, read_predictions, read_screen
 from cdt_lite.evaluation.comparison import MIN_CELLS, Controls, Prediction, Truth
@@ -193,7 +193,7 @@ def evaluate(
     table["pearson_delta_shared"] = shared["pearson_delta"].mask(table["method"].isin(means))
     table.attrs = {"seed": seed, "target_depth": depth, "notes": _notes(task, table)}
     for note in table.attrs["notes"]:
-        warnings.warn(note, stacklevel=2)
+        warnings.warn(note, CDTWarning, stacklevel=2)
     return table
 
 

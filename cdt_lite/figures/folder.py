@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 from anndata import AnnData
 from matplotlib.figure import Figure
 
-from cdt_lite.errors import CDTError
+from cdt_lite.errors import CDTError, CDTWarning
 from cdt_lite.figures import measured, plots, sketch
 from cdt_lite.figures.charts import CHARTS, table
 from cdt_lite.figures.diagrams import DIAGRAMS
@@ -72,7 +72,8 @@ class Folder:
         try:
             sketch.binary()
         except CDTError as error:
-            warnings.warn(f"{error} Only DOT and JSON of the diagrams are written.", stacklevel=3)
+            message = f"{error} Only DOT and JSON of the diagrams are written."
+            warnings.warn(message, CDTWarning, stacklevel=3)
             self.can_draw = False
 
     def write(self, name: str, content: str | bytes) -> None:

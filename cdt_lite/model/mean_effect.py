@@ -99,9 +99,9 @@ class MeanEffect(nn.Module):
         return self.mlp(effect[..., None])
 
     def fill(self, table: EffectTable) -> None:
-        """Takes a table over, on the module's device."""
+        """Copies a table to the module's device."""
         for name, old in list(self.named_buffers(recurse=False)):
-            setattr(self, name, torch.as_tensor(getattr(table, name)).to(old.device, old.dtype))
+            setattr(self, name, torch.tensor(getattr(table, name), dtype=old.dtype, device=old.device))
 
     def make_room(self, shapes: Mapping[str, Sequence[int]]) -> None:
         """Gives the table's parts these shapes; a loaded state then fills them. None of a perturbation: no effects."""

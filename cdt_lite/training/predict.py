@@ -80,7 +80,7 @@ def predict(checkpoint: Checkpoint, screen: ad.AnnData, target: str, sign: int =
     counts = np.concatenate(blocks)
     obs = _labels(request, batches, counts, options.columns)
     facts = {"sign": request.sign, "magnitude": request.magnitude, "notes": [*request.notes, *plan.notes]}
-    provenance = _provenance(checkpoint, options) | facts | {"seed": seed, "target": request.target}
+    provenance = _provenance(checkpoint, options, plan.n_genes) | facts | {"seed": seed, "target": request.target}
     return ad.AnnData(sparse.csr_matrix(counts), obs=obs, var=plan.var, uns={"cdt_lite": provenance})
 
 
@@ -168,13 +168,13 @@ def _labels(request: Request, batches: list[str], counts: np.ndarray, columns: C
     return obs.assign(n_umi=counts.sum(1))
 
 
-def _provenance(checkpoint: Checkpoint, options: Generation) -> dict:
+def _provenance(checkpoint: Checkpoint, options: Generation, n_genes: int) -> dict:
     return {
         "version": __version__,
         "preset": checkpoint.config.name,
         "system": checkpoint.config.system,
         "guidance": options.guidance,
-        "steps": options.steps or checkpoint.config.diffusion.sampling_steps,
+        "steps": checkpoint.process.n_steps(n_genes, options.steps),
         "unseen": options.unseen,
         "space": "counts",
         "target_depth": checkpoint.tokenizer.target_depth,

@@ -3,7 +3,7 @@
 import warnings
 from dataclasses import dataclass
 
-from cdt_lite.errors import CDTError, suggest
+from cdt_lite.errors import CDTError, CDTWarning, suggest
 from cdt_lite.model.mean_effect import MeanEffect
 from cdt_lite.model.perturbation import NO_TARGET, UNKNOWN_TARGET, Perturbation
 from cdt_lite.training.checkpoint import Checkpoint
@@ -58,11 +58,11 @@ def _magnitude_notes(target: str, sign: int, magnitude: float | None, clip: floa
     if magnitude * sign < 0:
         against = f"magnitude {magnitude:+.2f} (log2 fold change of {target}) points against sign {sign:+d}"
         kept = "kept as given, since a knockout's own mRNA need not fall; check that it is meant."
-        warnings.warn(f"{against}: {kept}", stacklevel=4)
+        warnings.warn(f"{against}: {kept}", CDTWarning, stacklevel=4)
     if abs(magnitude) <= clip:
         return []
     note = f"magnitude {magnitude:+.2f} lies outside [-{clip:g}, {clip:g}] and was clipped"
-    warnings.warn(note, stacklevel=4)
+    warnings.warn(note, CDTWarning, stacklevel=4)
     return [note]
 
 
