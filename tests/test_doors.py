@@ -8,8 +8,12 @@ import jaxtyping
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import torch
 from helpers import tiny, toy_screen
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from cdt_lite.data.batches import SetSampler
 from cdt_lite.data.layout import CONTROL, check_screen
 from cdt_lite.data.screens import load_screen
 from cdt_lite.data.store import TokenStore
@@ -17,8 +21,10 @@ from cdt_lite.errors import CDTError, CDTWarning
 from cdt_lite.evaluation.evaluate import evaluate
 from cdt_lite.training.checkpoint import Checkpoint
 from cdt_lite.training.effects import effect_table
-from cdt_lite.training.predict import Generation, predict, predict_mean
+from cdt_lite.training.predict import Generation, possible, predict, predict_mean
+from cdt_lite.training.predict_many import predict_many
 from cdt_lite.training.start import start
+from cdt_lite.training.train import denoiser
 
 NOT_COUNTS = "X must hold raw counts, but it holds"
 
@@ -215,6 +221,43 @@ def test_no_gene_is_drawn_above_what_it_showed_in_training(screen, tmp_path):
     assert (predict(checkpoint, screen, "G5", n_cells=40).X.toarray() > highest).any()
     free = predict_mean(checkpoint, screen, "G5")
     assert (free >= limited).all() and free.sum() > limited.sum() * 1.01
+
+
+@settings(max_examples=5, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), guidance=st.floats(0, 20), sign=st.sampled_from([-1, 0, 1]),
+       target=st.sampled_from(["G0", "G3", "G5", "G11"]))
+def test_no_way_to_make_cells_goes_above_the_training_maximum(tmp_path_factory, seed, guidance, sign, target):
+    """The property, for one prediction, many, the mean, and the sampler as notebooks call it."""
+    screen = toy_screen()
+    checkpoint, store = fine_tuned(screen)
+    highest = checkpoint.tokenizer.centres[store.tokens.max(0)]
+    options = Generation(guidance=guidance)
+    one = predict(checkpoint, screen, target, sign, n_cells=30, seed=seed, options=options)
+    assert (one.X.toarray() <= highest).all()
+    path = tmp_path_factory.mktemp("many") / "p.h5ad"
+    wanted = [("G3", -1, None), ("G7", 1, None)]
+    for cells in predict_many(checkpoint, screen, wanted, path, n_cells=30, seed=seed, options=options):
+        assert (cells.X.toarray() <= highest).all()
+    assert (ad.read_h5ad(path).X.toarray() <= np.maximum(highest, screen.X.toarray().max(0))).all()
+    depth = screen.X.sum(1).min() / checkpoint.tokenizer.target_depth
+    mean = predict_mean(checkpoint, screen, target, sign, n_cells=30, seed=seed, options=options)
+    assert (mean <= np.log1p(highest / depth)).all()
+    batch = SetSampler(store, checkpoint.config.finetune).batch(seed % 1000)
+    denoise = possible(denoiser(checkpoint.model, batch), checkpoint.model, batch.gene_ids)
+    tokens = checkpoint.process.sample(denoise, tuple(batch.tokens.shape), torch.Generator().manual_seed(seed))
+    assert (checkpoint.tokenizer.centres[tokens] <= highest).all()
+
+
+def test_a_gene_that_training_never_saw_stays_below_the_highest_value_of_training(screen):
+    checkpoint, store = fine_tuned(screen)
+    table = checkpoint.model.effect
+    kept = torch.arange(12) != 4  # fine-tuned without G4
+    table.gene_ids, table.highest = table.gene_ids[kept], table.highest[kept]
+    table.effect, table.shares = table.effect[:, kept], table.shares[kept]
+    known = np.delete(checkpoint.tokenizer.centres[store.tokens.max(0)], 4)
+    cells = predict(checkpoint, screen, "G3", n_cells=200).X.toarray()
+    assert (np.delete(cells, 4, 1) <= known).all()
+    assert screen.X.toarray()[:, 4].max() < cells[:, 4].max() <= known.max()
 
 
 def test_what_the_given_controls_show_is_possible(screen):
