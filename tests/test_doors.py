@@ -17,6 +17,7 @@ from cdt_lite.data.batches import SetSampler
 from cdt_lite.data.layout import CONTROL, check_screen
 from cdt_lite.data.screens import load_screen
 from cdt_lite.data.store import TokenStore
+from cdt_lite.data.tokenizer import bin_edges
 from cdt_lite.errors import CDTError, CDTWarning
 from cdt_lite.evaluation.evaluate import evaluate
 from cdt_lite.training.checkpoint import Checkpoint
@@ -196,6 +197,35 @@ def test_values_above_the_last_bin_are_named_once(screen, preset):
         checkpoint.tokenizer.target_depth = 10_000.0
         deep.X = sp.csr_matrix(counts)
         TokenStore.from_adata(deep, checkpoint.tokenizer, checkpoint.vocabulary)
+
+
+def deep_screen(screen):
+    """A gene with about 15,000 counts in a cell, 60,000 after a knockout."""
+    mean = np.where(screen.obs["target_gene"] == "G5", 60_000, 15_000)
+    counts = screen.X.toarray()
+    counts[:, 4] = np.random.default_rng(0).poisson(mean)
+    screen.X = sp.csr_matrix(counts)
+    return screen, counts[:, 4], mean == 60_000
+
+
+def test_bins_reach_to_the_largest_count_of_the_training_cells(screen, tmp_path):
+    deep, counts, perturbed = deep_screen(screen)
+    checkpoint = start(tiny(), deep)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CDTWarning)
+        store = TokenStore.from_adata(deep, checkpoint.tokenizer, checkpoint.vocabulary)
+    back = checkpoint.tokenizer.to_counts(store.tokens, counts)
+    for group, mean in ((perturbed, 60_000), (~perturbed, 15_000)):
+        assert back[group, 4].mean() == pytest.approx(mean, rel=0.2)  # within a bin
+    np.testing.assert_array_equal(np.delete(back, 4, 1), np.delete(deep.X.toarray(), 4, 1))
+    checkpoint.config = tiny()  # as a command does that changes a setting
+    loaded = Checkpoint.load(checkpoint.save(tmp_path))
+    np.testing.assert_array_equal(loaded.tokenizer.edges, checkpoint.tokenizer.edges)
+    assert loaded.tokenizer.edges[-1] == counts.max() == loaded.config.tokenizer.highest
+
+
+def test_bins_of_a_screen_without_such_counts_are_those_of_the_preset(screen):
+    np.testing.assert_array_equal(start(tiny(), screen).tokenizer.edges, bin_edges(tiny().tokenizer))
 
 
 # --- no impossible cells ---------------------------------------------------------------------------------------------

@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from cdt_lite.data.batches import ALL
-from cdt_lite.data.store import BLOCK, TokenStore
-from cdt_lite.data.tokenizer import Tokenizer
+from cdt_lite.data.store import TokenStore
+from cdt_lite.data.tokenizer import BLOCK, Tokenizer
 from cdt_lite.evaluation.baselines import Linear, Responses
 from cdt_lite.model.mean_effect import GUESSED, EffectTable
 from cdt_lite.training.gene_vectors import coexpression
