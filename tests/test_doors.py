@@ -119,7 +119,7 @@ def test_prediction_refuses_empty_controls_a_gene_twice_and_half_a_cell(screen, 
             door(checkpoint, twice, "G3", n_cells=2)
         with monkeypatch.context() as user:
             user.setattr(jaxtyping.config, "jaxtyping_disable", True)  # types are checked in tests only
-            with pytest.raises(CDTError, match="n_cells must be a whole number from 1, not 2.5"):
+            with pytest.raises(CDTError, match="n_cells must be a whole number from 1 to 1,000,000, not 2.5"):
                 door(checkpoint, screen, "G3", n_cells=2.5)
 
 

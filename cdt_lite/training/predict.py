@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from numbers import Integral
 
 import anndata as ad
 import numpy as np
@@ -17,6 +18,7 @@ from cdt_lite.data.expression import dense, log1p_counts
 from cdt_lite.data.layout import Columns, check_depths, read_controls
 from cdt_lite.errors import CDTError
 from cdt_lite.model import CDT, V1
+from cdt_lite.model.config import MOST
 from cdt_lite.model.diffusion import Denoiser, guide
 from cdt_lite.model.perturbation import Perturbation
 from cdt_lite.training.checkpoint import Checkpoint
@@ -248,8 +250,8 @@ class _Plan:
 
     def share_out(self, n_cells: int) -> list[tuple[str, int]]:
         """Splits n_cells over the replicates as the controls are split (largest remainders)."""
-        if n_cells != int(n_cells) or n_cells < 1:
-            raise CDTError(f"n_cells must be a whole number from 1, not {n_cells}")
+        if isinstance(n_cells, bool) or not isinstance(n_cells, Integral) or not 1 <= n_cells <= MOST:
+            raise CDTError(f"n_cells must be a whole number from 1 to {MOST:,}, not {n_cells!r}")
         names, n = np.unique(self.replicate, return_counts=True)
         exact = n_cells * n / n.sum()
         whole = np.floor(exact).astype(int)
