@@ -6,6 +6,7 @@ import anndata as ad
 import h5py
 import jaxtyping
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
@@ -82,12 +83,12 @@ def test_float_noise_is_a_count(screen, checkpoint, tmp_path):
         noisy.X = (screen.X * factor).astype(np.float64)
         assert (noisy.X.data % 1 != 0).any()
         np.testing.assert_array_equal(load_screen(saved(noisy, tmp_path)).X.toarray(), screen.X.toarray())
-        for name in ("predict", "store"):
-            got, want = doors(checkpoint)[name](noisy), doors(checkpoint)[name](screen)
-            if name == "store":
-                np.testing.assert_array_equal(got.tokens, want.tokens)
-            else:
-                np.testing.assert_array_equal(got.X.toarray(), want.X.toarray())
+        got, want = ({name: enter(cells) for name, enter in doors(checkpoint).items()} for cells in (noisy, screen))
+        np.testing.assert_array_equal(got["store"].tokens, want["store"].tokens)
+        np.testing.assert_array_equal(got["predict"].X.toarray(), want["predict"].X.toarray())
+        np.testing.assert_allclose(got["predict_mean"], want["predict_mean"], rtol=1e-5)
+        depth = want["start"].tokenizer.target_depth
+        assert got["start"].tokenizer.target_depth == pytest.approx(depth)
 
 
 def test_views_and_files_give_the_cells_that_their_copies_give(screen, checkpoint, tmp_path):
@@ -99,6 +100,35 @@ def test_views_and_files_give_the_cells_that_their_copies_give(screen, checkpoin
         got = predict(checkpoint, cells, "G3", n_cells=8, options=aligned)
         np.testing.assert_array_equal(got.X.toarray(), want)
         assert list(got.var_names) == list(screen.var_names)
+
+
+@pytest.mark.parametrize("layout", [sp.csr_matrix, sp.csc_matrix, np.array])
+@pytest.mark.parametrize("part", ["whole", "view"])
+def test_cells_on_disk_give_what_cells_in_memory_give(screen, checkpoint, tmp_path, layout, part):
+    screen.X = layout(screen.X.toarray())
+    whole = ad.read_h5ad(saved(screen, tmp_path), backed="r")
+    rows = slice(None) if part == "whole" else (screen.obs["batch"] == "a").to_numpy()
+    on_disk, here = whole[rows] if part == "view" else whole, screen[rows].copy()
+    for name, enter in doors(checkpoint).items():
+        got, want = enter(on_disk), enter(here)
+        if name == "start":
+            assert got.tokenizer.target_depth == want.tokenizer.target_depth
+            assert torch.equal(got.model.gene_table.weight, want.model.gene_table.weight)
+        elif name == "store":
+            np.testing.assert_array_equal(got.tokens, want.tokens)
+            np.testing.assert_array_equal(got.target, want.target)
+        else:
+            np.testing.assert_array_equal(*(cells.X.toarray() if name == "predict" else cells for cells in (got, want)))
+    for arguments in ((on_disk,), (screen, {"mine": on_disk})):
+        with_memory = [{"mine": here} if isinstance(given, dict) else given for given in arguments]
+        with_memory[0] = here if len(arguments) == 1 else screen
+        pd.testing.assert_frame_equal(evaluate(*arguments, metrics=["mae"]), evaluate(*with_memory, metrics=["mae"]))
+    wanted = [("G3", -1, None), ("G5", -1, None)]
+    for cells, name in ((on_disk, "disk.h5ad"), (here, "memory.h5ad")):
+        list(predict_many(checkpoint, cells, wanted, tmp_path / name, n_cells=4))
+    made, want = ad.read_h5ad(tmp_path / "disk.h5ad"), ad.read_h5ad(tmp_path / "memory.h5ad")
+    np.testing.assert_array_equal(made.to_df(), want.to_df())
+    pd.testing.assert_frame_equal(made.obs, want.obs)
 
 
 def test_a_fraction_beside_large_counts_is_none(screen):
