@@ -78,6 +78,7 @@ def read_screen(adata: AnnData, what: str, columns: Columns, genes: list[str] | 
     Raises:
         CDTError: If a column, a label, a gene or a count is not as expected.
     """
+    adata = _in_memory(adata)
     check_genes(adata.var_names, what, genes)
     labels = read_labels(adata, columns, what=what)
     require_controls(labels, columns, what, least=4)  # they are split in halves
@@ -88,6 +89,10 @@ def read_screen(adata: AnnData, what: str, columns: Columns, genes: list[str] | 
                        "share; call obs_names_make_unique()")
     check_counts(adata, what)
     return _in_order(adata, what, labels)
+
+
+def _in_memory(adata: AnnData) -> AnnData:
+    return adata.to_memory() if adata.isbacked else adata
 
 
 def _in_order(adata: AnnData, what: str, labels: Labels, is_log1p: bool = False) -> Cells:
@@ -139,6 +144,7 @@ def _read_prediction(predicted: Given, what: str, columns: Columns, real: Cells,
 
 
 def _read_cells(adata: AnnData, what: str, columns: Columns, real: Cells, depth: float) -> Cells:
+    adata = _in_memory(adata)
     check_genes(adata.var_names, what, real.genes.tolist())
     labels = read_labels(adata, columns, what=what)
     space = dict(adata.uns.get("cdt_lite", {}))

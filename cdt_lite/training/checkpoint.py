@@ -8,7 +8,7 @@ that training moved.
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ class Checkpoint:
     def header(self) -> dict[str, Any]:
         """Returns everything but the weights, as plain data."""
         return {
-            "config": asdict(self.config),
+            "config": asdict(replace(self.config, tokenizer=self.tokenizer.config)),
             "vocabulary": self.vocabulary.symbols,
             "panel": self.panel,
             "target_depth": self.tokenizer.target_depth,

@@ -9,9 +9,8 @@ from jaxtyping import Float
 
 from cdt_lite.data.expression import dense, log1p_counts
 from cdt_lite.data.labels import check_targets
-from cdt_lite.data.layout import Columns, check_counts, read_labels
-from cdt_lite.data.store import BLOCK
-from cdt_lite.data.tokenizer import fit_tokenizer
+from cdt_lite.data.layout import Columns, read_labels
+from cdt_lite.data.tokenizer import count_blocks, fit_tokenizer
 from cdt_lite.data.vocabulary import Vocabulary
 from cdt_lite.model import build
 from cdt_lite.model.config import Config
@@ -53,7 +52,5 @@ def start(config: Config, screen: ad.AnnData, *others: ad.AnnData, gene_vectors:
 
 
 def _log1p_blocks(cells: ad.AnnData, target_depth: float) -> Iterator[Float[np.ndarray, "cells G"]]:
-    for begin in range(0, cells.n_obs, BLOCK):
-        block = cells.X[begin : begin + BLOCK]
-        check_counts(cells, block=block)
+    for _, block in count_blocks(cells):
         yield log1p_counts(dense(block), target_depth)

@@ -20,7 +20,7 @@ from cdt_lite.model import CDT, V1
 from cdt_lite.model.config import TrainConfig
 from cdt_lite.model.diffusion import SHARES, Denoiser, loss_curve
 from cdt_lite.training.checkpoint import Checkpoint, open_folder
-from cdt_lite.training.effects import effect_table
+from cdt_lite.training.effects import effect_table, magnitudes
 
 
 @dataclass(frozen=True)
@@ -139,6 +139,7 @@ def _begin(checkpoint: Checkpoint, data: SetSampler) -> None:
         for gene in np.unique(store.target[store.target >= 0]):
             names.add(checkpoint.vocabulary.symbols[gene])
     checkpoint.trained_targets = sorted(names)
+    checkpoint.card["magnitudes"] = magnitudes(data.stores)
     if checkpoint.model.effect is not None and data.config.mean_effects:
         checkpoint.model.effect.fill(effect_table(data.stores[0], checkpoint.tokenizer))
 
