@@ -9,11 +9,16 @@ from cdt_lite.errors import CDTError, suggest
 COLUMNS = {"target": "target-key", "batch": "batch-key", "control": "control", "sign": "sign-key",
            "magnitude": "magnitude-key"}  # argument of `Columns` -> option
 SCREEN = ("screen", *COLUMNS.values(), "layer")  # of every command that reads a screen
-TRAINING = (*SCREEN, "preset", "out", "steps", "seed", "device", "precision", "compile", "learning-rate", "resume",
-            "overwrite", "checkpoint-interval", "gene-vectors")
+SPLIT = ("unseen", "hold_out", "split_key")
+WITHHOLD = ("withheld", "hold-out", "split-key")
+TRAINING = (*SCREEN, *WITHHOLD, "n-top-genes", "preset", "out", "steps", "seed", "device", "precision", "compile",
+            "learning-rate", "resume", "overwrite", "checkpoint-interval", "gene-vectors")
 STAGE = ("precision", "compile", "learning_rate", "seed", "checkpoint_interval")  # fields of `TrainConfig`
-OF_A_RUN = ("preset", "steps", "learning_rate", "seed", "checkpoint_interval", "precision")  # --resume keeps them
-COUNTS = ("steps", "checkpoint_interval", "cells", "seeds", "sampling_steps", "pretrain_steps", "finetune_steps")
+OF_A_RUN = ("preset", "steps", "learning_rate", "seed", "checkpoint_interval", "precision",
+            "n_top_genes")  # --resume keeps them
+FLAGS = {"models": "checkpoint", "model": "checkpoint", "withheld": "unseen"}  # options that share a name with others
+COUNTS = ("n_top_genes", "steps", "checkpoint_interval", "cells", "seeds", "sampling_steps", "pretrain_steps",
+          "finetune_steps")
 SIMULATED = ("n_genes", "n_targets", "n_cells", "seed", "world")
 
 
@@ -71,6 +76,10 @@ OPTIONS = {
     "sign-key": _option(None, "column with -1, 0 or +1"),
     "magnitude-key": _option(None, "column with the log2 fold change of the target's own mRNA"),
     "layer": _option(None, "layer with the raw counts (default: X)"),
+    "withheld": _option([], "targets to withhold altogether (default: by rule)", nargs="+", metavar="TARGET"),
+    "hold-out": _option([], "replicates of targets to withhold", nargs="+", metavar="TARGET:REPLICATE"),
+    "split-key": _option(None, "instead: column with train, held_out or unseen", metavar="COLUMN"),
+    "n-top-genes": _option(None, "size of the panel (default: the preset's)", type=int),
     "out": _option(None, "where to write"),
     "seed": _option(0),
     "steps": _option(None, "length of the stage (default: the preset's epochs)", type=int),
@@ -109,18 +118,19 @@ OPTIONS = {
     "suite": _option([], "score with the field's tools, too (extra [eval])", nargs="+",
                      choices=["cell-eval", "cell-eval2"]),
     "tasks": _option(False, "report tasks 1 to 4 for a trained model, all methods in one table", action="store_true"),
+    "model": _option(None, "trained model to draw, too (default: the screen's capsule)"),
     "models": _option([], "trained models, one a training seed (default: the capsule)", nargs="+"),
     "results": _option("output/results.json", "where --tasks writes, and a page .md beside it"),
     "seeds": _option(3, "sampling seeds of --tasks"),
 }
 COMMANDS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {  # options, and defaults of its own
-    "figures": (("preset", "screen", "out", "dark"), {"preset": "v1", "out": "figures"}),
+    "figures": (("preset", "model", *SCREEN, "out", "dark"), {"out": "figures"}),
     "pretrain": ((*TRAINING, "more"), {"out": "output/pretrained", "seed": None}),
     "finetune": ((*TRAINING, "start"), {"out": "output/finetuned", "seed": None}),
     "predict": (("checkpoint", *SCREEN, "target", "targets", "all", "sign", "magnitude", "cells", "seed", "guidance",
                  "sampling-steps", "unseen", "align", "space", "device", "out"), {"out": "predicted.h5ad"}),
-    "evaluate": ((*SCREEN, "simulated", "side", "seed", "out", "predicted", "suite", "tasks", "models", "results",
-                  "seeds", "cells"), {}),
+    "evaluate": ((*SCREEN, *WITHHOLD, "simulated", "side", "seed", "out", "predicted", "suite", "tasks", "models",
+                  "results", "seeds", "cells"), {}),
     "account": (("preset", "json"), {"preset": "v1"}),
     "bench": (("preset", "device", "genes", "precision", "compile"), {"preset": "lite"}),
     "capsule": (("preset", *SCREEN, "out", "pretrain-steps", "finetune-steps", "seed", "learning-rate", "check",
