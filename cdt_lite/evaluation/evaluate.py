@@ -91,8 +91,9 @@ def _scores(task: _Task, metrics: Sequence[Metric], split: Split) -> pd.DataFram
 
 def _row(truth: Truth, method: str, key: Key, prediction: Prediction, metrics: Sequence[Metric]) -> dict:
     changed = truth.real_side(key).n_changed if truth.with_cells else float("nan")
-    labels = (method, *key, len(truth.real.groups[key]), len(prediction.batch), changed)
     comparison = truth.compare(key, prediction)
+    counted = (len(truth.real.groups[key]), len(prediction.batch), changed)
+    labels = (method, *key, *counted, *comparison.own_change)
     scores = {metric.name: metric.score(comparison) for metric in metrics}
     return dict(zip(LABELS, labels, strict=True)) | scores
 
@@ -172,8 +173,10 @@ def evaluate(
 
     Returns:
         One row per method and perturbation: method, target, sign, n_real, n_predicted, n_changed (genes that the real
-        cells say are changed; 0: a null target), one column per metric, and pearson_delta_shared (NaN for a table of
-        means: nobody knows on which control cells it stands). `attrs` holds seed, target_depth and notes (why NaN).
+        cells say are changed; 0: a null target), own_real and own_predicted (change of the perturbed gene itself, log1p
+        units, which no metric counts; NaN where it is not measured), one column per metric, and pearson_delta_shared
+        (NaN for a table of means: nobody knows on which control cells it stands). `attrs` holds seed, target_depth and
+        notes (why NaN).
 
     Raises:
         CDTError: If columns, labels, genes, counts or splits are not as expected.

@@ -9,7 +9,8 @@ from jaxtyping import Float
 
 from cdt_lite.errors import CDTError, suggest
 
-LABELS = ["method", "target", "sign", "n_real", "n_predicted", "n_changed"]  # columns that are not scores
+OWN = ["own_real", "own_predicted"]  # change of the perturbed gene itself, which no score counts
+LABELS = ["method", "target", "sign", "n_real", "n_predicted", "n_changed", *OWN]  # columns that are not scores
 
 
 def bootstrap_means(values: Float[np.ndarray, "perturbations seeds"], n_boot: int = 2000, seed: int = 0

@@ -174,7 +174,7 @@ class _Loop:
             if seconds > 1:
                 break
         left = self.n_steps - self.checkpoint.step
-        return f"{left:,} steps of about {seconds:.2g} s: {left * seconds / 3600:.2g} hours"
+        return f"{left:,} steps of about {seconds:.2g} s: {left * seconds / 3600:.2f} hours"
 
     def step(self) -> float:
         """Does one step and returns its loss."""
