@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+def named(path: str | Path) -> Path:
+    """Returns a path. Raises CDTError for an empty one, which would be the folder one is in."""
+    if not str(path).strip():
+        raise CDTError(f"a path is empty ({str(path)!r}): name a file or a folder")
+    return Path(path)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Gives a temporary file to write, which takes the place of `path` once it is whole.

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from cdt_lite.errors import CDTError, suggest
+from cdt_lite.errors import MOST_SEED, CDTError, require_between, suggest
 
 COLUMNS = {"target": "target-key", "batch": "batch-key", "control": "control", "sign": "sign-key",
            "magnitude": "magnitude-key"}  # argument of `Columns` -> option
@@ -30,13 +30,19 @@ def _option(default: Any = None, about: str = "", **more: Any) -> dict[str, Any]
 
 
 def require_sense(given: Mapping[str, Any]) -> None:
-    """Raises CDTError for a number of something below 1, and for options that exclude each other."""
+    """Raises CDTError for an empty word, a number of something below 1, and options that exclude each other."""
     if given.get("resume") and given.get("overwrite"):
         raise CDTError("--resume goes on with the run that --overwrite replaces: give one of them")
     for name in COUNTS:
         value = given.get(name)
         if value is not None and value < 1:
             raise CDTError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+    require_between("--seed", given.get("seed") or 0, 0, MOST_SEED)
+    for name, value in given.items():
+        words = value if isinstance(value, list) else [value]
+        for word in words:
+            if isinstance(word, str) and not word.strip():
+                raise CDTError(f"--{name.replace('_', '-')} is empty: name something, or leave it out")
 
 
 def columns_given(given: Mapping[str, Any]) -> dict[str, str]:

@@ -63,12 +63,13 @@ def capsule(args: argparse.Namespace) -> int:
         print(json.dumps({key: value for key, value in found.card.items() if key != "curves"}, indent=1))
         print(f"{args.check}: whole; {len(found.vocabulary)} genes, {len(found.trained_targets)} trained targets")
         return 0
+    config = config_of(args)
     screen = screen_of(args)
     n = (None, None) if args.epochs else (args.pretrain_steps, args.finetune_steps)
     made: list[Checkpoint] = []
 
     def progress() -> Iterator[Any]:
-        for item in make_capsule(screen, config_of(args), seed=args.seed, pretrain_steps=n[0], finetune_steps=n[1]):
+        for item in make_capsule(screen, config, seed=args.seed, pretrain_steps=n[0], finetune_steps=n[1]):
             if isinstance(item, Checkpoint):
                 made.append(item)
             else:

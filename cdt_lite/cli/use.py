@@ -36,7 +36,7 @@ def figures(args: argparse.Namespace) -> int:
         except CDTError as error:
             print(f"without the panels of a trained model: {error}")
     config = config_of(args, model if args.checkpoint else None)
-    paths = make_figures(config, Path(args.out), model, screen, dark=args.dark)
+    paths = make_figures(config, args.out, model, screen, dark=args.dark)
     print("\n".join(map(str, paths)))
     return 0
 

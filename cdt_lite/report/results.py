@@ -25,7 +25,7 @@ from cdt_lite.evaluation.evaluate import CEILING, evaluate
 from cdt_lite.evaluation.metrics import METRICS
 from cdt_lite.evaluation.suites import suite_scores
 from cdt_lite.evaluation.summary import OWN, compare, summarise
-from cdt_lite.files import write_atomically
+from cdt_lite.files import named, write_atomically
 from cdt_lite.report.page import markdown
 from cdt_lite.report.quality import quality
 from cdt_lite.report.tasks import (
@@ -101,7 +101,7 @@ def model_name(folders: Sequence[str | Path], others: Collection[str] = ()) -> s
     paths = [Path(folder).resolve() for folder in folders]
     if all(path.parent == CAPSULES for path in paths):
         return SHIPPED
-    name = ", ".join(path.name for path in paths)
+    name = ", ".join(dict.fromkeys(path.name for path in paths))
     if name in {*BASELINES, CEILING, *others}:
         name += " (model)"
     return name
@@ -192,7 +192,7 @@ def add_entry(entry: dict[str, Any], path: str | Path) -> Path:
     Raises:
         CDTError: The file is there but is no results file.
     """
-    path, results = Path(path), {}
+    path, results = named(path), {}
     if path.is_file():
         try:
             results = dict(json.loads(path.read_text(encoding="utf-8")))

@@ -14,7 +14,7 @@ from cdt_lite import __version__
 from cdt_lite.data.batches import Batch
 from cdt_lite.data.expression import dense, log1p_counts
 from cdt_lite.data.layout import Columns, check_depths, read_controls
-from cdt_lite.errors import CDTError
+from cdt_lite.errors import MOST_SEED, CDTError, require_between
 from cdt_lite.model.diffusion import Denoiser, guide
 from cdt_lite.model.perturbation import Perturbation
 from cdt_lite.training.checkpoint import Checkpoint
@@ -41,6 +41,7 @@ class Generation:
     def __post_init__(self) -> None:
         if not 0 <= self.guidance <= 20:
             raise CDTError(f"guidance must lie in [0, 20] (1 is plain, above 1 exaggerates), not {self.guidance}")
+        require_between("cells_per_pass", self.cells_per_pass, 1)
 
 
 def predict(checkpoint: Checkpoint, screen: ad.AnnData, target: str, sign: int = -1,
@@ -122,8 +123,8 @@ def as_log1p(cells: ad.AnnData, target_depth: float | None = None) -> ad.AnnData
         CDTError: The cells are no counts (any more).
     """
     facts = dict(cells.uns.get("cdt_lite", {}))
-    depth = float(target_depth or facts.get("target_depth", 0))
-    if depth <= 0:
+    depth = float(facts.get("target_depth", 0) if target_depth is None else target_depth)
+    if not 0 < depth < np.inf:
         raise CDTError(f"expected a target_depth above 0, got {depth:g}; pass target_depth")
     if facts.get("space") == "log1p":
         raise CDTError("expected counts from predict(), got log1p expression")
@@ -196,6 +197,7 @@ class _Plan:
 
     def __init__(self, checkpoint: Checkpoint, screen: ad.AnnData, request: Request, seed: int,
                  options: Generation) -> None:
+        require_between("seed", seed, 0, MOST_SEED)
         controls, self.replicate = read_controls(screen, options.columns)
         check_depths(controls)
         controls = align_panel(checkpoint, controls, options.align)
@@ -229,7 +231,7 @@ class _Plan:
 
     def share_out(self, n_cells: int) -> list[tuple[str, int]]:
         """Splits n_cells over the replicates as the controls are split (largest remainders)."""
-        if n_cells != int(n_cells) or n_cells < 1:
+        if not 1 <= n_cells < np.inf or n_cells != int(n_cells):
             raise CDTError(f"n_cells must be a whole number from 1, not {n_cells}")
         names, n = np.unique(self.replicate, return_counts=True)
         exact = n_cells * n / n.sum()

@@ -12,7 +12,7 @@ from cdt_lite.data.expression import dense, log1p_counts
 from cdt_lite.data.labels import check_targets
 from cdt_lite.data.layout import Columns, check_counts, read_labels
 from cdt_lite.data.store import BLOCK
-from cdt_lite.data.tokenizer import fit_tokenizer
+from cdt_lite.data.tokenizer import Tokenizer, fit_tokenizer
 from cdt_lite.data.vocabulary import Vocabulary
 from cdt_lite.errors import CDTError
 from cdt_lite.model import build
@@ -73,7 +73,8 @@ def start_from(checkpoint: Checkpoint, screen: ad.AnnData, columns: Columns = Co
     if checkpoint.model.fixed_panel:
         raise CDTError(f"this model knows the {len(checkpoint.panel)} genes of its panel by their places and no "
                        "others: begin a new one, or give a screen with all of them")
-    tokenizer = fit_tokenizer(checkpoint.config.tokenizer, screen, columns)  # depths are those of the new panel
+    depth = fit_tokenizer(checkpoint.tokenizer.config, screen, columns).target_depth  # of the new panel
+    tokenizer = Tokenizer(checkpoint.tokenizer.config, depth)  # the same bins
     return replace(checkpoint, tokenizer=tokenizer, vocabulary=checkpoint.vocabulary.extended(genes), panel=genes)
 
 

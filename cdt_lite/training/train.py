@@ -15,7 +15,7 @@ from torch import nn
 from cdt_lite import __version__
 from cdt_lite.data.batches import STAGES, Batch, SetSampler
 from cdt_lite.errors import CDTError
-from cdt_lite.files import locked, sweep
+from cdt_lite.files import locked, named, sweep
 from cdt_lite.model import CDT, V1
 from cdt_lite.model.config import TrainConfig
 from cdt_lite.model.diffusion import SHARES, Denoiser, loss_curve
@@ -87,7 +87,7 @@ def train(checkpoint: Checkpoint, data: SetSampler, *, steps: int | None = None,
         raise CDTError(f"steps must be at least 1, not {n_steps}")
     with ExitStack() as held:
         if out is not None:
-            held.enter_context(_hold(Path(out), checkpoint, data.stage, overwrite))
+            held.enter_context(_hold(named(out), checkpoint, data.stage, overwrite))
         _begin(checkpoint, data)
         loop = _Loop(checkpoint, data, n_steps, device)
         if say is not None:
