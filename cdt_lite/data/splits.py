@@ -31,14 +31,14 @@ def split_screen(screen: AnnData, unseen: Sequence[str] = (), held_out: Pairs = 
         Array of str, one a cell. Raises CDTError for a name that the screen does not have.
     """
     labels = read_labels(screen, columns)
-    known = sorted(set(labels.target) - {CONTROL})
+    known = sorted(set(labels.target.tolist()) - {CONTROL})
     for target in [*unseen, *(target for target, _ in held_out)]:
         if target not in known:
             raise CDTError(f"cannot hold out target {target!r}{suggest(target, known)}; this screen has {known[:10]}")
     side = np.full(screen.n_obs, "train", object)
     for target, batch in held_out:
         if batch not in labels.batch:
-            batches = sorted(set(labels.batch))
+            batches = sorted(set(labels.batch.tolist()))
             raise CDTError(f"there is no batch {batch!r}{suggest(batch, batches)}; this screen has {batches}")
         side[(labels.target == target) & (labels.batch == batch)] = "held_out"
     side[np.isin(labels.target, list(unseen))] = "unseen"
