@@ -45,20 +45,25 @@ def require_sense(given: Mapping[str, Any]) -> None:
                 raise CDTError(f"--{name.replace('_', '-')} is empty: name something, or leave it out")
 
 
-def columns_given(given: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the arguments of `Columns` that the command line names."""
-    named = {}
+def columns_given(given: Mapping[str, Any]) -> dict[str, str | None]:
+    """Returns the arguments of `Columns` that the command line names; "none" is a column not to look for."""
+    named: dict[str, str | None] = {}
     for role, option in COLUMNS.items():
         value = given[option.replace("-", "_")]
         if value is not None:
-            named[role] = value
+            named[role] = None if value == "none" and role in ("batch", "sign", "magnitude") else value
     return named
 
 
 def in_options(message: str) -> str:
     """Returns a message of the library with the command line's options in place of Python's arguments."""
-    message = re.sub(r"Columns\((\w+)=\.\.\.\)", lambda found: f"--{COLUMNS[found[1]]}", message)
+    def option(found: re.Match) -> str:
+        value = {"...": "", "None": " none"}.get(found[2], f" {found[2]}")
+        return f"--{COLUMNS[found[1]]}{value}"
+
+    message = re.sub(r"Columns\((\w+)='?(.*?)'?\)", option, message)
     message = message.replace("align=True", "--align")
+    message = re.sub(r"\bn_top_genes\b=?", "--n-top-genes", message)
     return re.sub(r"layer='(.*?)'", r"--layer \1", message)
 
 
@@ -77,7 +82,7 @@ OPTIONS = {
     "preset": _option(None, "v1, default or lite"),
     "screen": _option("papalexi2021", "papalexi2021, simulated, or the path of an .h5ad file"),
     "target-key": _option(None, "of a file: column of obs with the perturbed gene"),
-    "batch-key": _option(None, "column with the replicate"),
+    "batch-key": _option(None, "column with the replicate (none, as below: do not look for one)"),
     "control": _option(None, "label of unperturbed cells in the column of targets"),
     "sign-key": _option(None, "column with -1, 0 or +1"),
     "magnitude-key": _option(None, "column with the log2 fold change of the target's own mRNA"),

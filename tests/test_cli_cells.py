@@ -1,5 +1,6 @@
 """Which cells and genes a command works on: the panel's size, a model's own genes, a split of one's choice."""
 
+import json
 import re
 import warnings
 
@@ -14,6 +15,8 @@ from cdt_lite.cli.cells import screen_of, split_of
 from cdt_lite.cli.training import _training_screen, config_of
 from cdt_lite.data import CONTROL, load_screen, named_split
 from cdt_lite.errors import CDTError, CDTWarning
+from cdt_lite.figures.measured import fingerprint
+from cdt_lite.options import in_options
 from cdt_lite.training.checkpoint import Checkpoint
 
 TARGETS = ["G3", "G5", "G7", "G9", "G11", "G13"]
@@ -116,7 +119,8 @@ def test_fine_tuning_on_another_panel_makes_a_model_of_that_panel(here, cells):
     other = cells[:, [*range(129, 99, -1), *range(3, 15)]].copy()
     other.var_names = [f"NEW{i}" if i < 5 else name for i, name in enumerate(other.var_names)]
     other.write_h5ad("other.h5ad")
-    assert main(["finetune", "--screen", "other.h5ad", "--start", "p", "--n-top-genes", "50", "--steps", "2", "--out", "f"]) == 0
+    words = ["--screen", "other.h5ad", "--n-top-genes", "50", "--steps", "2"]
+    assert main(["finetune", *words, "--start", "p", "--out", "f"]) == 0
     before, after = Checkpoint.load("p"), Checkpoint.load("f")
     assert after.panel == list(other.var_names) and len(before.panel) == 30
     assert after.vocabulary.symbols[: len(before.vocabulary)] == before.vocabulary.symbols  # no gene has moved
@@ -252,6 +256,36 @@ def test_notes_are_plain_lines_in_the_words_of_the_command_line(here, cells, cap
     err = capsys.readouterr().err
     assert "note: the screen has one replicate" in err and "Name a column of replicates with --batch-key" in err
     assert "CDTWarning" not in err and "Columns(" not in err and ".py:" not in err
+
+
+@pytest.mark.parametrize(("message", "said"), [
+    ("with Columns(batch=...) if", "with --batch-key if"), ("with Columns(target='gene')", "with --target-key gene"),
+    ("pass Columns(batch=None) to pool", "pass --batch-key none to pool"), ("pass layer='umi'", "pass --layer umi"),
+    ("a larger one (n_top_genes=) keeps", "a larger one (--n-top-genes) keeps"),
+    ("n_top_genes must be at least 2", "--n-top-genes must be at least 2"), ("pass align=True to", "pass --align to")])
+def test_messages_name_options(message, said):
+    assert in_options(message) == said
+
+
+def test_a_column_need_not_be_looked_for(here, cells):
+    args = parser().parse_args(["evaluate", *SCREEN, "--batch-key", "none"])
+    with pytest.warns(CDTWarning, match="one replicate"):
+        assert set(screen_of(args).obs["batch"]) == {"all"}
+
+
+def test_a_panel_smaller_than_the_targets_is_refused_with_the_option(here, capsys):
+    refused(capsys, ["finetune", *SCREEN, "--n-top-genes", "3", "--out", "m"], "--n-top-genes must be at least 6")
+
+
+def test_figures_draw_a_model_of_ones_own(here, capsys):
+    assert main(["finetune", *SMALL, "--out", "mine"]) == 0
+    assert main(["figures", *SCREEN, "--checkpoint", "mine", "--out", "f"]) == 0
+    told = json.loads((here / "f" / "model_config.json").read_text())
+    assert told["preset"] == "lite" and told["n_genes"] == 30
+    measured = json.loads((here / "f" / "attention_mechanism.json").read_text())["measured"]
+    assert measured["capsule"] == fingerprint(Checkpoint.load("mine")) and (here / "f" / "denoising.gif").is_file()
+    refused(capsys, ["figures", *SCREEN, "--checkpoint", "mine", "--preset", "v1"], "--checkpoint brings its own sizes")
+    refused(capsys, ["figures", *SCREEN, "--checkpoint", "nowhere"], "no checkpoint in nowhere")
 
 
 def test_other_warnings_are_left_as_they_are(capsys, monkeypatch):

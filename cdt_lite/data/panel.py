@@ -40,7 +40,7 @@ def choose_panel(screen: AnnData, n_top_genes: int, train_mask: np.ndarray | Non
     variability = _variability(screen[mask], n_top_genes)
     variability[panel] = -np.inf  # these are in already
     panel[np.argsort(-variability, kind="stable")[:n_free]] = True
-    return _with_genes(screen, np.flatnonzero(panel))
+    return _with_genes(screen, np.flatnonzero(panel), "; a larger one (n_top_genes=) keeps them")
 
 
 def on_panel(screen: AnnData, genes: Sequence[str]) -> AnnData:
@@ -52,7 +52,7 @@ def on_panel(screen: AnnData, genes: Sequence[str]) -> AnnData:
     return _with_genes(screen, rows)
 
 
-def _with_genes(screen: AnnData, genes: np.ndarray) -> AnnData:
+def _with_genes(screen: AnnData, genes: np.ndarray, remedy: str = "") -> AnnData:
     """Keeps some genes; cells that have no count in them are left out, which a warning says."""
     counts = screen.X[:, genes]
     kept = depths(counts) > 0
@@ -60,7 +60,7 @@ def _with_genes(screen: AnnData, genes: np.ndarray) -> AnnData:
         raise CDTError(f"no cell has a count in the {len(genes)} genes of the panel")
     if not kept.all():
         warnings.warn(f"{(~kept).sum()} of {len(kept)} cells have no count in the {len(genes)} genes of the panel and "
-                      "are left out; a larger one (n_top_genes=) keeps them", CDTWarning, stacklevel=4)
+                      f"are left out{remedy}", CDTWarning, stacklevel=4)
     return in_layout(counts[kept], screen.obs[kept], screen.var_names[genes], screen.uns["screen"])
 
 
