@@ -33,6 +33,13 @@ def user_folder(kind: str) -> Path:
     return Path(tempfile.gettempdir()) / "cdt_lite"
 
 
+def named(path: str | Path) -> Path:
+    """Returns a path. Raises CDTError for an empty one, which would be the folder one is in."""
+    if not str(path).strip():
+        raise CDTError(f"a path is empty ({str(path)!r}): name a file or a folder")
+    return Path(path)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Gives a temporary file to write, which takes the place of `path` once it is whole.

@@ -58,7 +58,7 @@ class Tokenizer:
     """
 
     def __init__(self, config: TokenizerConfig, target_depth: float = 10_000.0) -> None:
-        if not target_depth > 0:
+        if not 0 < target_depth < np.inf:
             raise CDTError(f"target_depth must be positive, not {target_depth}: are the controls empty?")
         self.config = config
         self.mask_id = config.mask_id

@@ -18,7 +18,7 @@ from cdt_lite.data.layout import (
     read_labels,
     require_controls,
 )
-from cdt_lite.errors import CDTError, suggest
+from cdt_lite.errors import MOST_SEED, CDTError, require_between, suggest
 
 Key = tuple[str, int]  # a perturbation: its target gene and sign
 Split = tuple[np.ndarray, np.ndarray]  # rows of control cells: for the truth, and for predictions
@@ -39,6 +39,7 @@ class Cells:
 
     def split_controls(self, seed: int) -> Split:
         """Splits the control rows in two at random, within every batch."""
+        require_between("seed", seed, 0, MOST_SEED)
         first, second = [], []
         batch = self.batch[self.control]
         for i, label in enumerate(np.unique(batch)):

@@ -23,7 +23,7 @@ from cdt_lite import __version__
 from cdt_lite.data.tokenizer import Tokenizer
 from cdt_lite.data.vocabulary import Vocabulary
 from cdt_lite.errors import CDTError
-from cdt_lite.files import locked, write_atomically
+from cdt_lite.files import locked, named, write_atomically
 from cdt_lite.model import CDT, V1, MaskedDiffusion, V1Diffusion, build
 from cdt_lite.model.config import Config
 
@@ -99,7 +99,7 @@ class Checkpoint:
         Raises:
             CDTError: The folder holds none, it is damaged, or another version of the schema wrote it.
         """
-        header, blob = read_verified(Path(folder))
+        header, blob = read_verified(named(folder))
         config = read_config(header["config"])
         tensors = load_tensors(blob)
         _check_sizes(config, tensors, folder)
@@ -116,7 +116,7 @@ class Checkpoint:
 
 def open_folder(folder: str | Path) -> Path:
     """Makes a folder to write to, and writes to it. Raises CDTError where that cannot be done."""
-    folder = Path(folder)
+    folder = named(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / ".probe", b"")

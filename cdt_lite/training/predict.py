@@ -16,7 +16,7 @@ from cdt_lite import __version__
 from cdt_lite.data.batches import Batch
 from cdt_lite.data.expression import dense, log1p_counts
 from cdt_lite.data.layout import Columns, check_depths, read_controls
-from cdt_lite.errors import CDTError
+from cdt_lite.errors import MOST_SEED, CDTError, require_between
 from cdt_lite.model import CDT, V1
 from cdt_lite.model.config import MOST
 from cdt_lite.model.diffusion import Denoiser, guide
@@ -45,6 +45,7 @@ class Generation:
     def __post_init__(self) -> None:
         if not 0 <= self.guidance <= 20:
             raise CDTError(f"guidance must lie in [0, 20] (1 is plain, above 1 exaggerates), not {self.guidance}")
+        require_between("cells_per_pass", self.cells_per_pass, 1)
 
 
 def predict(checkpoint: Checkpoint, screen: ad.AnnData, target: str, sign: int = -1,
@@ -126,8 +127,8 @@ def as_log1p(cells: ad.AnnData, target_depth: float | None = None) -> ad.AnnData
         CDTError: The cells are no counts (any more).
     """
     facts = dict(cells.uns.get("cdt_lite", {}))
-    depth = float(target_depth or facts.get("target_depth", 0))
-    if depth <= 0:
+    depth = float(facts.get("target_depth", 0) if target_depth is None else target_depth)
+    if not 0 < depth < np.inf:
         raise CDTError(f"expected a target_depth above 0, got {depth:g}; pass target_depth")
     if facts.get("space") == "log1p":
         raise CDTError("expected counts from predict(), got log1p expression")
@@ -222,6 +223,7 @@ class _Plan:
 
     def __init__(self, checkpoint: Checkpoint, screen: ad.AnnData, request: Request, seed: int,
                  options: Generation) -> None:
+        require_between("seed", seed, 0, MOST_SEED)
         controls, self.replicate = read_controls(screen, options.columns)
         check_depths(controls)
         controls = align_panel(checkpoint, controls, options.align)

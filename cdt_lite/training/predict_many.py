@@ -10,7 +10,7 @@ import pandas as pd
 from cdt_lite.data.expression import dense
 from cdt_lite.data.layout import read_controls
 from cdt_lite.errors import CDTError
-from cdt_lite.files import write_h5ad
+from cdt_lite.files import named, write_h5ad
 from cdt_lite.model.mean_effect import GUESSED
 from cdt_lite.training.checkpoint import Checkpoint, open_folder
 from cdt_lite.training.predict import Generation, align_panel, as_log1p, predict
@@ -71,7 +71,7 @@ def perturbations_of(checkpoint: Checkpoint, targets: Sequence[str], sign: int,
 
 def open_output(path: str | Path) -> Path:
     """Makes the folder of a file that is to be written. Raises CDTError where it cannot be."""
-    path = Path(path)
+    path = named(path)
     if path.is_dir():
         raise CDTError(f"{path} is a folder: name a file in it")
     open_folder(path.parent)
