@@ -6,14 +6,17 @@ import json
 import os
 import random
 import signal
+import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from cdt_lite import files
 from cdt_lite.errors import CDTError
 from cdt_lite.teaching import guard, progress
 from cdt_lite.teaching.check import exercise
@@ -316,3 +319,51 @@ def test_a_folder_that_cannot_be_written_costs_only_the_record(monkeypatch, tmp_
 def test_the_record_lies_in_the_output_folder_of_a_checkout(monkeypatch):
     monkeypatch.delenv("CDT_LITE_PROGRESS")
     assert progress.folder().name == "output" and (progress.folder().parent / "run.py").is_file()
+
+
+NOTE_SIXTY = """
+import sys
+from cdt_lite.teaching import progress
+for i in range(60):
+    progress.note(f"{sys.argv[1]}.{i}", True)
+"""
+
+
+def test_two_notebooks_at_once_lose_nothing():
+    running = [subprocess.Popen([sys.executable, "-c", NOTE_SIXTY, number]) for number in ("1", "2")]
+    assert [program.wait(60) for program in running] == [0, 0]
+    assert len(record()) == 120 and all(entry == {"passed": 1, "tries": 1} for entry in record().values())
+
+
+def test_a_notebook_that_never_lets_go_costs_only_the_record(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "PATIENCE", 0.1)
+    with files.locked(progress.folder(), "progress", "a test"):
+        assert engine.check("9.1", scale)
+    assert "could not be saved (CDTError)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("made", [True, False], ids=["with output", "without"])
+def test_a_shared_checkout_that_is_read_only_records_in_the_learners_own_folder(monkeypatch, tmp_path, made):
+    shared, home = tmp_path / "shared", tmp_path / "home"
+    (shared / "cdt_lite" / "teaching").mkdir(parents=True)
+    (shared / "run.py").touch()
+    if made:
+        (shared / "output").mkdir()
+    monkeypatch.delenv("CDT_LITE_PROGRESS")
+    monkeypatch.setattr(progress, "__file__", str(shared / "cdt_lite" / "teaching" / "progress.py"))
+    monkeypatch.setattr(progress.Path, "home", lambda: home)
+    assert progress.folder() == shared / "output"
+    monkeypatch.setattr(progress.os, "access", lambda path, mode: not Path(path).is_relative_to(shared))
+    assert engine.check("9.1", scale) and record() == {"9.1": {"passed": 1, "tries": 1}}
+    assert progress.folder() == home / ".cdt-lite" and not list(shared.rglob("*.json"))
+
+
+def test_a_learner_without_a_home_can_check(monkeypatch, capsys):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("CDT_LITE_PROGRESS")
+    monkeypatch.setattr(progress.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(progress.Path, "home", no_home)
+    assert engine.check("9.1", scale)
+    assert "could not be saved (RuntimeError)" in capsys.readouterr().out

@@ -9,7 +9,6 @@ import os
 import pkgutil
 import re
 import textwrap
-import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,15 +19,17 @@ from typing import Any, NamedTuple
 from cdt_lite.errors import CDTError, suggest
 from cdt_lite.teaching import exercises, progress
 from cdt_lite.teaching.compare import compare, type_name
-from cdt_lite.teaching.guard import NotAttempted, TimeUp, guarded, limited, own_chance
+from cdt_lite.teaching.guard import Died, NotAttempted, Tell, TimeUp, apart, guarded
 
 Answer = Callable[..., Any]
 Pair = tuple[Any, Any]  # what is expected, and what the learner's function gave
 Run = Callable[[Answer], Pair]
-SECONDS = 10.0  # a check takes well under 2 s; a busy laptop gets five times that before a loop counts as endless
+SECONDS = 10.0  # of computing: a check takes well under 2, and more than five times that counts as endless
 CLAIM, WIDTH, HINT = 44, 18, 88  # columns of the table and its hints: it fits a browser window of 1280 pixels
 ENDLESS = ("Your function does not come to an end: look for a loop whose condition never becomes false. The properties "
            "after this one were not tried.")
+GONE = ("Your function ended Python itself: an exit, a crash, or all memory used. The properties after this one were "
+        "not tried.")
 _LAST: dict[str, tuple[Answer, bool]] = {}  # the answer checked last, so that catch_up need not check it again
 
 
@@ -110,25 +111,48 @@ def examine(number: str, fn: Any, seconds: float = SECONDS) -> list[Row]:
     exercise = find(number)
     if fn is None or fn is Ellipsis:
         return []
-    if row := _unfit(fn, exercise):
-        return [row]
     rows: list[Row] = []
-    altered: set[str] = set()
-    answer = guarded(fn, list(inspect.signature(exercise.reference).parameters), altered)
-    end = time.monotonic() + seconds
+    altered: list[str] = []
+
+    def hear(told: Any) -> None:
+        if told is None:
+            raise NotAttempted
+        row, altered[:] = told
+        rows.append(Row(*row))
+
+    ended = None
     try:
-        with own_chance():
-            for prop in exercise.properties:
-                rows.append(_row(prop, answer, end - time.monotonic(), rows))
+        apart(partial(_try_all, exercise, fn), hear, seconds)
     except NotAttempted:
         return []
     except TimeUp:
-        rows.append(Row(prop.claim, False, "an answer", f"none after {seconds:g} s", ENDLESS))
+        ended = "an answer", f"none after {seconds:g} s", ENDLESS
+    except Died:
+        ended = "an answer", "Python has ended", GONE
+    if ended and len(rows) < len(exercise.properties):
+        rows.append(Row(exercise.properties[len(rows)].claim, False, *ended))
     if altered:
-        names = ", ".join(sorted(altered))
+        names = ", ".join(altered)
         hint = f"You changed {names} in place, and later cells need it: work on a copy (.clone() or .copy())."
         rows.append(Row("its inputs stay as they were", False, "unchanged", f"{names} changed", hint))
     return rows
+
+
+def _try_all(exercise: Exercise, fn: Any, tell: Tell) -> None:
+    """Tells a row for every property, with the names of inputs changed so far; nothing but None for a stub."""
+    if row := _unfit(fn, exercise):
+        tell([row, []])
+        return
+    altered: set[str] = set()
+    answer = guarded(fn, list(inspect.signature(exercise.reference).parameters), altered)
+    rows: list[Row] = []
+    for prop in exercise.properties:
+        try:
+            rows.append(_row(prop, answer, rows))
+        except NotAttempted:
+            tell(None)
+            return
+        tell([rows[-1], sorted(altered)])
 
 
 def passes(rows: list[Row]) -> bool:
@@ -145,9 +169,10 @@ def _unfit(fn: Any, exercise: Exercise) -> Row | None:
     needed = [parameter for parameter in wanted.values() if parameter.default is parameter.empty]
     try:
         own = inspect.signature(fn)
-        own.bind(*needed)
-    except ValueError:  # built-in functions may not tell theirs; the call itself will
+    except Exception:  # built-in functions may not tell theirs, odd objects raise anything; the call itself will tell
         return None
+    try:
+        own.bind(*needed)
     except TypeError:
         stub, yours = ", ".join(wanted), ", ".join(own.parameters) or "nothing"
         hint = f"Your function takes ({yours}), the exercise calls it with ({stub}): keep the first line."
@@ -155,24 +180,32 @@ def _unfit(fn: Any, exercise: Exercise) -> Row | None:
     return None
 
 
-def _row(prop: Property, answer: Answer, seconds: float, before: list[Row]) -> Row:
+def _row(prop: Property, answer: Answer, before: list[Row]) -> Row:
     """Tries one property; an error from the learner's code is named, with its line, at length the first time."""
     try:
-        expected, yours = limited(partial(prop.run, answer), seconds)
-    except (NotAttempted, TimeUp, KeyboardInterrupt):
+        expected, yours = prop.run(answer)
+        holds, wanted, got = compare(expected, yours)
+        types = "Compare type and shape first. " if (wanted, got) == (type_name(expected), type_name(yours)) else ""
+    except (NotAttempted, TimeUp):
         raise
     except BaseException as error:  # a learner's exit() is an error like any other
         kind = type(error).__name__
-        said = textwrap.shorten(f"{kind}: {error}", 200, placeholder="...")
+        said = textwrap.shorten(f"{kind}: {_words(error)}", 200, placeholder="...")
         frames = traceback.extract_tb(error.__traceback__)
         if cells := [frame.lineno for frame in frames if re.search("ipykernel|ipython", frame.filename)]:
             said += f", line {cells[-1]} of your cell"
         told = any(row.hint.startswith(said) for row in before)
         first = "The same error." if told else f"{said}. If the message does not help:"
         return Row(prop.claim, False, "a result", f"raised {kind}", f"{first} {prop.hint}")
-    holds, wanted, got = compare(expected, yours)
-    types = "Compare type and shape first. " if (wanted, got) == (type_name(expected), type_name(yours)) else ""
     return Row(prop.claim, holds, wanted, got, types + prop.hint)
+
+
+def _words(error: BaseException) -> str:
+    """Returns an error's message, if it has one that can be shown."""
+    try:
+        return str(error)
+    except Exception:
+        return "its message cannot be shown"
 
 
 def report(exercise: Exercise, rows: list[Row]) -> str:

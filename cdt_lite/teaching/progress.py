@@ -5,18 +5,26 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from cdt_lite.files import write_atomically
+from cdt_lite.errors import CDTError
+from cdt_lite.files import locked, write_atomically
 
 SCHEMA = 1
+PATIENCE = 10.0  # seconds: another notebook of the same learner needs a few milliseconds
 Record = dict[str, dict[str, int]]  # number -> {"passed": 0 or 1, "tries": n}
 
 
 def folder() -> Path:
-    """Returns where the record lies: CDT_LITE_PROGRESS, else output/ of the checkout, else the user's own folder."""
+    """Returns where the record lies: CDT_LITE_PROGRESS, else output/ of the checkout, else the user's own folder.
+
+    A checkout that a room shares can be read only, and is then no place for anybody's record.
+    """
     if named := os.environ.get("CDT_LITE_PROGRESS"):
         return Path(named).expanduser()
     root = Path(__file__).resolve().parents[2]
-    return root / "output" if (root / "run.py").is_file() else Path.home() / ".cdt-lite"
+    output = root / "output"
+    place = output if output.exists() else root
+    own = (root / "run.py").is_file() and os.access(place, os.W_OK)
+    return output if own else Path.home() / ".cdt-lite"
 
 
 def _read(path: Path) -> tuple[Record, str]:
@@ -43,15 +51,22 @@ def note(number: str, passed: bool) -> tuple[set[str], str]:
 
     What was solved once stays solved. A folder that cannot be written costs the record, not the lesson.
     """
-    path = folder() / "progress.json"
+    try:
+        path = folder() / "progress.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path.parent, "progress", "a check", PATIENCE):
+            return _add(path, number, passed)
+    except (OSError, RuntimeError, CDTError) as error:  # RuntimeError: this user has no home
+        trouble = f"Your progress could not be saved ({type(error).__name__}); the check itself is not affected."
+        return {number} if passed else set(), trouble
+
+
+def _add(path: Path, number: str, passed: bool) -> tuple[set[str], str]:
+    """Reads the record, adds one try, writes it; meanwhile no other notebook may."""
     record, trouble = _read(path)
     entry = record.setdefault(number, {"passed": 0, "tries": 0})
     entry["tries"] += 1
     entry["passed"] = max(entry["passed"], int(passed))
     content = json.dumps({"schema": SCHEMA, "exercises": record}, indent=1, sort_keys=True)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content.encode())
-    except OSError as error:
-        trouble = f"Your progress could not be saved ({type(error).__name__}); the check itself is not affected."
+    write_atomically(path, content.encode())
     return {name for name, each in record.items() if each["passed"]}, trouble
