@@ -2,6 +2,9 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
+
+MOST_SEED = 2**63 - 1
 
 
 class CDTError(ValueError):
@@ -10,6 +13,12 @@ class CDTError(ValueError):
 
 class CDTWarning(UserWarning):
     """Input that was read otherwise than it is written, or that promises less than it seems to."""
+
+
+def require_between(name: str, value: Any, low: int | float, high: int | float = float("inf")) -> None:
+    """Raises CDTError for a number outside low..high, and for one that is none."""
+    if not low <= value <= high:
+        raise CDTError(f"{name} must lie in {low:g} to {high:g}, not {value}")
 
 
 def suggest(name: str, candidates: Iterable[str], n: int = 3) -> str:

@@ -10,12 +10,35 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import platformdirs
 from filelock import FileLock, Timeout
 
 from cdt_lite.errors import CDTError
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+
+def user_folder(kind: str) -> Path:
+    """Returns where this user's own files lie: CDT_LITE_DATA, else where this system keeps them.
+
+    Args:
+        kind: "data" is kept until someone deletes it, "cache" can be had again.
+    """
+    if named := os.environ.get("CDT_LITE_DATA"):
+        return Path(named).expanduser()
+    with suppress(RuntimeError):  # there is no home; older platformdirs then return "~/..."
+        folder = getattr(platformdirs, f"user_{kind}_path")("cdt_lite")
+        if folder.is_absolute():
+            return folder
+    return Path(tempfile.gettempdir()) / "cdt_lite"
+
+
+def named(path: str | Path) -> Path:
+    """Returns a path. Raises CDTError for an empty one, which would be the folder one is in."""
+    if not str(path).strip():
+        raise CDTError(f"a path is empty ({str(path)!r}): name a file or a folder")
+    return Path(path)
 
 
 @contextmanager

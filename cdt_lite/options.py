@@ -4,16 +4,21 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from cdt_lite.errors import CDTError, suggest
+from cdt_lite.errors import MOST_SEED, CDTError, require_between, suggest
 
 COLUMNS = {"target": "target-key", "batch": "batch-key", "control": "control", "sign": "sign-key",
            "magnitude": "magnitude-key"}  # argument of `Columns` -> option
 SCREEN = ("screen", *COLUMNS.values(), "layer")  # of every command that reads a screen
-TRAINING = (*SCREEN, "preset", "out", "steps", "seed", "device", "precision", "compile", "learning-rate", "resume",
-            "overwrite", "checkpoint-interval", "gene-vectors")
+SPLIT = ("unseen", "hold_out", "split_key")
+WITHHOLD = ("withheld", "hold-out", "split-key")
+TRAINING = (*SCREEN, *WITHHOLD, "n-top-genes", "preset", "out", "steps", "seed", "device", "precision", "compile",
+            "learning-rate", "resume", "overwrite", "checkpoint-interval", "gene-vectors")
 STAGE = ("precision", "compile", "learning_rate", "seed", "checkpoint_interval")  # fields of `TrainConfig`
-OF_A_RUN = ("preset", "steps", "learning_rate", "seed", "checkpoint_interval", "precision")  # --resume keeps them
-COUNTS = ("steps", "checkpoint_interval", "cells", "seeds", "sampling_steps", "pretrain_steps", "finetune_steps")
+OF_A_RUN = ("preset", "steps", "learning_rate", "seed", "checkpoint_interval", "precision",
+            "n_top_genes")  # --resume keeps them
+FLAGS = {"models": "checkpoint", "model": "checkpoint", "withheld": "unseen"}  # options that share a name with others
+COUNTS = ("n_top_genes", "steps", "checkpoint_interval", "cells", "seeds", "sampling_steps", "pretrain_steps",
+          "finetune_steps")
 SIMULATED = ("n_genes", "n_targets", "n_cells", "seed", "world")
 
 
@@ -25,29 +30,40 @@ def _option(default: Any = None, about: str = "", **more: Any) -> dict[str, Any]
 
 
 def require_sense(given: Mapping[str, Any]) -> None:
-    """Raises CDTError for a number of something below 1, and for options that exclude each other."""
+    """Raises CDTError for an empty word, a number of something below 1, and options that exclude each other."""
     if given.get("resume") and given.get("overwrite"):
         raise CDTError("--resume goes on with the run that --overwrite replaces: give one of them")
     for name in COUNTS:
         value = given.get(name)
         if value is not None and value < 1:
             raise CDTError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+    require_between("--seed", given.get("seed") or 0, 0, MOST_SEED)
+    for name, value in given.items():
+        words = value if isinstance(value, list) else [value]
+        for word in words:
+            if isinstance(word, str) and not word.strip():
+                raise CDTError(f"--{name.replace('_', '-')} is empty: name something, or leave it out")
 
 
-def columns_given(given: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the arguments of `Columns` that the command line names."""
-    named = {}
+def columns_given(given: Mapping[str, Any]) -> dict[str, str | None]:
+    """Returns the arguments of `Columns` that the command line names; "none" is a column not to look for."""
+    named: dict[str, str | None] = {}
     for role, option in COLUMNS.items():
         value = given[option.replace("-", "_")]
         if value is not None:
-            named[role] = value
+            named[role] = None if value == "none" and role in ("batch", "sign", "magnitude") else value
     return named
 
 
 def in_options(message: str) -> str:
     """Returns a message of the library with the command line's options in place of Python's arguments."""
-    message = re.sub(r"Columns\((\w+)=\.\.\.\)", lambda found: f"--{COLUMNS[found[1]]}", message)
+    def option(found: re.Match) -> str:
+        value = {"...": "", "None": " none"}.get(found[2], f" {found[2]}")
+        return f"--{COLUMNS[found[1]]}{value}"
+
+    message = re.sub(r"Columns\((\w+)='?(.*?)'?\)", option, message)
     message = message.replace("align=True", "--align")
+    message = re.sub(r"\bn_top_genes\b=?", "--n-top-genes", message)
     return re.sub(r"layer='(.*?)'", r"--layer \1", message)
 
 
@@ -66,11 +82,15 @@ OPTIONS = {
     "preset": _option(None, "v1, default or lite"),
     "screen": _option("papalexi2021", "papalexi2021, simulated, or the path of an .h5ad file"),
     "target-key": _option(None, "of a file: column of obs with the perturbed gene"),
-    "batch-key": _option(None, "column with the replicate"),
+    "batch-key": _option(None, "column with the replicate (none, as below: do not look for one)"),
     "control": _option(None, "label of unperturbed cells in the column of targets"),
     "sign-key": _option(None, "column with -1, 0 or +1"),
     "magnitude-key": _option(None, "column with the log2 fold change of the target's own mRNA"),
     "layer": _option(None, "layer with the raw counts (default: X)"),
+    "withheld": _option([], "targets to withhold altogether (default: by rule)", nargs="+", metavar="TARGET"),
+    "hold-out": _option([], "replicates of targets to withhold", nargs="+", metavar="TARGET:REPLICATE"),
+    "split-key": _option(None, "instead: column with train, held_out or unseen", metavar="COLUMN"),
+    "n-top-genes": _option(None, "size of the panel (default: the preset's)", type=int),
     "out": _option(None, "where to write"),
     "seed": _option(0),
     "steps": _option(None, "length of the stage (default: the preset's epochs)", type=int),
@@ -79,7 +99,7 @@ OPTIONS = {
     "compile": _option(None, "compile the model first (worth it on a GPU)", action="store_const", const=True),
     "learning-rate": _option(type=float),
     "resume": _option(False, "go on from --out, with the settings that the run was begun with", action="store_true"),
-    "overwrite": _option(False, "let this run take the place of another one in --out", action="store_true"),
+    "overwrite": _option(False, "let this take the place of another one in --out", action="store_true"),
     "checkpoint-interval": _option(None, "steps between two saves (default: the preset's, 500)", type=int),
     "more": _option([], "further .h5ad files (default: blood and simulated cells)", nargs="*"),
     "gene-vectors": _option(None, "CSV, a gene symbol and numbers a row (default: co-expression in training cells)"),
@@ -109,21 +129,22 @@ OPTIONS = {
     "suite": _option([], "score with the field's tools, too (extra [eval])", nargs="+",
                      choices=["cell-eval", "cell-eval2"]),
     "tasks": _option(False, "report tasks 1 to 4 for a trained model, all methods in one table", action="store_true"),
+    "model": _option(None, "trained model to draw, too (default: the screen's capsule)"),
     "models": _option([], "trained models, one a training seed (default: the capsule)", nargs="+"),
     "results": _option("output/results.json", "where --tasks writes, and a page .md beside it"),
     "seeds": _option(3, "sampling seeds of --tasks"),
 }
 COMMANDS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {  # options, and defaults of its own
-    "figures": (("preset", "screen", "out", "dark"), {"preset": "v1", "out": "figures"}),
+    "figures": (("preset", "model", *SCREEN, "out", "dark"), {"out": "figures"}),
     "pretrain": ((*TRAINING, "more"), {"out": "output/pretrained", "seed": None}),
     "finetune": ((*TRAINING, "start"), {"out": "output/finetuned", "seed": None}),
     "predict": (("checkpoint", *SCREEN, "target", "targets", "all", "sign", "magnitude", "cells", "seed", "guidance",
                  "sampling-steps", "unseen", "align", "space", "device", "out"), {"out": "predicted.h5ad"}),
-    "evaluate": ((*SCREEN, "simulated", "side", "seed", "out", "predicted", "suite", "tasks", "models", "results",
-                  "seeds", "cells"), {}),
+    "evaluate": ((*SCREEN, *WITHHOLD, "simulated", "side", "seed", "out", "predicted", "suite", "tasks", "models",
+                  "results", "seeds", "cells"), {}),
     "account": (("preset", "json"), {"preset": "v1"}),
     "bench": (("preset", "device", "genes", "precision", "compile"), {"preset": "lite"}),
-    "capsule": (("preset", *SCREEN, "out", "pretrain-steps", "finetune-steps", "seed", "learning-rate", "check",
-                 "simulated", "epochs"), {"preset": "lite"}),
-    "doctor": ((), {}),
+    "capsule": (("preset", *SCREEN, "out", "overwrite", "pretrain-steps", "finetune-steps", "seed", "learning-rate",
+                 "check", "simulated", "epochs"), {"preset": "lite"}),
+    "doctor": (SCREEN, {"screen": None}),
 }

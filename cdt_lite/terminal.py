@@ -5,6 +5,9 @@ from collections.abc import Iterable, Iterator
 from itertools import chain, groupby
 from operator import attrgetter
 
+import torch
+from torch import nn
+
 from cdt_lite.training.train import Progress
 
 
@@ -37,3 +40,12 @@ def peak_memory() -> float:
         return float("nan")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1e9 if sys.platform == "darwin" else 1e6)
+
+
+def memory_wanted(model: nn.Module) -> float:
+    """Returns the memory that training takes, in GB: the peak so far, and what the optimizer keeps of each weight."""
+    weights = list(model.parameters())
+    peak = peak_memory()
+    if weights[0].is_cuda:
+        peak = torch.cuda.max_memory_allocated() / 1e9
+    return peak + 8 * sum(weight.numel() for weight in weights) / 1e9  # two moments in fp32

@@ -1,5 +1,6 @@
 """Small things that several test files need: a tiny configuration and a toy screen with a planted effect."""
 
+import warnings
 from dataclasses import replace
 
 import anndata as ad
@@ -79,6 +80,12 @@ def inputs(config: Config, n_sets: int = 2, n_cells: int = 3, n_controls: int = 
         return {**given, "t": torch.rand(n_sets, n_cells, generator=g)}
     gene_ids = torch.randperm(m.n_total_genes, generator=g)[: m.n_genes]
     return {**given, "gene_ids": gene_ids, "log_depth": torch.randn(n_sets, n_cells, generator=g)}
+
+
+def shown_to_a_reader(said: list[warnings.WarningMessage]) -> list[str]:
+    """Of recorded warnings those that Python shows unasked, in a notebook too: not what libraries tell programmers."""
+    quiet = (DeprecationWarning, PendingDeprecationWarning)
+    return [str(warning.message) for warning in said if not issubclass(warning.category, quiet)]
 
 
 def toy_screen(n_cells: int = 240, n_genes: int = 12, seed: int = 0) -> ad.AnnData:

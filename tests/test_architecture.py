@@ -15,7 +15,7 @@ ROOT, PACKAGE = house.ROOT, house.PACKAGE
 FILES = sorted(PACKAGE.rglob("*.py"))
 OURS = [*FILES, ROOT / "run.py", *sorted((ROOT / "tools").glob("*.py")), *sorted((ROOT / "benchmarks").glob("*.py"))]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-PRINTERS = {"cli.py", "terminal.py", "teaching"}
+PRINTERS = {"cli", "terminal.py", "teaching"}
 CALLED_BY_OTHERS = {"__getattr__", "__dir__"}  # Python calls them
 
 
@@ -61,7 +61,8 @@ def test_a_public_function_takes_eight_arguments_at_most(path):
         arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
         named = [a for a in arguments if a.arg not in ("self", "cls")]
         assert len(named) <= 8, f"{node.name} takes {len(named)}"
-        assert not any("Namespace" in ast.unparse(a.annotation) for a in named if a.annotation) or path.name == "cli.py"
+        typed = any("Namespace" in ast.unparse(a.annotation) for a in named if a.annotation)
+        assert not typed or path.parent.name == "cli"
 
 
 def test_every_public_function_has_a_caller_outside_the_tests():
@@ -80,6 +81,13 @@ def test_every_public_function_has_a_caller_outside_the_tests():
             if words[node.name] < 2 and node.name not in CALLED_BY_OTHERS and not node.name.startswith("__"):
                 unused.append(f"{module(path)}: {node.name}")
     assert not unused
+
+
+def test_every_warning_is_of_the_packages_own_kind():
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "warnings.warn":
+                assert ast.unparse(node.args[1]) == "CDTWarning", f"{module(path)}, line {node.lineno}"
 
 
 def test_only_the_edges_print():

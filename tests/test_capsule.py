@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 from helpers import tiny
 
-from cdt_lite.cli import parser
+from cdt_lite.cli import main, parser
 from cdt_lite.data.simulate import simulate_screen
 from cdt_lite.data.splits import named_split
 from cdt_lite.errors import CDTError
@@ -69,13 +69,46 @@ def test_pretraining_reads_three_files_with_other_panels(made):
 
 def test_a_capsule_goes_to_disk_and_back(made, tmp_path, monkeypatch):
     screen, items = made
-    monkeypatch.setattr(capsule, "CAPSULES", tmp_path)
+    monkeypatch.setattr(capsule, "CAPSULES", tmp_path / "shipped")
+    monkeypatch.setenv("CDT_LITE_DATA", str(tmp_path / "own"))
     with pytest.raises(CDTError, match="cdt-lite capsule"):
         capsule.load_capsule(screen)
-    capsule.save_capsule(items[-1], capsule.capsule_folder(screen))
+    folder = capsule.save_capsule(items[-1], capsule.open_capsule(screen, "lite"))
+    assert folder.is_relative_to(tmp_path / "own" / "capsules")
     assert capsule.load_capsule(screen).card == json.loads(json.dumps(items[-1].card))
     with pytest.raises(CDTError, match="another panel"):
         capsule.load_capsule(screen[:, :10])
+
+
+@pytest.mark.parametrize("place", ["shipped", "own", "named"])
+def test_a_new_capsule_takes_no_place_unasked(made, tmp_path, monkeypatch, place):
+    screen, items = made
+    monkeypatch.setattr(capsule, "CAPSULES", tmp_path / "shipped")
+    monkeypatch.setenv("CDT_LITE_DATA", str(tmp_path / "own"))
+    out = str(tmp_path / "named") if place == "named" else None
+    there = tmp_path / "shipped" / "lite-simulated" if place == "shipped" else capsule.open_capsule(screen, "lite", out)
+    capsule.save_capsule(items[-1], there)
+    before = contents(there)
+    with pytest.raises(CDTError, match=r"holds a model \(finetune, 3 steps\).*--overwrite.*--out"):
+        capsule.open_capsule(screen, "lite", out)
+    anew = capsule.open_capsule(screen, "lite", out, overwrite=True)
+    assert contents(there) == before and (anew == there) == (place != "shipped")  # what ships is never written to
+    capsule.save_capsule(replace(items[-1], seed=7), anew)
+    assert Checkpoint.load(anew).seed == 7
+    if place != "named":
+        assert capsule.load_capsule(screen).seed == 7  # one's own comes before what ships
+        others = simulate_screen(n_genes=64, n_targets=8, n_cells=900, seed=4)
+        capsule.open_capsule(others, "lite")  # other cells, whose name is the same
+
+
+def test_the_command_asks_before_it_trains(made, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CDT_LITE_DATA", str(tmp_path))
+    words = ["n_genes=64", "n_targets=8", "n_cells=900", "seed=3"]
+    screen = simulate_screen(n_genes=64, n_targets=8, n_cells=900, seed=3)
+    capsule.save_capsule(made[1][-1], capsule.open_capsule(screen, "lite"))
+    monkeypatch.setattr(capsule, "make_capsule", None)  # never reached
+    assert main(["capsule", "--screen", "simulated", "--simulated", *words]) == 2
+    assert "--overwrite" in capsys.readouterr().err
 
 
 def test_a_capsule_too_large_to_travel_is_refused(made, tmp_path, monkeypatch):

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cdt_lite import cli
 from cdt_lite.cli import main, parser
+from cdt_lite.cli.cells import screen_of
 from cdt_lite.data import CONTROL, named_split, simulate_screen
 from cdt_lite.data.layout import screen_hash
 from cdt_lite.model.config import PRESETS
@@ -124,7 +124,7 @@ def own(small):
 @pytest.mark.parametrize("words", READERS, ids=lambda words: words[0])
 def test_every_command_that_reads_a_screen_is_told_where_labels_are(own, words):
     args = parser().parse_args([*words, "--screen", "own.h5ad", *NAMED])
-    assert screen_hash(cli._screen(args)) == screen_hash(ad.read_h5ad("screen.h5ad"))
+    assert screen_hash(screen_of(args)) == screen_hash(ad.read_h5ad("screen.h5ad"))
 
 
 @pytest.mark.parametrize(("left_out", "said"), [
@@ -140,7 +140,7 @@ def test_a_fault_names_the_option_that_mends_it(own, capsys, left_out, said):
 def test_options_of_the_simulated_screen(tmp_path, capsys):
     words = ["n_genes=64", "n_targets=8", "n_cells=900", "seed=3", "world=linear"]
     args = parser().parse_args(["capsule", "--screen", "simulated", "--simulated", *words])
-    assert screen_hash(cli._screen(args)) == screen_hash(simulate_screen(64, 8, 900, seed=3, world="linear"))
+    assert screen_hash(screen_of(args)) == screen_hash(simulate_screen(64, 8, 900, seed=3, world="linear"))
     for bad, said in (("n_target=5", "did you mean 'n_targets'"), ("n_targets=many", "OPTION=VALUE"),
                       ("n_genes=", "OPTION=VALUE"), ("depth=3", "OPTION=VALUE")):
         assert main(["capsule", "--screen", "simulated", "--simulated", bad]) == 2

@@ -33,6 +33,7 @@ from cdt_lite.data import (
 from cdt_lite.errors import CDTError
 from cdt_lite.model.config import TokenizerConfig, TrainConfig
 from cdt_lite.model.perturbation import NO_TARGET, UNKNOWN_TARGET, Perturbation
+from cdt_lite.training.capsule import CAPSULES
 
 CONFIG = tiny()
 ROOT = Path(__file__).parents[1]
@@ -132,7 +133,7 @@ def test_batches_are_those_of_the_first_edition():
 def test_a_capsules_training_cells_are_recognised(name, request):
     if name != "simulated":
         request.getfixturevalue("real_screen_dir")
-    header = json.loads((ROOT / "data" / "capsules" / f"lite-{name}" / "checkpoint.json").read_text(encoding="utf-8"))
+    header = json.loads((CAPSULES / f"lite-{name}" / "checkpoint.json").read_text(encoding="utf-8"))
     screen = load_screen(name)
     tokenizer = Tokenizer(TokenizerConfig(), header["target_depth"])
     cells = screen[named_split(screen) == "train"]
@@ -278,7 +279,13 @@ def test_the_splits_of_the_simulated_screens_are_data_and_were_made_by_the_rule(
 
 def test_a_target_without_another_replicate_is_not_called_seen():
     one = simulate_screen(n_genes=32, n_targets=12, n_cells=600, seed=3, design=ScreenDesign(n_batches=1))
-    assert set(named_split(one)) == {"train", "unseen"}
+    side, target = named_split(one), one.obs["target_gene"].astype(str).to_numpy()
+    tested = set(target[side == "held_out"])  # random cells, about a quarter, of as many targets as of replicates
+    assert len(tested) == 3 and CONTROL not in tested and not tested & set(target[side == "unseen"])
+    share = np.mean(side[np.isin(target, list(tested))] == "held_out")
+    assert 0.15 < share < 0.35
+    part = one[::2].copy()
+    np.testing.assert_array_equal(named_split(part), side[::2])  # a cell's side does not hang on what else is there
     two = simulate_screen(n_genes=32, n_targets=12, n_cells=900, seed=3, design=ScreenDesign(n_batches=2))
     side = named_split(two)
     tested = set(two.obs["target_gene"][side == "held_out"])

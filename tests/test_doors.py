@@ -6,19 +6,27 @@ import anndata as ad
 import h5py
 import jaxtyping
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
+import torch
 from helpers import tiny, toy_screen
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from cdt_lite.data.batches import SetSampler
 from cdt_lite.data.layout import CONTROL, check_screen
 from cdt_lite.data.screens import load_screen
 from cdt_lite.data.store import TokenStore
+from cdt_lite.data.tokenizer import bin_edges
 from cdt_lite.errors import CDTError, CDTWarning
 from cdt_lite.evaluation.evaluate import evaluate
 from cdt_lite.training.checkpoint import Checkpoint
 from cdt_lite.training.effects import effect_table
-from cdt_lite.training.predict import Generation, predict, predict_mean
+from cdt_lite.training.predict import Generation, possible, predict, predict_mean
+from cdt_lite.training.predict_many import predict_many
 from cdt_lite.training.start import start
+from cdt_lite.training.train import denoiser
 
 NOT_COUNTS = "X must hold raw counts, but it holds"
 
@@ -75,12 +83,12 @@ def test_float_noise_is_a_count(screen, checkpoint, tmp_path):
         noisy.X = (screen.X * factor).astype(np.float64)
         assert (noisy.X.data % 1 != 0).any()
         np.testing.assert_array_equal(load_screen(saved(noisy, tmp_path)).X.toarray(), screen.X.toarray())
-        for name in ("predict", "store"):
-            got, want = doors(checkpoint)[name](noisy), doors(checkpoint)[name](screen)
-            if name == "store":
-                np.testing.assert_array_equal(got.tokens, want.tokens)
-            else:
-                np.testing.assert_array_equal(got.X.toarray(), want.X.toarray())
+        got, want = ({name: enter(cells) for name, enter in doors(checkpoint).items()} for cells in (noisy, screen))
+        np.testing.assert_array_equal(got["store"].tokens, want["store"].tokens)
+        np.testing.assert_array_equal(got["predict"].X.toarray(), want["predict"].X.toarray())
+        np.testing.assert_allclose(got["predict_mean"], want["predict_mean"], rtol=1e-5)
+        depth = want["start"].tokenizer.target_depth
+        assert got["start"].tokenizer.target_depth == pytest.approx(depth)
 
 
 def test_views_and_files_give_the_cells_that_their_copies_give(screen, checkpoint, tmp_path):
@@ -92,6 +100,35 @@ def test_views_and_files_give_the_cells_that_their_copies_give(screen, checkpoin
         got = predict(checkpoint, cells, "G3", n_cells=8, options=aligned)
         np.testing.assert_array_equal(got.X.toarray(), want)
         assert list(got.var_names) == list(screen.var_names)
+
+
+@pytest.mark.parametrize("layout", [sp.csr_matrix, sp.csc_matrix, np.array])
+@pytest.mark.parametrize("part", ["whole", "view"])
+def test_cells_on_disk_give_what_cells_in_memory_give(screen, checkpoint, tmp_path, layout, part):
+    screen.X = layout(screen.X.toarray())
+    whole = ad.read_h5ad(saved(screen, tmp_path), backed="r")
+    rows = slice(None) if part == "whole" else (screen.obs["batch"] == "a").to_numpy()
+    on_disk, here = whole[rows] if part == "view" else whole, screen[rows].copy()
+    for name, enter in doors(checkpoint).items():
+        got, want = enter(on_disk), enter(here)
+        if name == "start":
+            assert got.tokenizer.target_depth == want.tokenizer.target_depth
+            assert torch.equal(got.model.gene_table.weight, want.model.gene_table.weight)
+        elif name == "store":
+            np.testing.assert_array_equal(got.tokens, want.tokens)
+            np.testing.assert_array_equal(got.target, want.target)
+        else:
+            np.testing.assert_array_equal(*(cells.X.toarray() if name == "predict" else cells for cells in (got, want)))
+    for arguments in ((on_disk,), (screen, {"mine": on_disk})):
+        with_memory = [{"mine": here} if isinstance(given, dict) else given for given in arguments]
+        with_memory[0] = here if len(arguments) == 1 else screen
+        pd.testing.assert_frame_equal(evaluate(*arguments, metrics=["mae"]), evaluate(*with_memory, metrics=["mae"]))
+    wanted = [("G3", -1, None), ("G5", -1, None)]
+    for cells, name in ((on_disk, "disk.h5ad"), (here, "memory.h5ad")):
+        list(predict_many(checkpoint, cells, wanted, tmp_path / name, n_cells=4))
+    made, want = ad.read_h5ad(tmp_path / "disk.h5ad"), ad.read_h5ad(tmp_path / "memory.h5ad")
+    np.testing.assert_array_equal(made.to_df(), want.to_df())
+    pd.testing.assert_frame_equal(made.obs, want.obs)
 
 
 def test_a_fraction_beside_large_counts_is_none(screen):
@@ -112,7 +149,7 @@ def test_prediction_refuses_empty_controls_a_gene_twice_and_half_a_cell(screen, 
             door(checkpoint, twice, "G3", n_cells=2)
         with monkeypatch.context() as user:
             user.setattr(jaxtyping.config, "jaxtyping_disable", True)  # types are checked in tests only
-            with pytest.raises(CDTError, match="n_cells must be a whole number from 1, not 2.5"):
+            with pytest.raises(CDTError, match="n_cells must be a whole number from 1 to 1,000,000, not 2.5"):
                 door(checkpoint, screen, "G3", n_cells=2.5)
 
 
@@ -183,13 +220,43 @@ def test_values_above_the_last_bin_are_named_once(screen, preset):
     share = 60 / (240 * 12)
     with pytest.warns(CDTWarning, match=f"{share:.2g} of all values .* taken for 10,000.*G4 .25.0% of cells") as said:
         store = TokenStore.from_adata(deep, checkpoint.tokenizer, checkpoint.vocabulary)
-    assert len(said) == 1 and (store.tokens[:60, 4] == store.tokens.max()).all()
+    assert [warning.category for warning in said].count(CDTWarning) == 1
+    assert (store.tokens[:60, 4] == store.tokens.max()).all()
     with warnings.catch_warnings():
         warnings.simplefilter("error", CDTWarning)
         counts[:60, 4] = min(10_000, counts[:60, 4].max())
         checkpoint.tokenizer.target_depth = 10_000.0
         deep.X = sp.csr_matrix(counts)
         TokenStore.from_adata(deep, checkpoint.tokenizer, checkpoint.vocabulary)
+
+
+def deep_screen(screen):
+    """A gene with about 15,000 counts in a cell, 60,000 after a knockout."""
+    mean = np.where(screen.obs["target_gene"] == "G5", 60_000, 15_000)
+    counts = screen.X.toarray()
+    counts[:, 4] = np.random.default_rng(0).poisson(mean)
+    screen.X = sp.csr_matrix(counts)
+    return screen, counts[:, 4], mean == 60_000
+
+
+def test_bins_reach_to_the_largest_count_of_the_training_cells(screen, tmp_path):
+    deep, counts, perturbed = deep_screen(screen)
+    checkpoint = start(tiny(), deep)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CDTWarning)
+        store = TokenStore.from_adata(deep, checkpoint.tokenizer, checkpoint.vocabulary)
+    back = checkpoint.tokenizer.to_counts(store.tokens, counts)
+    for group, mean in ((perturbed, 60_000), (~perturbed, 15_000)):
+        assert back[group, 4].mean() == pytest.approx(mean, rel=0.2)  # within a bin
+    np.testing.assert_array_equal(np.delete(back, 4, 1), np.delete(deep.X.toarray(), 4, 1))
+    checkpoint.config = tiny()  # as a command does that changes a setting
+    loaded = Checkpoint.load(checkpoint.save(tmp_path))
+    np.testing.assert_array_equal(loaded.tokenizer.edges, checkpoint.tokenizer.edges)
+    assert loaded.tokenizer.edges[-1] == counts.max() == loaded.config.tokenizer.highest
+
+
+def test_bins_of_a_screen_without_such_counts_are_those_of_the_preset(screen):
+    np.testing.assert_array_equal(start(tiny(), screen).tokenizer.edges, bin_edges(tiny().tokenizer))
 
 
 # --- no impossible cells ---------------------------------------------------------------------------------------------
@@ -215,6 +282,43 @@ def test_no_gene_is_drawn_above_what_it_showed_in_training(screen, tmp_path):
     assert (predict(checkpoint, screen, "G5", n_cells=40).X.toarray() > highest).any()
     free = predict_mean(checkpoint, screen, "G5")
     assert (free >= limited).all() and free.sum() > limited.sum() * 1.01
+
+
+@settings(max_examples=5, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), guidance=st.floats(0, 20), sign=st.sampled_from([-1, 0, 1]),
+       target=st.sampled_from(["G0", "G3", "G5", "G11"]))
+def test_no_way_to_make_cells_goes_above_the_training_maximum(tmp_path_factory, seed, guidance, sign, target):
+    """The property, for one prediction, many, the mean, and the sampler as notebooks call it."""
+    screen = toy_screen()
+    checkpoint, store = fine_tuned(screen)
+    highest = checkpoint.tokenizer.centres[store.tokens.max(0)]
+    options = Generation(guidance=guidance)
+    one = predict(checkpoint, screen, target, sign, n_cells=30, seed=seed, options=options)
+    assert (one.X.toarray() <= highest).all()
+    path = tmp_path_factory.mktemp("many") / "p.h5ad"
+    wanted = [("G3", -1, None), ("G7", 1, None)]
+    for cells in predict_many(checkpoint, screen, wanted, path, n_cells=30, seed=seed, options=options):
+        assert (cells.X.toarray() <= highest).all()
+    assert (ad.read_h5ad(path).X.toarray() <= np.maximum(highest, screen.X.toarray().max(0))).all()
+    depth = screen.X.sum(1).min() / checkpoint.tokenizer.target_depth
+    mean = predict_mean(checkpoint, screen, target, sign, n_cells=30, seed=seed, options=options)
+    assert (mean <= np.log1p(highest / depth)).all()
+    batch = SetSampler(store, checkpoint.config.finetune).batch(seed % 1000)
+    denoise = possible(denoiser(checkpoint.model, batch), checkpoint.model, batch.gene_ids)
+    tokens = checkpoint.process.sample(denoise, tuple(batch.tokens.shape), torch.Generator().manual_seed(seed))
+    assert (checkpoint.tokenizer.centres[tokens] <= highest).all()
+
+
+def test_a_gene_that_training_never_saw_stays_below_the_highest_value_of_training(screen):
+    checkpoint, store = fine_tuned(screen)
+    table = checkpoint.model.effect
+    kept = torch.arange(12) != 4  # fine-tuned without G4
+    table.gene_ids, table.highest = table.gene_ids[kept], table.highest[kept]
+    table.effect, table.shares = table.effect[:, kept], table.shares[kept]
+    known = np.delete(checkpoint.tokenizer.centres[store.tokens.max(0)], 4)
+    cells = predict(checkpoint, screen, "G3", n_cells=200).X.toarray()
+    assert (np.delete(cells, 4, 1) <= known).all()
+    assert screen.X.toarray()[:, 4].max() < cells[:, 4].max() <= known.max()
 
 
 def test_what_the_given_controls_show_is_possible(screen):

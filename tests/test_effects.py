@@ -154,6 +154,17 @@ def test_the_table_is_saved_with_the_model(trained, tmp_path, half):
     np.testing.assert_allclose(one, two, atol=0.05 if half else 1e-6)
 
 
+def test_a_model_keeps_a_table_of_its_own(trained):
+    _, checkpoint, store = trained
+    table = effect_table(store, checkpoint.tokenizer)
+    model = start(CONFIG, toy_screen()).model
+    model.effect.fill(table)
+    for name, part in model.effect.named_buffers():
+        mine, before = getattr(table, name), part.clone()
+        mine += 1
+        assert torch.equal(part, before), f"{name} is shared with the table it was filled from"
+
+
 def test_a_model_may_be_trained_without_the_table(tmp_path):
     screen, checkpoint, _ = trained_for(2, mean_effects=False)
     clean = with_clean_table(checkpoint, screen, screen[:0])

@@ -13,7 +13,8 @@ from scipy import sparse
 
 from cdt_lite.data.expression import log1p_counts
 from cdt_lite.data.layout import Columns
-from cdt_lite.evaluation import METRICS, Changes, control_halves, evaluate
+from cdt_lite.errors import CDTError, CDTWarning
+from cdt_lite.evaluation import METRICS, Changes, control_halves, evaluate, summarise
 
 MEANS = ["mae", "pearson_delta", "systema_pearson", "discrimination_score_l1", "discrimination_score_cosine"]
 
@@ -62,13 +63,15 @@ def test_the_table_has_one_row_per_method_and_target():
     real, train = world(), world(prefix="train")
     table = evaluate(real, world(prefix="again"), train=train)
     assert list(table.columns[:6]) == ["method", "target", "sign", "n_real", "n_predicted", "n_changed"]
-    assert list(table.columns[6:]) == [*METRICS, "pearson_delta_shared"]
+    assert list(table.columns[6:]) == ["own_real", "own_predicted", *METRICS, "pearson_delta_shared"]
     methods = ["prediction", "control", "perturbed mean", "replicate mean", "linear", "kNN", "ceiling"]
     assert list(table["method"].unique()) == methods and len(table) == 4 * len(methods)
     assert table.attrs["notes"] == [] and table.attrs["seed"] == 0
     controls = train[train.obs["target_gene"] == "non-targeting"]
     assert table.attrs["target_depth"] == np.median(np.asarray(controls.X.sum(1)))
     assert of(table, "ceiling")["n_real"].eq(30).all()
+    metrics = summarise(table)["metric"]
+    assert set(metrics) == {*METRICS, "pearson_delta_shared"}  # the change of the own gene is no score
     alone = of(evaluate(real, metrics=["systema_pearson"]), "perturbed mean")
     assert alone["systema_pearson"].isna().all()  # it is the reference; with itself in there, it would score -1
 
@@ -176,6 +179,36 @@ def test_batches_are_not_mistaken_for_effects():
     assert error(world(), one_batch, "prediction", "batch") < error(world(), one_batch, "prediction", None)
 
 
+def test_the_change_of_the_own_gene_stands_beside_the_scores():
+    real = world(targets=("G0", "G1", "X", "G2+G3"), batches="a")
+    changes = pd.DataFrame(0.25, index=["G0", "X", "G2+G3"], columns=real.var_names)
+    changes.loc["G0", "G0"] = 0.5
+    changes.loc["G2+G3", ["G2", "G3"]] = 0.1, 0.3
+    table = quiet(real, {"told": Changes(changes)}, metrics=["mae"], target_depth=100.0, seed=3)
+    subtracted, _ = control_halves(real, seed=3)
+    expected = {"G0": ["G0"], "G2+G3": ["G2", "G3"]}
+    for target, genes in expected.items():
+        cells = real[real.obs["target_gene"] == target]
+        mean = {}
+        for name, these in (("perturbed", cells), ("subtracted", subtracted)):
+            mean[name] = log1p_counts(these.X, 100.0)[:, real.var_names.isin(genes)].mean(0)
+        change = float(np.mean(mean["perturbed"] - mean["subtracted"]))
+        assert change < -0.5
+        assert of(table, "told")["own_real"][target] == pytest.approx(change, abs=1e-5)
+        assert of(table, "control")["own_predicted"][target] == pytest.approx(0, abs=1e-5)
+    assert of(table, "told")["own_predicted"].round(5).to_dict() == {"G0": 0.5, "G2+G3": 0.2, "X": pytest.approx(
+        np.nan, nan_ok=True)}
+    assert np.isnan(of(table, "told")["own_real"]["X"])
+
+
+@pytest.mark.parametrize(("setting", "said"), [
+    ({"target_depth": -1.0}, "target_depth"), ({"target_depth": 0.0}, "target_depth"),
+    ({"target_depth": np.nan}, "target_depth"), ({"target_depth": np.inf}, "target_depth"), ({"seed": -1}, "seed")])
+def test_settings_that_make_no_sense_are_refused(setting, said):
+    with pytest.raises(CDTError, match=said):
+        quiet(world(), metrics=["mae"], **setting)
+
+
 def test_both_signs_of_one_gene_are_two_perturbations():
     targets = ("G0", "G1", "G0", "G2")
     real, train = (world(targets=targets, signs=[-1, -1, 1, 1], prefix=p) for p in ("cell", "train"))
@@ -229,13 +262,13 @@ def test_few_cells_are_said_and_the_rest_is_reported():
     real = world()
     few = np.flatnonzero((real.obs["target_gene"] == "G1").to_numpy())[5:]
     real = real[np.setdiff1d(np.arange(real.n_obs), few)]
-    with pytest.warns(UserWarning, match=r"fewer than 10 cells for \['G1'\]"):
+    with pytest.warns(CDTWarning, match=r"fewer than 10 cells for \['G1'\]"):
         table = evaluate(real, baselines=["perturbed mean"])
     scores = of(table, "perturbed mean")
     assert scores.loc["G1", [m for m in METRICS if METRICS[m].needs_cells]].isna().all()
     assert scores.loc["G1", ["mae", "pearson_delta"]].notna().all()
     assert scores.loc["G0"].drop("systema_pearson").notna().all()  # that one is undefined for the mean of the others
-    with pytest.warns(UserWarning, match="one perturbation only"):
+    with pytest.warns(CDTWarning, match="one perturbation only"):
         evaluate(real[real.obs["target_gene"].isin(["G0", "non-targeting"]).to_numpy()], baselines=["control"])
 
 
@@ -244,7 +277,7 @@ def test_few_controls_in_a_batch_are_said_and_only_tests_against_them_are_lost()
     rare = (real.obs["target_gene"] == "non-targeting") & (real.obs["batch"] == "b")
     alone = (real.obs["target_gene"] == "G1") & (real.obs["batch"] == "a")  # G1 is left with batch b
     real = real[~alone.to_numpy() & ~(rare & (rare.cumsum() > 8)).to_numpy()]
-    with pytest.warns(UserWarning, match=r"fewer than 10 control cells on a side in the batches of \[.*'G1'"):
+    with pytest.warns(CDTWarning, match=r"fewer than 10 control cells on a side in the batches of \[.*'G1'"):
         table = evaluate(real, baselines=["perturbed mean"])
     scores = of(table, "perturbed mean").loc["G1"]
     assert np.isnan(scores["overlap_at_n"]) and np.isnan(scores["n_changed"])

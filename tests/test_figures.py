@@ -12,7 +12,7 @@ import pytest
 from helpers import opened, tiny, toy_screen
 from PIL import Image
 
-from cdt_lite.errors import CDTError
+from cdt_lite.errors import CDTError, CDTWarning
 from cdt_lite.figures import folder as figures
 from cdt_lite.figures import guide, sketch
 from cdt_lite.figures.charts import CHARTS, table
@@ -121,7 +121,7 @@ def test_without_dot_the_text_is_still_written_and_it_says_so(monkeypatch, tmp_p
     def missing():
         raise CDTError("no program lays out diagrams: pip install graphviz-pure.")
     monkeypatch.setattr(sketch, "binary", missing)
-    with pytest.warns(UserWarning, match="graphviz-pure.*Only DOT and JSON"):
+    with pytest.warns(CDTWarning, match="graphviz-pure.*Only DOT and JSON"):
         names = {p.name for p in figures.make_figures(tiny("lite"), tmp_path)}
     assert "layer_breakdown.dot" in names and "layer_breakdown.svg" not in names and "parameter_breakdown.png" in names
     assert "layer_breakdown.png" not in (tmp_path / "README.md").read_text(encoding="utf-8")

@@ -18,7 +18,7 @@ from matplotlib.text import Text
 from cdt_lite import figures, teaching
 from cdt_lite.figures import measured, plots, sketch
 from cdt_lite.figures.guide import Shown, guide
-from cdt_lite.report import results
+from cdt_lite.report import page as pages
 from cdt_lite.teaching import lesson as lessons
 from cdt_lite.training.start import start
 from tools.environment import ROOT
@@ -224,7 +224,7 @@ def test_the_guide_to_figures_shows_names_as_they_are_written(name):
 def test_a_page_of_results_shows_names_as_they_are_written(name):
     rows = pd.DataFrame({"target": [name], "sign": [-1], "method": ["capsule, change"], "n_real": [10]})
     rows = rows.assign(null=False, n_changed=3.0, measured=True, pearson_delta=0.5, mae=0.1)
-    lines = results._per_target(rows).splitlines()
+    lines = pages._per_target(rows, "capsule").splitlines()
     assert len(lines) == 3
     cells = re.split(r"(?<!\\)\|", lines[2])
     assert len(cells) == len(re.split(r"(?<!\\)\|", lines[1]))

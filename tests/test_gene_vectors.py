@@ -1,5 +1,7 @@
 """Gene vectors: read at the door, made from co-expression, written into the gene table."""
 
+import csv
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -105,18 +107,75 @@ def test_a_file_is_read_as_it_was_written(tmp_path):
         pd.testing.assert_frame_equal(read_gene_vectors(tmp_path / name), table, check_names=False)
 
 
+TABLE = pd.DataFrame({"a": [0.5, 1.0, 7.0], "b": [2.0, -1.25, 0.0]}, index=["nan", "NA", "STAT1"])
+WRITTEN = {
+    "commas": {},
+    "tabs in a .csv": {"sep": "\t"},
+    "a spreadsheet in Europe": {"sep": ";", "decimal": ",", "encoding": "utf-8-sig"},
+    "semicolons and points": {"sep": ";"},
+    "every cell in quotes": {"quoting": csv.QUOTE_ALL, "lineterminator": "\r\n"},
+    "as R does, without a name for the genes' column": {"index_label": False},
+    "numbered columns": {"header": ["0", "1"]},
+}
+
+
+@pytest.mark.parametrize("way", WRITTEN)
+def test_every_way_to_write_a_table_is_read_and_a_gene_called_nan_is_a_gene(tmp_path, way):
+    TABLE.to_csv(tmp_path / "v.csv", **WRITTEN[way])
+    read = read_gene_vectors(tmp_path / "v.csv")
+    pd.testing.assert_frame_equal(read, TABLE.set_axis(WRITTEN[way].get("header", ["a", "b"]), axis=1))
+
+
+def test_genes_called_nan_and_na_get_their_vectors(screen, tmp_path):
+    named = screen.copy()
+    named.var_names = ["nan", "NA", *screen.var_names[2:]]
+    checkpoint = start(PRESETS["lite"], named, seed=1)
+    TABLE.to_csv(tmp_path / "v.csv")
+    give_vectors(checkpoint, read_gene_vectors(tmp_path / "v.csv"))
+    known = TABLE.loc[[gene for gene in TABLE.index if gene in checkpoint.vocabulary]].to_numpy()
+    rows = table_of(checkpoint)[:2, :2]
+    np.testing.assert_allclose(rows, known[:2] / np.sqrt((known**2).mean()), rtol=1e-6)
+
+
+@pytest.mark.parametrize("values", [0.0, 1e200])
+def test_vectors_that_say_nothing_never_become_nan(screen, values):
+    checkpoint = start(PRESETS["lite"], screen)
+    with pytest.raises(CDTError, match="must tell genes apart"):
+        give_vectors(checkpoint, pd.DataFrame(values, screen.var_names, list("abc")))
+    assert np.isfinite(table_of(checkpoint)).all()
+
+
+def test_a_table_whose_genes_pandas_lost_is_refused(screen, tmp_path):
+    TABLE.to_csv(tmp_path / "v.csv")
+    lost = pd.read_csv(tmp_path / "v.csv", index_col=0)
+    with pytest.raises(CDTError, match="a row without a gene symbol"):
+        give_vectors(start(PRESETS["lite"], screen), lost)
+
+
 BAD = {
     "more than once": ",a\nSTAT1,1\nSTAT1,2\n",
-    "other things": ",a\nSTAT1,high\n",
+    "other things are in that of 'STAT1': 'high'": ",a\nSTAT1,high\n",
+    "other things are in that of 'STAT1': '1.234,5'": ";a\nSTAT1;1.234,5\n",  # a separator of thousands
     "not finite": ",a\nSTAT1,\n",
+    "missing or not finite": ",a\nSTAT1,inf\n",
     "empty": ",a\n",
+    "it is empty": "",
+    "a gene and as many numbers in every line: line 3, 'JAK2', holds 2": ",a\nSTAT1,1\nJAK2,1,2\n",
+    "line 2, 'STAT1', holds 0 values": "gene\nSTAT1\n",
+    "names 4 columns and has 2": ",a,b,c\nSTAT1,1\n",
+    "must name its columns, but holds numbers of 'STAT1'": "STAT1,0.5\nJAK2,1.5\n",
+    "without a gene symbol": ",a\n,1\n",
+    "not a CSV": b"\xff\xfe\x00a",
 }
 
 
 @pytest.mark.parametrize("message", BAD)
 def test_bad_files_are_refused(tmp_path, message):
-    (tmp_path / "v.csv").write_text(BAD[message])
+    content = BAD[message]
+    (tmp_path / "v.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(CDTError, match=message):
         read_gene_vectors(tmp_path / "v.csv")
     with pytest.raises(CDTError, match="no file of gene vectors"):
         read_gene_vectors(tmp_path / "none.csv")
+    with pytest.raises(CDTError, match="no file of gene vectors"):
+        read_gene_vectors(tmp_path)

@@ -1,24 +1,28 @@
+import re
 import warnings
 from dataclasses import replace
 
+import jaxtyping
 import numpy as np
 import pytest
 import scanpy as sc
 import torch
 from helpers import CONTROL, opened, tiny, toy_screen
 
+from cdt_lite.data.batches import SetSampler
 from cdt_lite.data.layout import Columns
 from cdt_lite.data.simulate import ScreenDesign, simulate_screen
 from cdt_lite.data.store import TokenStore
-from cdt_lite.errors import CDTError
+from cdt_lite.errors import CDTError, CDTWarning
 from cdt_lite.evaluation.evaluate import evaluate
 from cdt_lite.model.mean_effect import GUESSED
 from cdt_lite.model.perturbation import NO_TARGET, UNKNOWN_TARGET, Perturbation
+from cdt_lite.training.checkpoint import Checkpoint
 from cdt_lite.training.effects import effect_table
 from cdt_lite.training.predict import Generation, _guided, _Plan, as_log1p, predict, predict_mean
 from cdt_lite.training.request import check_request
 from cdt_lite.training.start import start
-from cdt_lite.training.train import denoiser
+from cdt_lite.training.train import denoiser, train
 
 SCREEN = toy_screen()
 IS_CONTROL = (SCREEN.obs["target_gene"] == CONTROL).to_numpy()
@@ -58,6 +62,27 @@ def test_out_come_counts_in_the_screens_layout(preset, tmp_path):
     assert (facts["seed"], facts["space"]) == (0, "counts")
     assert (facts["preset"], facts["system"]) == (preset, tiny(preset).system)
     out.write_h5ad(tmp_path / "p.h5ad")
+
+
+@pytest.mark.parametrize(("preset", "asked", "taken"), [("v1", None, 9), ("lite", None, 12), ("lite", 5, 5)])
+def test_provenance_says_how_many_steps_were_taken(preset, asked, taken, monkeypatch):
+    checkpoint = model(preset)
+    calls = []
+    forward = type(checkpoint.model).given
+
+    def counted(self, *condition):
+        denoise = forward(self, *condition)
+
+        def call(*state):
+            calls.append(1)
+            return denoise(*state)
+
+        return call
+
+    monkeypatch.setattr(type(checkpoint.model), "given", counted)
+    controls = SCREEN[IS_CONTROL & (SCREEN.obs["batch"] == "a").to_numpy()]
+    out = predict(checkpoint, controls, "G3", n_cells=3, options=Generation(steps=asked))  # one pass a step
+    assert out.uns["cdt_lite"]["steps"] == len(calls) == taken
 
 
 def test_labels_may_have_other_names():
@@ -163,6 +188,86 @@ def test_a_guess_that_is_the_average_says_so():
     assert notes_of(checkpoint, "G5")[0].endswith(said)
 
 
+def pair_model():
+    """Knows a pair as a target, as after fine-tuning on cells with both perturbed."""
+    checkpoint = model()
+    checkpoint.vocabulary = checkpoint.vocabulary.extended(["G3+G5"])
+    checkpoint.trained_targets = ["G3", "G3+G5"]
+    return checkpoint
+
+
+MEANT = {"G5+G3": "G3+G5", " G3 + G5": "G3+G5", " G3": "G3", "ctrl+G3": "G3", "G3+Non-Targeting": "G3",
+         "non-targeting ": CONTROL, "NON-TARGETING": CONTROL, "ctrl+ctrl": CONTROL}
+
+
+@pytest.mark.parametrize("written", MEANT)
+def test_a_target_is_tidied_as_the_labels_of_a_file_are(written):
+    with pytest.warns(CDTWarning, match=f"{re.escape(repr(written))} as '{re.escape(MEANT[written])}'"):
+        tidied = predict(pair_model(), SCREEN, written, n_cells=8)
+    meant = predict(pair_model(), SCREEN, MEANT[written], n_cells=8)
+    assert set(tidied.obs["target_gene"]) == {MEANT[written]}
+    assert np.array_equal(tidied.X.toarray(), meant.X.toarray())
+
+
+def test_a_gene_is_never_renamed():
+    with pytest.raises(CDTError, match="'g3' is not in the vocabulary.*did you mean 'G3'"):
+        predict(model(), SCREEN, "g3")
+    odd = model()
+    odd.vocabulary = odd.vocabulary.extended(["G5+G3", "CTRL"])  # as they may stand in a model of before
+    assert check_request(odd, "G5+G3", -1, None, CONTROL).target == "G5+G3"
+    assert check_request(odd, "CTRL", -1, None, "ctrl").target == "CTRL"
+
+
+@pytest.mark.parametrize("n_cells", [2.5, 2.0, True, 0, -3, 10**12, float("nan"), "4", None])
+def test_a_number_of_cells_that_is_none_is_refused(n_cells, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # types are checked in tests only
+    for door in (predict, predict_mean):
+        with pytest.raises(CDTError, match=f"n_cells must be a whole number from 1 to 1,000,000, not {n_cells!r}"):
+            door(model(), SCREEN, "G3", n_cells=n_cells)
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int64, np.uint16])
+def test_whole_numbers_of_numpy_are_whole_numbers(kind, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    cells = predict(model(), SCREEN, "G3", n_cells=kind(20))
+    assert np.array_equal(cells.X.toarray(), counts_of(model()))
+    for sign in (np.int8(-1), -1.0):
+        assert np.array_equal(predict(model(), SCREEN, "G3", sign, n_cells=20).X.toarray(), counts_of(model()))
+
+
+def test_what_training_never_had_is_said():
+    checkpoint = model()  # measured: G3 down, G5 up
+    checkpoint.trained_targets = ["G3", "G5"]
+    assert notes_of(checkpoint, "G3") == []
+
+    def notes(target, sign, magnitude=None):
+        return list(check_request(checkpoint, target, sign, magnitude, CONTROL).notes)
+
+    assert notes("G3", 1) == ["G3 was perturbed in training with sign -1 only"]
+    assert notes("G5", -1) == ["G5 was perturbed in training with sign +1 only"]
+    checkpoint.card["magnitudes"] = {"-1": [-3.0, -0.5]}
+    assert notes("G3", -1, -2.0) == notes("G3", -1, float("nan")) == notes("G3", -1) == []
+    assert notes("G3", -1, -0.25) == ["magnitude -0.25 lies outside those of training, -3.00 to -0.50"]
+    assert notes("G5", 1, 2.0) == ["training knew no magnitude of sign +1: what this one means was never learned"]
+    table = checkpoint.model.effect
+    table.sign[table.sign == 1] = -1
+    said = "training had no perturbation of sign +1: nothing is known of what it does"
+    assert said in notes("G3", 1) and said in notes("G7", 1)
+
+
+def test_the_magnitudes_of_training_stay_with_the_model(tmp_path):
+    screen = toy_screen()
+    screen.obs["magnitude"] = np.where(screen.obs["target_gene"] == "G3", -2.0, np.where(IS_CONTROL, 0.0, np.nan))
+    checkpoint = start(tiny(), screen)
+    store = TokenStore.from_adata(screen, checkpoint.tokenizer, checkpoint.vocabulary)
+    for _ in train(checkpoint, SetSampler(store, tiny().finetune), steps=1, out=tmp_path):
+        pass
+    loaded = Checkpoint.load(tmp_path)
+    assert loaded.card["magnitudes"] == {"-1": [-2.0, -2.0]}
+    far = predict(loaded, screen, "G3", magnitude=-4.0, n_cells=2)
+    assert far.uns["cdt_lite"]["notes"] == ["magnitude -4.00 lies outside those of training, -2.00 to -2.00"]
+
+
 BAD_REQUESTS = {
     "sign must be": {"target": "G3", "sign": 2},
     "'g33' is not in the vocabulary.*'G3'": {"target": "g33"},
@@ -191,12 +296,12 @@ def test_options_out_of_range_and_screens_without_controls_are_refused():
 
 def test_a_magnitude_against_the_sign_warns_and_one_beyond_the_clip_is_clipped():
     checkpoint = model()
-    with pytest.warns(UserWarning, match="against sign"):
+    with pytest.warns(CDTWarning, match="against sign"):
         predict(checkpoint, SCREEN, "G3", magnitude=0.4, n_cells=2)
-    with pytest.warns(UserWarning, match="clipped"):
+    with pytest.warns(CDTWarning, match="clipped"):
         far = predict(checkpoint, SCREEN, "G3", magnitude=-50.0, n_cells=8)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", CDTWarning)
         edge = predict(checkpoint, SCREEN, "G3", magnitude=-5.0, n_cells=8)
     assert np.array_equal(far.X.toarray(), edge.X.toarray()) and "clipped" in far.uns["cdt_lite"]["notes"][0]
 

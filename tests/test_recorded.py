@@ -44,7 +44,7 @@ def test_every_preset_has_as_many_parameters_as_it_had(built):
 def test_a_seed_gives_the_weights_that_it_gave(built):
     preset, model = built
     state, digest = model.state_dict(), hashlib.sha256()
-    for name in sorted(state):
+    for name in sorted(set(state) - {"embed.effect.highest"}):  # empty, and unknown to the first edition
         digest.update(name.encode())
         digest.update(state[name].numpy().tobytes())
     assert digest.hexdigest() == FACTS[f"{preset}.weights"]

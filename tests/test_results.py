@@ -1,5 +1,6 @@
 """The report of all tasks: who is in the table, what is refused, and what is written down."""
 
+import copy
 import json
 import warnings
 from dataclasses import replace
@@ -14,11 +15,13 @@ from scipy.sparse import csr_matrix
 
 from cdt_lite.data.batches import SetSampler
 from cdt_lite.data.simulate import ScreenDesign, simulate_screen
-from cdt_lite.data.splits import named_split
+from cdt_lite.data.splits import choose_split, named_split
 from cdt_lite.data.store import TokenStore
 from cdt_lite.errors import CDTError
 from cdt_lite.report import results as r
 from cdt_lite.report import tasks
+from cdt_lite.report.page import markdown
+from cdt_lite.training.capsule import CAPSULES
 from cdt_lite.training.changes import mean_changes, sampled_cells, with_clean_table
 from cdt_lite.training.effects import effect_table
 from cdt_lite.training.predict import predict_mean
@@ -211,13 +214,95 @@ def test_the_file_holds_numbers_intervals_and_the_command(report, answers):
     mean, low, high, n = averages["summary"]["control"]["mae"]
     assert mean == pytest.approx(table[table["method"] == "control"]["mae"].mean(), rel=1e-3) and low <= mean <= high
     assert n == averages["n"] == table.groupby(["target", "sign"]).ngroups
-    difference = averages["capsule, change, minus"]["control"]["mae"][0]
+    difference = averages["a, change, minus"]["control"]["mae"][0]
     ours = table[table["method"] == "capsule, change"]["mae"].mean()
     assert difference == pytest.approx(ours - table[table["method"] == "control"]["mae"].mean(), rel=1e-2, abs=1e-4)
     assert averages["summary"]["control"]["pearson_delta"][0] is None  # no change has no direction
+    assert entry["model"] == "a" and "capsule" not in page  # a model is called by its folder
+    assert "| a, change " in page and "| Pearson of change: a, change " in page and entry["left_out"] == []
     assert list(entry["tasks"][SEEN]["groups"]) == ["all"]
     assert set(entry["tasks"][UNSEEN]["groups"]) > {"all"}
     assert "sampling seeds of one trained model" in page and "(null)" in page and "negative binomial" in page
+
+
+def own_gene_columns(page):
+    """Perturbation -> its own gene's real and predicted change, as the page shows them."""
+    found = {}
+    for block in page.split("\n\n"):
+        if block.startswith("| perturbation"):
+            head, _, *lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in block.splitlines()]
+            for line in lines:
+                shown = dict(zip(head, line, strict=True))
+                found[line[0]] = [shown.get("own gene: real"), shown.get("own gene: a, change")]
+    return found
+
+
+def test_the_own_gene_stands_on_the_page_where_it_is_measured(report):
+    entry, page = report
+    shown = own_gene_columns(page)
+    for task in entry["tasks"].values():
+        for row in task["perturbations"]:
+            if row["method"] == "a, change" and row["measured"]:
+                name = f"{row['target']} {row['sign']:+d}"
+                assert shown[name] == [f"{row['own_real']:.3f}", f"{row['own_predicted']:.3f}"]
+    changed = copy.deepcopy(entry)
+    rows = changed["tasks"][UNSEEN]["perturbations"]
+    lost = f"{rows[0]['target']} {rows[0]['sign']:+d}"
+    for row in rows:
+        if f"{row['target']} {row['sign']:+d}" == lost:
+            row |= {"own_real": None, "own_predicted": None, "measured": False}
+    assert own_gene_columns(markdown({"x": changed}))[f"{lost}, not measured"] == ["", ""]
+    for task in changed["tasks"].values():  # as in results of before
+        for row in task["perturbations"]:
+            del row["own_real"], row["own_predicted"]
+    assert "own gene" not in markdown({"x": changed}) and "| changed genes" in markdown({"x": changed})
+
+
+def test_models_are_called_by_their_folders(tmp_path):
+    assert r.model_name([CAPSULES / "lite-simulated"]) == "capsule"
+    assert r.model_name([tmp_path / "mine"]) == "mine"
+    assert r.model_name([tmp_path / "m0", tmp_path / "m1"]) == "m0, m1"
+    assert r.model_name([tmp_path / "linear"]) == "linear (model)"
+    assert r.model_name([tmp_path / "mine"], {"mine"}) == "mine (model)"
+
+
+def test_one_replicate_is_reported_on_random_cells_and_that_is_said(screen, tmp_path, capsys):
+    one = screen[(screen.obs["batch"] == "rep_1").to_numpy()].copy()
+    side = named_split(one)
+    cells = one[side == "train"].copy()
+    checkpoint = start(tiny(n_genes=32, n_total_genes=120), cells)
+    checkpoint.vocabulary = checkpoint.vocabulary.extended(sorted(set(one.obs["target_gene"]) - {"non-targeting"}))
+    store = TokenStore.from_adata(cells, checkpoint.tokenizer, checkpoint.vocabulary)
+    for _ in train(checkpoint, SetSampler(store, checkpoint.config.finetune), steps=1):
+        pass
+    checkpoint.card["data"] = [store.digest()]
+    entry, page = written(one, [checkpoint.save(tmp_path / "one")], tmp_path, seeds=1, n_cells=12)
+    assert list(entry["tasks"]) == [tasks.RANDOM, UNSEEN]
+    rows = pd.DataFrame(entry["tasks"][tasks.RANDOM]["perturbations"])
+    tested = one.obs["target_gene"][side == "held_out"].astype(str)
+    assert set(rows["target"]) == set(tested) and set(tested) <= set(cells.obs["target_gene"])
+    n = rows[rows["method"] == "control"].groupby("target")["n_real"].sum()
+    assert n.to_dict() == tested.value_counts().to_dict()
+    assert "random cells of seen ones are held out instead" in entry["left_out"][0]
+    assert f"left out: {entry['left_out'][0]}" in capsys.readouterr().out
+    assert f"Left out: {entry['left_out'][0]}." in page and "Random cells of seen perturbations" in page
+
+
+def test_what_a_split_does_not_withhold_is_said_to_be_left_out(screen):
+    target, other = sorted(set(screen.obs["target_gene"].astype(str)) - {"non-targeting"})[:2]
+    unseen = tasks.left_out(list(tasks.tasks_of(choose_split(screen, [target]))))
+    assert len(unseen) == 1 and unseen[0].startswith("tasks 1 and 4")
+    seen = tasks.left_out(list(tasks.tasks_of(choose_split(screen, [], [(other, "rep_2")]))))
+    assert len(seen) == 1 and seen[0].startswith("unseen perturbations")
+    with pytest.raises(CDTError, match="nothing to report on"):
+        tasks.left_out([])
+
+
+def test_other_methods_are_checked_before_anything_is_sampled(screen, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(tasks, "sampled_cells", None)
+    theirs = screen[named_split(screen) == "unseen", :30].copy()
+    with pytest.raises(CDTError, match="prediction 'theirs' does not measure the genes of the real screen: 2 missing"):
+        written(screen, [folder], tmp_path, others={"theirs": theirs})
 
 
 def test_entries_stand_beside_each_other_and_a_foreign_file_is_left_alone(report, tmp_path):
@@ -248,7 +333,7 @@ def test_the_page_is_made_of_tables_with_one_width(report):
 def test_the_committed_page_is_what_the_committed_file_says():
     folder = Path(__file__).parents[1] / "figures"
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    assert (folder / "results.md").read_text(encoding="utf-8") == r.markdown(results)
+    assert (folder / "results.md").read_text(encoding="utf-8") == markdown(results)
 
 
 def test_why_numbers_are_missing_is_written_down(folder, screen, tmp_path):
@@ -282,6 +367,6 @@ def test_the_fields_own_tools_stand_in_the_report(folder, screen, tmp_path, suit
     assert list(entry["suites"]) == [suite]
     for title, methods in entry["suites"][suite]["tasks"].items():
         n = entry["tasks"][title]["groups"]["all"]["n"]
-        assert list(methods) == ["capsule", "control cells", "training cells"]
+        assert list(methods) == ["a", "control cells", "training cells"]
         assert all(scores and all(0 < count <= n for _, count in scores.values()) for scores in methods.values())
     assert f"### {suite}" in page

@@ -9,14 +9,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from helpers import shown_to_a_reader
 from test_screens import empty_cache, mirror, saved, small  # noqa: F401
 
+from cdt_lite.data import panel
 from cdt_lite.data.layout import CONTROL, Columns, check_screen, read_labels, screen_hash
+from cdt_lite.data.panel import on_panel
 from cdt_lite.data.public import blood_cells
 from cdt_lite.data.screens import load_screen
 from cdt_lite.data.simulate import simulate_screen
 from cdt_lite.data.splits import named_split
-from cdt_lite.errors import CDTError
+from cdt_lite.errors import CDTError, CDTWarning
 
 # --- names and options -----------------------------------------------------------------------------------------------
 
@@ -169,11 +172,11 @@ def test_panel_is_chosen_on_training_cells_and_keeps_perturbed_genes(tmp_path):
     adata = ad.AnnData(counts, obs=pd.DataFrame({"target_gene": target}, index=[f"c{i}" for i in range(n)]),
                        var=pd.DataFrame(index=[f"g{i}" for i in range(300)]))
     path = saved(adata, tmp_path)
-    panel = load_screen(path, n_top_genes=12, train_mask=train)
-    assert list(panel.var_names) == ["g0", "g1", *(f"g{i}" for i in range(10, 20))]
-    assert list(panel.uns["screen"]["unmeasured_targets"]) == ["elsewhere"]
-    assert (panel.obs["target_gene"] == "elsewhere").sum() == n // 4  # a condition still
-    np.testing.assert_array_equal(panel.obs["n_umi"], counts[:, [0, 1, *range(10, 20)]].sum(1))
+    chosen = load_screen(path, n_top_genes=12, train_mask=train)
+    assert list(chosen.var_names) == ["g0", "g1", *(f"g{i}" for i in range(10, 20))]
+    assert list(chosen.uns["screen"]["unmeasured_targets"]) == ["elsewhere"]
+    assert (chosen.obs["target_gene"] == "elsewhere").sum() == n // 4  # a condition still
+    np.testing.assert_array_equal(chosen.obs["n_umi"], counts[:, [0, 1, *range(10, 20)]].sum(1))
     leaky = load_screen(path, n_top_genes=22, train_mask=np.ones(n, bool))
     assert {"g20", "g25"} <= set(leaky.var_names)
     assert load_screen(path).n_vars == 300  # fewer than 2000: all
@@ -200,10 +203,48 @@ def test_without_a_mask_what_the_named_split_withholds_chooses_no_gene(tmp_path)
     assert (named_split(chosen) == named_split(load_screen(saved(adata, tmp_path)))).all()
 
 
-def test_a_panel_that_cannot_be_chosen_says_what_to_do(small, tmp_path):
-    counts = np.random.default_rng(0).poisson(0.02, (small.n_obs, small.n_vars)).astype(np.float32)
+@pytest.mark.parametrize("n_cells", [200, 400])
+def test_a_panel_is_chosen_among_many_rare_genes(tmp_path, n_cells):
+    """Most genes have the same few means, so that scanpy's own fit is singular; ten vary far beyond their means."""
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(10 ** rng.uniform(-3.5, -0.7, 2000), (n_cells, 2000)).astype(np.float32)
+    varies = np.arange(100, 110)
+    counts[:, varies] = rng.choice([0, 4], (n_cells, 10), p=[0.97, 0.03])
+    counts[:, 1] += 1
+    target = np.array([CONTROL, "g1", "g2", "g3", "g4", "g5"])[np.arange(n_cells) % 6]
+    obs = pd.DataFrame({"target_gene": target, "batch": np.where(np.arange(n_cells) % 4 < 2, "a", "b")},
+                       index=[f"c{i}" for i in range(n_cells)])
+    adata = ad.AnnData(sp.csr_matrix(counts), obs=obs, var=pd.DataFrame(index=[f"g{i}" for i in range(2000)]))
+    with pytest.raises(ValueError):
+        panel._above_trend(adata, 15, panel.SPANS[0])
+    with pytest.warns(CDTWarning, match=r"could not be fitted to these 2,000 genes \(.*\): it was with span="):
+        chosen = load_screen(saved(adata, tmp_path), n_top_genes=15)
+    assert list(chosen.var_names) == [f"g{i}" for i in [1, 2, 3, 4, 5, *varies]]
+
+
+def test_cells_without_a_count_in_the_panel_are_left_out_and_that_is_said(small):
+    counts = small.X.toarray()
     counts[:, 0] = 1
+    counts[:7, :10] = 0
     small.X = sp.csr_matrix(counts)
+    with pytest.warns(CDTWarning, match=r"7 of 200 cells have no count in the 10 genes of the panel and are left out$"):
+        kept = on_panel(small, list(small.var_names[:10]))
+    np.testing.assert_array_equal(kept.X.toarray(), counts[7:, :10])
+    assert list(kept.obs_names) == list(small.obs_names[7:])
+
+
+def test_the_genes_of_a_model_are_taken_from_a_screen_in_its_order(small):
+    genes = [*small.var_names[40:2:-1], "NOT_THERE"]
+    kept = on_panel(small, genes)
+    assert list(kept.var_names) == genes[:-1]
+    np.testing.assert_array_equal(kept.X.toarray(), small[:, genes[:-1]].X.toarray())
+    np.testing.assert_array_equal(kept.obs["n_umi"], kept.X.toarray().sum(1))
+    assert on_panel(small, list(small.var_names)) is small
+    assert on_panel(small, ["NOT_THERE"]) is small  # who asks says what is wrong
+
+
+def test_a_panel_that_cannot_be_chosen_says_what_to_do(small, tmp_path):
+    small.X = sp.csr_matrix(np.ones(small.shape, np.float32))
     with pytest.raises(CDTError, match="too few cells or counts to pick 10 of 64 genes"):
         load_screen(saved(small, tmp_path), n_top_genes=10)
 
@@ -214,9 +255,10 @@ def test_blood_cells_have_their_counts_back(capfd):
     """A cell's values over their smallest are whole numbers: those are the counts, found without its total."""
     import scanpy as sc
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
         blood = blood_cells()
+    assert not shown_to_a_reader(said)
     assert capfd.readouterr().err == ""
     assert blood.shape == (700, 765) and blood.obs["cell_type"].nunique() == 10
     scaled = np.expm1(sc.datasets.pbmc68k_reduced().raw.X.toarray().astype(float))

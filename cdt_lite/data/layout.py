@@ -179,6 +179,8 @@ def read_controls(adata: AnnData, columns: Columns = Columns(), what: str = "the
     Raises:
         CDTError: No cells, genes named twice, labels that are none, no controls, no counts.
     """
+    if adata.isbacked and adata.is_view:
+        adata = adata.to_memory()  # anndata takes no cells from a part of a file
     check_cells(adata, what)
     labels = read_labels(adata, columns, what=what)
     require_controls(labels, columns, what)

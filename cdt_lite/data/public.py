@@ -23,7 +23,7 @@ from anndata import AnnData
 from cdt_lite.data.expression import depths
 from cdt_lite.data.layout import CONTROL, in_layout, screen_hash
 from cdt_lite.errors import CDTError
-from cdt_lite.files import read_h5ad, write_h5ad
+from cdt_lite.files import read_h5ad, user_folder, write_h5ad
 
 # Address, hash and licence of every download; raise "version" when the conversion of a file changes.
 MANIFEST = json.loads(Path(__file__).with_name("manifest.json").read_text(encoding="utf-8"))
@@ -62,7 +62,7 @@ def blood_cells() -> AnnData:
 def load_public(name: str) -> AnnData:
     """Reads the converted file in the cache, or makes it: a second load takes a fraction of a second."""
     entry = MANIFEST[name]
-    folder = Path(os.environ.get("CDT_LITE_DATA") or pooch.os_cache("cdt_lite"))
+    folder = user_folder("cache")
     converted = folder / f"{name}-{entry['version']}-{entry['sha256'][:12]}.h5ad"
     with contextlib.suppress(Exception):  # not there yet, cut short or of another version: made again
         adata = read_h5ad(converted)

@@ -9,16 +9,17 @@ import pandas as pd
 from anndata import AnnData
 
 from cdt_lite.data.labels import with_symbols
-from cdt_lite.data.layout import Columns, check_depths, check_screen, in_layout
+from cdt_lite.data.layout import CONTROL, Columns, check_cells, check_counts, check_depths, check_screen, in_layout
+from cdt_lite.data.panel import choose_panel
 from cdt_lite.data.public import MANIFEST, Unreachable, load_public
 from cdt_lite.data.simulate import simulate_screen
-from cdt_lite.data.splits import named_split
 from cdt_lite.errors import CDTError, CDTWarning, suggest
 from cdt_lite.files import read_h5ad
 
 
 def load_screen(name_or_path: str | Path, columns: Columns = Columns(), *, layer: str | None = None,
-                default_sign: int = -1, n_top_genes: int = 2000, train_mask: np.ndarray | None = None) -> AnnData:
+                default_sign: int = -1, n_top_genes: int | None = 2000,
+                train_mask: np.ndarray | None = None) -> AnnData:
     """Loads the cells of a perturbation screen, in the one layout that everything here reads.
 
     Args:
@@ -27,7 +28,8 @@ def load_screen(name_or_path: str | Path, columns: Columns = Columns(), *, layer
         layer: Layer of a file with the raw counts; None: X.
         default_sign: Of a file without a column of signs: -1 (knockout or knockdown, as in the Virtual Cell
             Challenge) or +1 (activation).
-        n_top_genes: Size of the panel if there are more genes: all perturbed genes, then highly variable ones.
+        n_top_genes: Size of the panel if there are more genes: all perturbed genes, then highly variable ones. None:
+            all genes.
         train_mask: Cells (bool) on which the panel is chosen; None: the training side of `named_split`.
 
     Returns:
@@ -44,7 +46,9 @@ def load_screen(name_or_path: str | Path, columns: Columns = Columns(), *, layer
         adata = load_public(name)
     else:
         adata = _load_file(Path(name), columns, layer, default_sign)
-    return _choose_panel(adata, n_top_genes, train_mask)
+    if n_top_genes is None:
+        return adata
+    return choose_panel(adata, n_top_genes, train_mask)
 
 
 def resolve_screen(name: str = "papalexi2021") -> tuple[AnnData, str]:
@@ -67,8 +71,45 @@ def resolve_screen(name: str = "papalexi2021") -> tuple[AnnData, str]:
     return adata, f"{adata.uns['screen']['name']}{reason}: {size}"
 
 
+def load_cells(path: str | Path, columns: Columns = Columns(), *, layer: str | None = None) -> AnnData:
+    """Loads cells to pretrain on, whose targets are not read: all count as controls.
+
+    Args:
+        path: An .h5ad file.
+        columns: Where it keeps its replicates, if it has any.
+        layer: Layer with the raw counts; None: X.
+
+    Returns:
+        Cells in the layout of `load_screen`, with all genes of the file.
+
+    Raises:
+        CDTError: No such file, or counts that are not counts.
+    """
+    path = Path(path)
+    adata = with_symbols(_read(path, layer), columns.target, path.name)
+    check_cells(adata, path.name)
+    check_counts(adata, path.name)
+    check_depths(adata, path.name)
+    batch = adata.obs.get(columns.batch, pd.Series("all", adata.obs_names))
+    obs = adata.obs.assign(target_gene=CONTROL, batch=batch, sign=0, magnitude=0.0)
+    return in_layout(adata.X, obs, adata.var_names, _facts(path))
+
+
 def _load_file(path: Path, columns: Columns, layer: str | None, default_sign: int) -> AnnData:
     """Reads an .h5ad file, checks it, and puts it into the layout."""
+    adata = with_symbols(_read(path, layer), columns.target, "the screen")
+    labels = check_screen(adata, columns, default_sign=default_sign)
+    if len(set(labels.batch)) == 1:
+        warnings.warn("the screen has one replicate: how far its effects can be trusted is learned from random parts "
+                      "of its cells, and no replicate can be held out. Name a column of replicates with "
+                      "Columns(batch=...) if there is one", CDTWarning, stacklevel=3)
+    obs = adata.obs.assign(target_gene=labels.target, batch=labels.batch)
+    obs = obs.assign(sign=labels.sign, magnitude=labels.magnitude)
+    return in_layout(adata.X, obs, adata.var_names, _facts(path))
+
+
+def _read(path: Path, layer: str | None) -> AnnData:
+    """Reads an .h5ad file, with the counts of a layer in X."""
     if not path.is_file():
         screens = ["simulated", *MANIFEST]
         close = suggest(str(path), [*screens, *map(str, path.parent.glob("*.h5ad"))])
@@ -78,46 +119,8 @@ def _load_file(path: Path, columns: Columns, layer: str | None, default_sign: in
         if layer not in adata.layers:
             raise CDTError(f"no layer {layer!r}; the file has {list(adata.layers)}{suggest(layer, adata.layers)}")
         adata.X = adata.layers[layer]
-    adata = with_symbols(adata, columns.target, "the screen")
-    labels = check_screen(adata, columns, default_sign=default_sign)
-    if len(set(labels.batch)) == 1:
-        warnings.warn("the screen has one replicate: how far its effects can be trusted is learned from random parts "
-                      "of its cells, and no replicate can be held out. Name a column of replicates with "
-                      "Columns(batch=...) if there is one", CDTWarning, stacklevel=3)
-    obs = adata.obs.assign(target_gene=labels.target, batch=labels.batch)
-    obs = obs.assign(sign=labels.sign, magnitude=labels.magnitude)
-    facts = {"name": path.stem, "version": "", "source": path.name, "licence": "", "attribution": ""}
-    return in_layout(adata.X, obs, adata.var_names, facts)
+    return adata
 
 
-def _choose_panel(adata: AnnData, n_top_genes: int, train_mask: np.ndarray | None) -> AnnData:
-    """Keeps the perturbed genes and, up to `n_top_genes`, the most variable others of the training cells."""
-    mask = named_split(adata) == "train" if train_mask is None else np.asarray(train_mask)
-    if mask.dtype != bool or mask.shape != (adata.n_obs,) or not mask.any():
-        raise CDTError(f"train_mask must be {adata.n_obs} booleans, some true, not {mask.dtype} {mask.shape}")
-    if adata.n_vars <= n_top_genes:
-        return adata
-    panel = adata.var_names.isin(adata.obs["target_gene"])
-    n_free = n_top_genes - panel.sum()
-    if n_free < 0:
-        raise CDTError(f"n_top_genes must be at least {panel.sum()}, the measured targets")
-    variability = _variability(adata[mask], n_top_genes)
-    variability[panel] = -np.inf  # these are in already
-    panel[np.argsort(-variability, kind="stable")[:n_free]] = True
-    chosen = in_layout(adata.X[:, panel], adata.obs, adata.var_names[panel], adata.uns["screen"])
-    check_depths(chosen)
-    return chosen
-
-
-def _variability(cells: AnnData, n_top_genes: int) -> np.ndarray:
-    """How much more each gene varies over cells than its mean lets expect."""
-    import scanpy as sc
-
-    train = AnnData(cells.X.copy(), var=pd.DataFrame(index=cells.var_names))
-    try:
-        # the flavour for raw counts
-        sc.pp.highly_variable_genes(train, n_top_genes=n_top_genes, flavor="seurat_v3")
-    except ValueError as error:
-        raise CDTError(f"too few cells or counts to pick {n_top_genes} of {cells.n_vars} genes ({error}): keep "
-                       "all, or remove rare ones: scanpy.pp.filter_genes(min_cells=10)") from error
-    return train.var["variances_norm"].fillna(-np.inf).to_numpy(copy=True)
+def _facts(path: Path) -> dict[str, str]:
+    return {"name": path.stem, "version": "", "source": path.name, "licence": "", "attribution": ""}

@@ -10,13 +10,12 @@ from anndata import AnnData
 from jaxtyping import Float, Int, UInt8
 
 from cdt_lite.data.expression import dense, depths
-from cdt_lite.data.layout import CONTROL, Columns, check_cells, check_counts, check_structure, read_labels
-from cdt_lite.data.tokenizer import Tokenizer
+from cdt_lite.data.layout import CONTROL, Columns, check_cells, read_labels
+from cdt_lite.data.tokenizer import Tokenizer, count_blocks
 from cdt_lite.data.vocabulary import Vocabulary
 from cdt_lite.errors import CDTWarning
 from cdt_lite.model.perturbation import NO_TARGET
 
-BLOCK = 4096  # rows converted at a time, so that a file on disk is never read whole
 FOLDS = 4  # parts of a perturbation's cells, where they all come from one replicate
 
 
@@ -58,12 +57,8 @@ class TokenStore:
         else:
             tokens = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=adata.shape)
         depth = np.empty(adata.n_obs)
-        check_structure(adata.X, what)
         n_above = np.zeros(adata.n_vars, int)
-        for start in range(0, adata.n_obs, BLOCK):
-            rows = slice(start, start + BLOCK)
-            block = adata.X[rows]
-            check_counts(adata, what, block)
+        for rows, block in count_blocks(adata, what):
             depth[rows] = depths(block)
             values = tokenizer.in_space(dense(block))
             tokens[rows] = tokenizer.encode(values)
@@ -115,5 +110,5 @@ def _warn_of_high_values(n_above: Int[np.ndarray, " G"], adata: AnnData, last: f
         genes.append(f"{adata.var_names[gene]} ({n_above[gene] / adata.n_obs:.1%} of cells)")
     share = n_above.sum() / (adata.n_obs * adata.n_vars)
     warnings.warn(f"{share:.2g} of all values lie above the last bin and are taken for {last:,.0f}, in "
-                  f"{np.count_nonzero(n_above)} genes: {', '.join(genes)}. Leave these genes out, or give the "
-                  "tokenizer a higher last edge (TokenizerConfig.highest)", CDTWarning, stacklevel=3)
+                  f"{np.count_nonzero(n_above)} genes: {', '.join(genes)}. Leave these genes out, or begin a "
+                  "model with these cells: its bins then reach to their largest count", CDTWarning, stacklevel=3)

@@ -5,6 +5,8 @@ log-spaced. `counts`: the raw count itself while it is small, geometric integer 
 shallow data and a generated cell is a count vector; sequencing depth then travels beside the tokens.
 """
 
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,11 @@ from anndata import AnnData
 from jaxtyping import Real, UInt8
 
 from cdt_lite.data.expression import depths
-from cdt_lite.data.layout import Columns, read_controls
+from cdt_lite.data.layout import Columns, check_counts, check_structure, read_controls
 from cdt_lite.errors import CDTError
 from cdt_lite.model.config import TokenizerConfig
+
+BLOCK = 4096  # rows read at a time
 
 
 def bin_edges(config: TokenizerConfig) -> np.ndarray:
@@ -54,7 +58,7 @@ class Tokenizer:
     """
 
     def __init__(self, config: TokenizerConfig, target_depth: float = 10_000.0) -> None:
-        if not target_depth > 0:
+        if not 0 < target_depth < np.inf:
             raise CDTError(f"target_depth must be positive, not {target_depth}: are the controls empty?")
         self.config = config
         self.mask_id = config.mask_id
@@ -111,11 +115,28 @@ class Tokenizer:
         return np.rint(values * scale[:, None]).astype(np.float32)
 
 
+def count_blocks(cells: AnnData, what: str = "the screen") -> Iterator[tuple[slice, Any]]:
+    """Yields rows and their counts, block by block, so that a file on disk is never read whole.
+
+    Raises:
+        CDTError: They are no raw counts.
+    """
+    check_structure(cells.X, what)  # before rows are taken: entries out of bounds would end the process
+    for begin in range(0, cells.n_obs, BLOCK):
+        rows = slice(begin, begin + BLOCK)
+        block = cells.X[rows]
+        check_counts(cells, what, block)
+        yield rows, block
+
+
 def fit_tokenizer(config: TokenizerConfig, screen: AnnData, columns: Columns = Columns()) -> Tokenizer:
-    """Makes a tokenizer whose target depth is the median depth of the (training) control cells given.
+    """Makes a tokenizer for (training) cells: their controls' median depth, and bins up to their largest count.
 
     Raises:
         CDTError: No control cells, or no raw counts.
     """
     controls, _ = read_controls(screen, columns)
+    if config.space == "counts":
+        largest = max(float(block.max()) for _, block in count_blocks(screen))
+        config = replace(config, highest=max(config.highest, largest))
     return Tokenizer(config, float(np.median(depths(controls.X))))

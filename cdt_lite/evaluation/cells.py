@@ -18,7 +18,7 @@ from cdt_lite.data.layout import (
     read_labels,
     require_controls,
 )
-from cdt_lite.errors import CDTError, suggest
+from cdt_lite.errors import MOST_SEED, CDTError, require_between, suggest
 
 Key = tuple[str, int]  # a perturbation: its target gene and sign
 Split = tuple[np.ndarray, np.ndarray]  # rows of control cells: for the truth, and for predictions
@@ -39,6 +39,7 @@ class Cells:
 
     def split_controls(self, seed: int) -> Split:
         """Splits the control rows in two at random, within every batch."""
+        require_between("seed", seed, 0, MOST_SEED)
         first, second = [], []
         batch = self.batch[self.control]
         for i, label in enumerate(np.unique(batch)):
@@ -78,6 +79,7 @@ def read_screen(adata: AnnData, what: str, columns: Columns, genes: list[str] | 
     Raises:
         CDTError: If a column, a label, a gene or a count is not as expected.
     """
+    adata = _in_memory(adata)
     check_genes(adata.var_names, what, genes)
     labels = read_labels(adata, columns, what=what)
     require_controls(labels, columns, what, least=4)  # they are split in halves
@@ -88,6 +90,10 @@ def read_screen(adata: AnnData, what: str, columns: Columns, genes: list[str] | 
                        "share; call obs_names_make_unique()")
     check_counts(adata, what)
     return _in_order(adata, what, labels)
+
+
+def _in_memory(adata: AnnData) -> AnnData:
+    return adata.to_memory() if adata.isbacked else adata
 
 
 def _in_order(adata: AnnData, what: str, labels: Labels, is_log1p: bool = False) -> Cells:
@@ -139,6 +145,7 @@ def _read_prediction(predicted: Given, what: str, columns: Columns, real: Cells,
 
 
 def _read_cells(adata: AnnData, what: str, columns: Columns, real: Cells, depth: float) -> Cells:
+    adata = _in_memory(adata)
     check_genes(adata.var_names, what, real.genes.tolist())
     labels = read_labels(adata, columns, what=what)
     space = dict(adata.uns.get("cdt_lite", {}))

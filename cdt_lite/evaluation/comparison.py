@@ -57,6 +57,14 @@ class Comparison:
     real: Side = NO_CELLS  # equal numbers of real and predicted cells
     predicted: Side = NO_CELLS
 
+    @property
+    def own_change(self) -> tuple[float, float]:
+        """Real and predicted change of the perturbed gene (of a pair, of both); NaN where it is not measured."""
+        if not self.exclude:
+            return float("nan"), float("nan")
+        own = list(self.exclude)
+        return float(self.real_delta[own].mean()), float(self.predicted_delta[own].mean())
+
 
 class Prediction(NamedTuple):
     """What is said of one perturbation: its mean log1p expression, (G,), and cells if there are any."""

@@ -15,13 +15,14 @@ from anndata import AnnData
 
 from cdt_lite.data.expression import gene_means, log1p_counts
 from cdt_lite.data.layout import Columns, read_labels
-from cdt_lite.errors import CDTError, suggest
+from cdt_lite.errors import CDTError, CDTWarning, require_between, suggest
 from cdt_lite.evaluation.baselines import BASELINES, Responses
 from cdt_lite.evaluation.cells import Cells, Given, Key, Predicted, Split, keys_of, read_predictions, read_screen
 from cdt_lite.evaluation.comparison import MIN_CELLS, Controls, Prediction, Truth
 from cdt_lite.evaluation.metrics import METRICS, Metric
 from cdt_lite.evaluation.summary import LABELS
 
+LEAST_DEPTH, MOST_DEPTH = 1e-3, 1e9  # counts a cell, for which a logarithm says anything
 CEILING = "ceiling"  # what one half of the real cells says about the other
 WITHOUT_TRAINING = ["control", "perturbed mean", CEILING]  # these never see the scored perturbation
 
@@ -91,8 +92,9 @@ def _scores(task: _Task, metrics: Sequence[Metric], split: Split) -> pd.DataFram
 
 def _row(truth: Truth, method: str, key: Key, prediction: Prediction, metrics: Sequence[Metric]) -> dict:
     changed = truth.real_side(key).n_changed if truth.with_cells else float("nan")
-    labels = (method, *key, len(truth.real.groups[key]), len(prediction.batch), changed)
     comparison = truth.compare(key, prediction)
+    counted = (len(truth.real.groups[key]), len(prediction.batch), changed)
+    labels = (method, *key, *counted, *comparison.own_change)
     scores = {metric.name: metric.score(comparison) for metric in metrics}
     return dict(zip(LABELS, labels, strict=True)) | scores
 
@@ -172,8 +174,10 @@ def evaluate(
 
     Returns:
         One row per method and perturbation: method, target, sign, n_real, n_predicted, n_changed (genes that the real
-        cells say are changed; 0: a null target), one column per metric, and pearson_delta_shared (NaN for a table of
-        means: nobody knows on which control cells it stands). `attrs` holds seed, target_depth and notes (why NaN).
+        cells say are changed; 0: a null target), own_real and own_predicted (change of the perturbed gene itself, log1p
+        units, which no metric counts; NaN where it is not measured), one column per metric, and pearson_delta_shared
+        (NaN for a table of means: nobody knows on which control cells it stands). `attrs` holds seed, target_depth and
+        notes (why NaN).
 
     Raises:
         CDTError: If columns, labels, genes, counts or splits are not as expected.
@@ -182,7 +186,8 @@ def evaluate(
     trained = None
     if train is not None:
         trained = read_screen(train, "the training screen", columns, cells.genes.tolist())
-    depth = target_depth or (trained or cells).control_depth()
+    depth = (trained or cells).control_depth() if target_depth is None else target_depth
+    require_between("target_depth", depth, LEAST_DEPTH, MOST_DEPTH)
     names = _known(METRICS if metrics is None else metrics, METRICS, "metric")
     methods = read_predictions(predicted, columns, cells, depth)
     task = _Task(cells, trained, methods, _chosen(baselines, train is not None), depth, seed)
@@ -193,7 +198,7 @@ def evaluate(
     table["pearson_delta_shared"] = shared["pearson_delta"].mask(table["method"].isin(means))
     table.attrs = {"seed": seed, "target_depth": depth, "notes": _notes(task, table)}
     for note in table.attrs["notes"]:
-        warnings.warn(note, stacklevel=2)
+        warnings.warn(note, CDTWarning, stacklevel=2)
     return table
 
 

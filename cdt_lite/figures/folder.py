@@ -11,13 +11,13 @@ import matplotlib.pyplot as plt
 from anndata import AnnData
 from matplotlib.figure import Figure
 
-from cdt_lite.errors import CDTError
+from cdt_lite.errors import CDTError, CDTWarning
 from cdt_lite.figures import measured, plots, sketch
 from cdt_lite.figures.charts import CHARTS, table
 from cdt_lite.figures.diagrams import DIAGRAMS
 from cdt_lite.figures.guide import Shown, guide
 from cdt_lite.figures.trace import process_of
-from cdt_lite.files import write_atomically
+from cdt_lite.files import named, write_atomically
 from cdt_lite.model import Config, V1Diffusion
 from cdt_lite.model.v1 import MASK_RATIO, N_TIMESTEPS
 from cdt_lite.training.checkpoint import Checkpoint
@@ -44,7 +44,7 @@ def make_figures(
     Raises:
         CDTError: The folder cannot be written.
     """
-    folder = Folder(Path(out), dark)
+    folder = Folder(named(out), dark)
     plots.use_style(dark)
     known = config_table(config)
     folder.write("model_config.json", as_json(known | {"everything": asdict(config)}))
@@ -72,7 +72,7 @@ class Folder:
         try:
             sketch.binary()
         except CDTError as error:
-            warnings.warn(f"{error} Only DOT and JSON of the diagrams are written.", stacklevel=3)
+            warnings.warn(f"{error} Only DOT and JSON of the diagrams are written.", CDTWarning, stacklevel=3)
             self.can_draw = False
 
     def write(self, name: str, content: str | bytes) -> None:

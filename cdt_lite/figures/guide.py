@@ -53,7 +53,7 @@ def guide(config: Config, figures: Mapping[str, Shown], measured: bool) -> str:
         logits=trace(config)["head"].output[-1],
         reveals=reveals,
         is_v1=isinstance(process, V1Diffusion),
-        forwards=len(reveals if isinstance(process, V1Diffusion) else process.counts(genes)),
+        forwards=process.n_steps(genes),
         version=__version__,
         released=RELEASED,
     )

@@ -23,7 +23,7 @@ from cdt_lite.model.diffusion import hide, random_turns, sample_steps
 from cdt_lite.model.schedule import cosine_counts
 from cdt_lite.model.v1 import N_TIMESTEPS, expected_reveals, mask_probabilities
 from cdt_lite.training.checkpoint import Checkpoint
-from cdt_lite.training.predict import align_panel
+from cdt_lite.training.predict import align_panel, possible
 from cdt_lite.training.train import denoiser
 
 
@@ -126,7 +126,8 @@ def schedules(config: Config) -> dict[str, tuple[Sequence[int], list[float]]]:
 def down_and_up(capsule: Checkpoint, batch: Batch) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Returns one cell's states going down the forward process, and coming up again under the model, step by step."""
     shape, mask_id = (1, 1, batch.tokens.shape[-1]), capsule.tokenizer.mask_id
-    denoise, generator = denoiser(capsule.model, batch), torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
+    denoise = possible(denoiser(capsule.model, batch), capsule.model, batch.gene_ids)
     if isinstance(capsule.process, V1Diffusion):
         steps = capsule.process.sample_steps(denoise, shape, generator)
     else:

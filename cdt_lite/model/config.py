@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from cdt_lite.errors import CDTError, suggest
+from cdt_lite.errors import MOST_SEED, CDTError, require_between, suggest
 
 GENE_CAPACITY = 36_601  # rows of the gene table: the gene count of a Cell Ranger GRCh38 reference
 MOST = 1_000_000  # of any size: more is a mistake, and would fill a machine before it is found
@@ -21,8 +21,7 @@ def _require(condition: bool, message: str) -> None:
 
 def _require_range(config: object, low: int | float, high: int | float, *names: str) -> None:
     for name in names:
-        value = getattr(config, name)
-        _require(low <= value <= high, f"{name} must lie in {low:g} to {high:g}, not {value}")
+        require_between(name, getattr(config, name), low, high)
 
 
 def _require_one_of(config: object, name: str, known: Sequence[str]) -> None:
@@ -147,7 +146,7 @@ class TrainConfig:
         _require_range(self, 0, 1, "target_dropout", "perturbation_dropout", "magnitude_dropout", "control_share")
         _require_range(self, 0, 1, "controls_dropout", "weight_decay")
         _require_range(self, 1e-9, 10, "learning_rate")
-        _require_range(self, 0, 2**63 - 1, "seed")
+        _require_range(self, 0, MOST_SEED, "seed")
 
     @property
     def batch_size(self) -> int:

@@ -159,6 +159,10 @@ class MaskedDiffusion:
             return uniform_counts(n_genes, n_steps).tolist()
         return cosine_counts(n_genes, n_steps).tolist()
 
+    def n_steps(self, n_genes: int, steps: int | None = None) -> int:
+        """Returns how many steps sampling takes."""
+        return len(self.counts(n_genes, steps))
+
     @torch.no_grad()
     def sample(self, denoise: Denoiser, shape: tuple[int, int, int], generator: torch.Generator,
                device: torch.device | str = "cpu", steps: int | None = None) -> Int[Tensor, "B S G"]:

@@ -99,9 +99,20 @@ class MeanEffect(nn.Module):
         return self.mlp(effect[..., None])
 
     def fill(self, table: EffectTable) -> None:
-        """Takes a table over, on the module's device."""
+        """Copies a table to the module's device."""
         for name, old in list(self.named_buffers(recurse=False)):
-            setattr(self, name, torch.as_tensor(getattr(table, name)).to(old.device, old.dtype))
+            setattr(self, name, torch.tensor(getattr(table, name), dtype=old.dtype, device=old.device))
+
+    def limits(self, gene_ids: Int[Tensor, " g"]) -> Int[Tensor, " g"]:
+        """Returns the highest bin of every gene in training; of one that was not there, the highest of all.
+
+        A model that does not know it (of before, or not fine-tuned) has no limit but the last bin.
+        """
+        if not len(self.highest) or not len(self.gene_ids):
+            return torch.full_like(gene_ids, self.shares.shape[1] - 1)
+        match = gene_ids[:, None] == self.gene_ids
+        own = self.highest[match.int().argmax(1)]
+        return torch.where(match.any(1), own, self.highest.max())
 
     def make_room(self, shapes: Mapping[str, Sequence[int]]) -> None:
         """Gives the table's parts these shapes; a loaded state then fills them. None of a perturbation: no effects."""

@@ -243,10 +243,15 @@ class V1Diffusion:
             hidden = hidden & ~reveal
             yield xt
 
+    def n_steps(self, n_genes: int, steps: int | None = None) -> int:
+        """Returns how many steps sampling takes: always as many. Raises CDTError for a number of steps."""
+        if steps is not None:
+            raise CDTError(f"v1's sampler takes its {N_TIMESTEPS - 1} timesteps, not {steps} steps: leave steps out")
+        return N_TIMESTEPS - 1
+
     @torch.no_grad()
     def sample(self, denoise: Callable[..., Tensor], shape: tuple[int, int, int], generator: torch.Generator,
                device: torch.device | str = "cpu", steps: int | None = None) -> Int[Tensor, "B S G"]:
         """Makes cells, (B, S, G) tokens; some may still be [MASK]. Raises CDTError for a number of steps."""
-        if steps is not None:
-            raise CDTError(f"v1's sampler takes its {N_TIMESTEPS - 1} timesteps, not {steps} steps: leave steps out")
+        self.n_steps(shape[-1], steps)
         return deque(self.sample_steps(denoise, shape, generator, device), maxlen=1)[0]

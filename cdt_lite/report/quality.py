@@ -27,10 +27,12 @@ SHARES = [0.05, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95]  # of hidd
 N_SPLITS = 20  # of the real cells in halves
 
 
-def quality(checkpoint: Checkpoint, seed: int, train: AnnData, held_out: AnnData, sampled: AnnData) -> dict[str, Any]:
+def quality(checkpoint: Checkpoint, seed: int, train: AnnData, held_out: AnnData, sampled: AnnData,
+            name: str = "capsule") -> dict[str, Any]:
     """Answers task 4: bits per gene, the H curve (bits per hidden gene by share of them), and likeness.
 
-    `held_out` are cells of trained perturbations in other replicates, `sampled` the model's in their place.
+    `held_out` are cells of trained perturbations in other replicates, `sampled` those of the model called `name`
+    in their place.
     """
     tokenizer = checkpoint.tokenizer
     old, new = prepared(train, tokenizer), prepared(held_out, tokenizer)
@@ -42,7 +44,7 @@ def quality(checkpoint: Checkpoint, seed: int, train: AnnData, held_out: AnnData
     alone = new.copy()  # genes that know nothing of each other
     alone.obs["depth"] = depth
     alone.X = NegativeBinomial(old, "condition").draw(alone, rng)
-    generated = {"capsule": prepared(sampled, tokenizer), "negative binomial, condition": alone}
+    generated = {name: prepared(sampled, tokenizer), "negative binomial, condition": alone}
     curve = curves.mean(0) / np.log(2)
     return {
         "bits": bits_per_gene(old, new, tokenizer, curves.mean(1)),

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData, concat
 
-from cdt_lite.data.layout import CONTROL
+from cdt_lite.data.layout import CONTROL, read_labels
 from cdt_lite.data.splits import named_split
 from cdt_lite.data.store import TokenStore
-from cdt_lite.errors import CDTError
+from cdt_lite.errors import CDTError, require_between
 from cdt_lite.evaluation.cells import Changes
 from cdt_lite.evaluation.evaluate import control_halves, evaluate
 from cdt_lite.evaluation.suites import suite_scores
@@ -22,10 +22,11 @@ from cdt_lite.training.changes import mean_changes, sampled_cells, table_changes
 from cdt_lite.training.checkpoint import Checkpoint
 
 CONDITION = ["target_gene", "sign"]
-CELLS = "capsule"
-CHANGE = "capsule, change"
-TOLD = "capsule, change, magnitude told"
-AVERAGE = "capsule, change, as the average"  # of a target never perturbed
+SHIPPED = "capsule"  # what a model that ships with the package is called
+CHANGE = "{}, change"
+TOLD = "{}, change, magnitude told"
+AVERAGE = "{}, change, as the average"  # of a target never perturbed
+RANDOM = "task 1: seen perturbations, random cells held out"
 Runs = list[tuple[Checkpoint, int]]  # a model and a sampling seed
 
 
@@ -33,10 +34,15 @@ Runs = list[tuple[Checkpoint, int]]  # a model and a sampling seed
 class ReportOptions:
     """What a report is made of, beside the screen and the models."""
 
+    name: str = SHIPPED  # of the model, in every table
     others: Mapping[str, AnnData] = field(default_factory=dict)  # predicted cells of other methods, by name
     suites: Sequence[str] = ()  # the field's own tools to score with, too: "cell-eval", "cell-eval2"
     seeds: int = 3  # sampling seeds, each with its own split of the controls; of several models each gets one
     n_cells: int = 256  # sampled of every perturbation and seed; the one-step rows ("change") have no sampling noise
+
+    def __post_init__(self) -> None:
+        require_between("seeds", self.seeds, 1)
+        require_between("n_cells", self.n_cells, 1)
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ class Task:
 
 
 def tasks_of(screen: AnnData) -> Iterator[Task]:
-    """Yields the tasks that a screen's named split has cells for."""
+    """Yields the tasks that a screen's named split has cells for; `left_out` says which it has not."""
     side = named_split(screen)
     train = screen[side == "train"].copy()
     is_real = (side != "train") | (screen.obs["target_gene"] == CONTROL)
@@ -62,8 +68,35 @@ def tasks_of(screen: AnnData) -> Iterator[Task]:
     ):
         asked = screen[side == tested].copy()
         here = screen.obs["batch"].isin(asked.obs["batch"])
+        if set(places_of(asked)) & set(places_of(train)):
+            title = RANDOM
         if asked.n_obs:
             yield Task(title, tested == "held_out", train, asked, screen[here & is_real].copy())
+
+
+def left_out(tasks: Sequence[Task]) -> list[str]:
+    """Says which tasks a report leaves out, and why.
+
+    Raises:
+        CDTError: All of them.
+    """
+    if not tasks:
+        raise CDTError("nothing to report on: the split withholds no cells. Choose another (--unseen, --hold-out) and "
+                       "train with it")
+    reasons = []
+    if tasks[0].title == RANDOM:
+        reasons.append("held-out replicates: no tested perturbation keeps another replicate to train on, so random "
+                       "cells of seen ones are held out instead")
+    if not tasks[0].seen:
+        reasons.append("tasks 1 and 4, seen perturbations: the split holds out no cells of trained ones")
+    if tasks[-1].seen:
+        reasons.append("unseen perturbations: the split withholds no target altogether")
+    return reasons
+
+
+def places_of(cells: AnnData) -> np.ndarray:
+    """The perturbation and the replicate of every cell."""
+    return (cells.obs["target_gene"].astype(str) + " in " + cells.obs["batch"].astype(str)).to_numpy(str)
 
 
 def score_task(task: Task, runs: Runs, options: ReportOptions) -> tuple[pd.DataFrame, AnnData]:
@@ -80,8 +113,8 @@ def score_task(task: Task, runs: Runs, options: ReportOptions) -> tuple[pd.DataF
         truth, controls = control_halves(task.real, seed=seed)
         told = with_clean_table(model, task.train, truth)
         sampled.append(sampled_cells(told, controls, wanted, options.n_cells, seed))
-        predicted: dict[str, Any] = {CELLS: sampled[-1]}
-        predicted |= _changes(told, task, controls, options.n_cells, seed)
+        predicted: dict[str, Any] = {options.name: sampled[-1]}
+        predicted |= _changes(told, task, controls, options, seed)
         for name, cells in options.others.items():
             here = np.isin(_names(cells), asked)
             if here.any():
@@ -97,16 +130,16 @@ def score_task(task: Task, runs: Runs, options: ReportOptions) -> tuple[pd.DataF
     return table, sampled[0]
 
 
-def _changes(model: Checkpoint, task: Task, controls: AnnData, n_cells: int, seed: int) -> dict[str, Changes]:
+def _changes(model: Checkpoint, task: Task, controls: AnnData, options: ReportOptions, seed: int) -> dict[str, Changes]:
     """Mean changes without sampling noise: the model's, told more or less, and those it was told itself."""
     groups = task.asked.obs.groupby([*CONDITION, "batch"], observed=True)
     wanted = groups.size()
-    n = max(16, n_cells // 2)  # of each replicate: the same draws stand in both means
+    n = max(16, options.n_cells // 2)  # of each replicate: the same draws stand in both means
     magnitudes = groups["magnitude"].first()
     tables = {
-        CHANGE: mean_changes(model, controls, wanted, n, seed),
-        TOLD: mean_changes(model, controls, wanted, n, seed, magnitudes),
-        AVERAGE: mean_changes(model, controls, wanted, n, seed, unseen="average"),
+        CHANGE.format(options.name): mean_changes(model, controls, wanted, n, seed),
+        TOLD.format(options.name): mean_changes(model, controls, wanted, n, seed, magnitudes),
+        AVERAGE.format(options.name): mean_changes(model, controls, wanted, n, seed, unseen="average"),
         "table alone": table_changes(model, wanted),
     }
     return {name: Changes(table) for name, table in tables.items() if len(table)}
@@ -114,8 +147,8 @@ def _changes(model: Checkpoint, task: Task, controls: AnnData, n_cells: int, see
 
 def _names(cells: AnnData) -> np.ndarray:
     """What to call the perturbation of every cell."""
-    sign = cells.obs["sign"].astype(str)
-    return (cells.obs["target_gene"].astype(str) + " " + sign).to_numpy(str)
+    labels = read_labels(cells)
+    return np.char.add(np.char.add(labels.target, " "), labels.sign.astype(str))
 
 
 def _null(real: AnnData, table: pd.DataFrame) -> np.ndarray:
@@ -127,9 +160,9 @@ def _null(real: AnnData, table: pd.DataFrame) -> np.ndarray:
     return groups["mae"].transform(lambda rows: planted[rows.name]).to_numpy(bool)
 
 
-def suite_means(task: Task, suite: str, cells: AnnData, n_cells: int) -> dict[str, dict[str, list[float]]]:
+def suite_means(task: Task, suite: str, cells: AnnData, options: ReportOptions) -> dict[str, dict[str, list[float]]]:
     """Scores sampled cells, and rivals, with one of the field's tools: mean over targets, and how many have a score."""
-    handed_in = {CELLS: cells, **rival_cells(task, n_cells)}
+    handed_in = {options.name: cells, **rival_cells(task, options.n_cells)}
     table = suite_scores(suite, task.real, handed_in).drop(columns="target").set_index("method")
     means = {}
     for method, rows in table.apply(pd.to_numeric, errors="coerce").groupby(level=0, sort=False):
@@ -175,8 +208,7 @@ def check_split(checkpoint: Checkpoint, screen: AnnData) -> str:
         return "hash of its training cells is that of this split"
     if "held_out" not in checkpoint.card:
         return "not: its card names no training cells"
-    obs = screen.obs[side == "held_out"].astype(str)
-    tested = set(obs["target_gene"] + " in " + obs["batch"])
+    tested = set(places_of(screen[side == "held_out"]))
     if leaked := sorted(tested.difference(checkpoint.card["held_out"])):
         raise CDTError(f"the checkpoint did not withhold {leaked}, which this split tests as held-out replicates")
     return "by the names on its card only"

@@ -7,6 +7,6 @@ __all__, __getattr__, __dir__ = lazily(__name__, {
     "changes": ["table_changes", "with_clean_table"],
     "checkpoint": ["Checkpoint"],
     "effects": ["effect_table"],
-    "predict": ["Generation"],
+    "predict": ["Generation", "possible"],
     "train": ["denoiser", "learning_rate", "optimizer_for", "validation_curve"],
 })

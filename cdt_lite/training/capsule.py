@@ -20,13 +20,14 @@ from cdt_lite.data.simulate import simulate_screen
 from cdt_lite.data.splits import named_split
 from cdt_lite.data.store import TokenStore
 from cdt_lite.errors import CDTError
+from cdt_lite.files import user_folder
 from cdt_lite.model.config import Config, TrainConfig
 from cdt_lite.model.diffusion import SHARES
-from cdt_lite.training.checkpoint import Checkpoint
+from cdt_lite.training.checkpoint import Checkpoint, open_folder
 from cdt_lite.training.start import start
 from cdt_lite.training.train import Progress, train, validation_curve
 
-CAPSULES = Path(__file__).resolve().parents[2] / "data" / "capsules"
+CAPSULES = Path(__file__).resolve().parents[1] / "capsules"  # those that ship
 MAX_BYTES = 2_000_000
 N_LOOKS = 12  # at held-out cells, in each stage
 CURVE_POINTS = 60  # of a loss curve on a card
@@ -45,12 +46,42 @@ READ = (
 
 
 def capsule_folder(screen: ad.AnnData, preset: str = "lite") -> Path:
-    """Returns the folder of the capsule that ships for a screen."""
-    return CAPSULES / f"{preset}-{screen.uns['screen']['name']}"
+    """Returns the folder of a screen's capsule: one that was made on this machine, else the one that ships."""
+    own = _own_folder(screen, preset)
+    return own if (own / "checkpoint.json").is_file() else CAPSULES / f"{preset}-{screen.uns['screen']['name']}"
+
+
+def _own_folder(screen: ad.AnnData, preset: str) -> Path:
+    """Where a capsule that is made here for exactly these cells goes."""
+    facts = screen.uns["screen"]
+    return user_folder("data") / "capsules" / f"{preset}-{facts['name']}-{facts['sha256'][:8]}"
+
+
+def open_capsule(screen: ad.AnnData, preset: str, out: str | Path | None = None, overwrite: bool = False) -> Path:
+    """Makes the folder that a new capsule is to be written to.
+
+    Args:
+        screen: The cells it is for.
+        preset: Of its model.
+        out: The folder; None: the user's own, where `load_capsule` looks first.
+        overwrite: Let it take the place of another one.
+
+    Raises:
+        CDTError: There is a model already, shipped or made here; or the folder cannot be written.
+    """
+    folder = Path(out or _own_folder(screen, preset))
+    there = folder if out else capsule_folder(screen, preset)
+    if (there / "checkpoint.json").is_file() and not overwrite:
+        found = Checkpoint.load(there)
+        cells = found.card.get("screen", {}).get("sha256")
+        if there == folder or cells == screen.uns["screen"]["sha256"]:
+            raise CDTError(f"{there} holds a model ({found.stage}, {found.step} steps) whose place a new one would "
+                           "take: allow it (--overwrite), or name another folder (--out)")
+    return open_folder(folder)
 
 
 def load_capsule(screen: ad.AnnData, preset: str = "lite") -> Checkpoint:
-    """Loads the capsule that ships for a screen.
+    """Loads the capsule of a screen: one that was made here, else the one that ships.
 
     Raises:
         CDTError: There is none, or it was made for another panel; the message says which command makes it.

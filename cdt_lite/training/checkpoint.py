@@ -8,7 +8,7 @@ that training moved.
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from cdt_lite import __version__
 from cdt_lite.data.tokenizer import Tokenizer
 from cdt_lite.data.vocabulary import Vocabulary
 from cdt_lite.errors import CDTError
-from cdt_lite.files import locked, write_atomically
+from cdt_lite.files import locked, named, write_atomically
 from cdt_lite.model import CDT, V1, MaskedDiffusion, V1Diffusion, build
 from cdt_lite.model.config import Config
 
@@ -77,7 +77,7 @@ class Checkpoint:
     def header(self) -> dict[str, Any]:
         """Returns everything but the weights, as plain data."""
         return {
-            "config": asdict(self.config),
+            "config": asdict(replace(self.config, tokenizer=self.tokenizer.config)),
             "vocabulary": self.vocabulary.symbols,
             "panel": self.panel,
             "target_depth": self.tokenizer.target_depth,
@@ -99,7 +99,7 @@ class Checkpoint:
         Raises:
             CDTError: The folder holds none, it is damaged, or another version of the schema wrote it.
         """
-        header, blob = read_verified(Path(folder))
+        header, blob = read_verified(named(folder))
         config = read_config(header["config"])
         tensors = load_tensors(blob)
         _check_sizes(config, tensors, folder)
@@ -116,7 +116,7 @@ class Checkpoint:
 
 def open_folder(folder: str | Path) -> Path:
     """Makes a folder to write to, and writes to it. Raises CDTError where that cannot be done."""
-    folder = Path(folder)
+    folder = named(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / ".probe", b"")

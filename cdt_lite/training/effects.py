@@ -1,14 +1,14 @@
 """What training cells say about perturbations before any network is trained: mean effects, and guesses by ridge."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from cdt_lite.data.batches import ALL
-from cdt_lite.data.store import BLOCK, TokenStore
-from cdt_lite.data.tokenizer import Tokenizer
+from cdt_lite.data.store import TokenStore
+from cdt_lite.data.tokenizer import BLOCK, Tokenizer
 from cdt_lite.evaluation.baselines import Linear, Responses
 from cdt_lite.model.mean_effect import GUESSED, EffectTable
 from cdt_lite.training.gene_vectors import coexpression
@@ -54,6 +54,18 @@ def effect_table(store: TokenStore, tokenizer: Tokenizer) -> EffectTable:
     shares = _control_shares(store, len(values))
     return EffectTable(labels[:, 0], labels[:, 1], labels[:, 2], cells, _target_shares(labels, cells), effect,
                        shares, store.gene_ids, values, store.tokens.max(0).astype(int))
+
+
+def magnitudes(stores: Sequence[TokenStore]) -> dict[str, list[float]]:
+    """Returns the lowest and the highest magnitude by sign ("-1", "1"); a sign is left out where none is known."""
+    known: dict[str, list[float]] = {}
+    for store in stores:
+        for sign in (-1, 1):
+            values = store.magnitude[(store.sign == sign) & np.isfinite(store.magnitude)]
+            if len(values):
+                both = [*known.get(str(sign), []), float(values.min()), float(values.max())]
+                known[str(sign)] = [min(both), max(both)]
+    return known
 
 
 def _target_shares(labels: Int[np.ndarray, "K 3"], cells: Float[np.ndarray, " K"]) -> Float[np.ndarray, " K"]:

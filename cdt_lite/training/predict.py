@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from numbers import Integral
 
 import anndata as ad
 import numpy as np
@@ -9,12 +10,15 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from scipy import sparse
+from torch import Tensor
 
 from cdt_lite import __version__
 from cdt_lite.data.batches import Batch
 from cdt_lite.data.expression import dense, log1p_counts
 from cdt_lite.data.layout import Columns, check_depths, read_controls
-from cdt_lite.errors import CDTError
+from cdt_lite.errors import MOST_SEED, CDTError, require_between
+from cdt_lite.model import CDT, V1
+from cdt_lite.model.config import MOST
 from cdt_lite.model.diffusion import Denoiser, guide
 from cdt_lite.model.perturbation import Perturbation
 from cdt_lite.training.checkpoint import Checkpoint
@@ -41,6 +45,7 @@ class Generation:
     def __post_init__(self) -> None:
         if not 0 <= self.guidance <= 20:
             raise CDTError(f"guidance must lie in [0, 20] (1 is plain, above 1 exaggerates), not {self.guidance}")
+        require_between("cells_per_pass", self.cells_per_pass, 1)
 
 
 def predict(checkpoint: Checkpoint, screen: ad.AnnData, target: str, sign: int = -1,
@@ -80,7 +85,7 @@ def predict(checkpoint: Checkpoint, screen: ad.AnnData, target: str, sign: int =
     counts = np.concatenate(blocks)
     obs = _labels(request, batches, counts, options.columns)
     facts = {"sign": request.sign, "magnitude": request.magnitude, "notes": [*request.notes, *plan.notes]}
-    provenance = _provenance(checkpoint, options) | facts | {"seed": seed, "target": request.target}
+    provenance = _provenance(checkpoint, options, plan.n_genes) | facts | {"seed": seed, "target": request.target}
     return ad.AnnData(sparse.csr_matrix(counts), obs=obs, var=plan.var, uns={"cdt_lite": provenance})
 
 
@@ -122,8 +127,8 @@ def as_log1p(cells: ad.AnnData, target_depth: float | None = None) -> ad.AnnData
         CDTError: The cells are no counts (any more).
     """
     facts = dict(cells.uns.get("cdt_lite", {}))
-    depth = float(target_depth or facts.get("target_depth", 0))
-    if depth <= 0:
+    depth = float(facts.get("target_depth", 0) if target_depth is None else target_depth)
+    if not 0 < depth < np.inf:
         raise CDTError(f"expected a target_depth above 0, got {depth:g}; pass target_depth")
     if facts.get("space") == "log1p":
         raise CDTError("expected counts from predict(), got log1p expression")
@@ -168,13 +173,13 @@ def _labels(request: Request, batches: list[str], counts: np.ndarray, columns: C
     return obs.assign(n_umi=counts.sum(1))
 
 
-def _provenance(checkpoint: Checkpoint, options: Generation) -> dict:
+def _provenance(checkpoint: Checkpoint, options: Generation, n_genes: int) -> dict:
     return {
         "version": __version__,
         "preset": checkpoint.config.name,
         "system": checkpoint.config.system,
         "guidance": options.guidance,
-        "steps": options.steps or checkpoint.config.diffusion.sampling_steps,
+        "steps": checkpoint.process.n_steps(n_genes, options.steps),
         "unseen": options.unseen,
         "space": "counts",
         "target_depth": checkpoint.tokenizer.target_depth,
@@ -191,11 +196,34 @@ def _guided(checkpoint: Checkpoint, batch: Batch, guidance: float) -> Denoiser:
     return lambda *state: guide(conditional(*state)[..., :n], plain(*state)[..., :n], guidance)
 
 
+def possible(denoise: Denoiser, model: CDT | V1, gene_ids: Int[Tensor, " G"],
+             shown: Int[Tensor, " G"] | None = None) -> Denoiser:
+    """Returns a denoiser that gives no gene a value above all that it showed in training.
+
+    Args:
+        denoise: The model with its condition filled in.
+        model: Knows the highest bin of every gene, once it was fine-tuned.
+        gene_ids: Of the genes.
+        shown: Bins that are possible, too: the highest that cells at hand show.
+    """
+    if model.effect is None:  # the original's network
+        return denoise
+    n_bins = model.config.n_bins
+    highest = model.effect.limits(gene_ids.to(model.effect.highest.device))
+    if shown is not None:
+        highest = highest.maximum(shown.to(highest.device))
+    impossible = torch.arange(n_bins, device=highest.device) > highest[:, None]
+    if not impossible.any():
+        return denoise
+    return lambda *state: denoise(*state)[..., :n_bins].masked_fill(impossible, float("-inf"))
+
+
 class _Plan:
     """Replicates, controls and depths of the cells to generate, all from one seed."""
 
     def __init__(self, checkpoint: Checkpoint, screen: ad.AnnData, request: Request, seed: int,
                  options: Generation) -> None:
+        require_between("seed", seed, 0, MOST_SEED)
         controls, self.replicate = read_controls(screen, options.columns)
         check_depths(controls)
         controls = align_panel(checkpoint, controls, options.align)
@@ -206,19 +234,14 @@ class _Plan:
         self.tokens = checkpoint.tokenizer.tokenize(counts)
         self.var, self.n_genes = controls.var[[]].copy(), controls.n_vars
         self.gene_ids = checkpoint.vocabulary.ids(list(controls.var_names))
-        highest = np.maximum(_highest(checkpoint, self.gene_ids), self.tokens.max(0))
-        impossible = np.arange(checkpoint.tokenizer.config.n_bins) > highest[:, None]
-        self.impossible = torch.as_tensor(impossible, device=options.device)
+        self.shown = torch.as_tensor(self.tokens.max(0)).long()  # the highest bin of every gene
         self.checkpoint, self.request, self.options = checkpoint, request, options
         self.rng = np.random.default_rng(seed)
         checkpoint.model.to(options.device).eval()
 
     def possible(self, denoise: Denoiser) -> Denoiser:
         """Returns a denoiser that gives no gene a value above all that training and these controls have shown."""
-        if not self.impossible.any():
-            return denoise
-        n_bins = self.impossible.shape[1]
-        return lambda *state: denoise(*state)[..., :n_bins].masked_fill(self.impossible, float("-inf"))
+        return possible(denoise, self.checkpoint.model, torch.as_tensor(self.gene_ids), self.shown)
 
     def batches(self, n_cells: int) -> Iterator[tuple[str, Batch]]:
         """Yields sets of cells to make, replicate by replicate."""
@@ -229,8 +252,8 @@ class _Plan:
 
     def share_out(self, n_cells: int) -> list[tuple[str, int]]:
         """Splits n_cells over the replicates as the controls are split (largest remainders)."""
-        if n_cells != int(n_cells) or n_cells < 1:
-            raise CDTError(f"n_cells must be a whole number from 1, not {n_cells}")
+        if isinstance(n_cells, bool) or not isinstance(n_cells, Integral) or not 1 <= n_cells <= MOST:
+            raise CDTError(f"n_cells must be a whole number from 1 to {MOST:,}, not {n_cells!r}")
         names, n = np.unique(self.replicate, return_counts=True)
         exact = n_cells * n / n.sum()
         whole = np.floor(exact).astype(int)
@@ -249,18 +272,6 @@ class _Plan:
             nothing, self.tokens[controls][None], self.request.perturbation(), log_depth[None], self.gene_ids
         )
         return batch.to(self.options.device)
-
-
-def _highest(checkpoint: Checkpoint, gene_ids: Int[np.ndarray, " G"]) -> Int[np.ndarray, " G"]:
-    """Returns the highest bin that each gene showed in training; the last one where that is not known."""
-    highest = np.full(len(gene_ids), checkpoint.tokenizer.config.n_bins - 1)
-    table = checkpoint.model.effect
-    if table is None or not len(table.highest):
-        return highest
-    shown = dict(zip(table.gene_ids.tolist(), table.highest.tolist(), strict=True))
-    for i, gene in enumerate(gene_ids.tolist()):
-        highest[i] = shown.get(gene, highest[i])
-    return highest
 
 
 def _share_kept(checkpoint: Checkpoint, genes: pd.Index) -> float:

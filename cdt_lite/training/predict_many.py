@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from cdt_lite.data.expression import dense
-from cdt_lite.data.layout import read_labels
+from cdt_lite.data.layout import read_controls
 from cdt_lite.errors import CDTError
-from cdt_lite.files import write_h5ad
+from cdt_lite.files import named, write_h5ad
 from cdt_lite.model.mean_effect import GUESSED
 from cdt_lite.training.checkpoint import Checkpoint, open_folder
 from cdt_lite.training.predict import Generation, align_panel, as_log1p, predict
@@ -71,7 +71,7 @@ def perturbations_of(checkpoint: Checkpoint, targets: Sequence[str], sign: int,
 
 def open_output(path: str | Path) -> Path:
     """Makes the folder of a file that is to be written. Raises CDTError where it cannot be."""
-    path = Path(path)
+    path = named(path)
     if path.is_dir():
         raise CDTError(f"{path} is a folder: name a file in it")
     open_folder(path.parent)
@@ -129,11 +129,11 @@ def _joined(made: list[ad.AnnData], checkpoint: Checkpoint, screen: ad.AnnData, 
     """All predicted cells, and the real controls."""
     if not with_controls:
         return made[0]
-    labels = read_labels(screen, options.columns)
-    controls = align_panel(checkpoint, screen[labels.is_control], options.align)
+    controls, replicate = read_controls(screen, options.columns)
+    controls = align_panel(checkpoint, controls, options.align)
     target, sign, batch, _ = made[0].obs.columns
     obs = pd.DataFrame({target: options.columns.control}, index=controls.obs_names)
-    obs[batch] = labels.batch[labels.is_control]
+    obs[batch] = replicate
     obs[sign] = np.int8(0)
     obs["n_umi"] = dense(controls.X).sum(1)
     joined = ad.concat([*made, ad.AnnData(controls.X, obs=obs, var=made[0].var)])

@@ -69,13 +69,20 @@ def with_settings(config: Config, stages: Sequence[str], settings: Mapping[str, 
     return config
 
 
+def with_panel(config: Config, n_genes: int | None) -> Config:
+    """Returns a configuration for another size of the panel; None leaves it as it is."""
+    if n_genes is None:
+        return config
+    return replace(config, model=replace(config.model, n_genes=n_genes))
+
+
 def resumed(folder: str | Path, stage: str, asked: Mapping[str, Any]) -> Checkpoint:
     """Loads a run to go on with; it keeps the settings that it was begun with.
 
     Args:
         folder: Where it was saved.
         stage: "pretrain" or "finetune".
-        asked: What else is wanted, None where nothing is said: preset, steps, or fields of `TrainConfig`.
+        asked: What else is wanted, None where nothing is said: preset, steps, n_top_genes, or fields of `TrainConfig`.
 
     Raises:
         CDTError: There is no such run, or a setting is not the one that it was begun with.
@@ -87,7 +94,8 @@ def resumed(folder: str | Path, stage: str, asked: Mapping[str, Any]) -> Checkpo
     if not checkpoint.training:
         raise CDTError(f"{folder} holds a model without the state of its training, which cannot be gone on with: "
                        "begin anew with --overwrite, or in another folder")
-    own = {"preset": checkpoint.config.name, "steps": checkpoint.card.get("n_steps")}
+    own = {"preset": checkpoint.config.name, "steps": checkpoint.card.get("n_steps"),
+           "n_top_genes": checkpoint.config.model.n_genes}
     for name, value in asked.items():
         was = own[name] if name in own else getattr(getattr(checkpoint.config, stage), name)
         if value is not None and was is not None and value != was:

@@ -1,6 +1,7 @@
 """A new model for a screen: bins, vocabulary, untrained weights."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import anndata as ad
 import numpy as np
@@ -9,10 +10,10 @@ from jaxtyping import Float
 
 from cdt_lite.data.expression import dense, log1p_counts
 from cdt_lite.data.labels import check_targets
-from cdt_lite.data.layout import Columns, check_counts, read_labels
-from cdt_lite.data.store import BLOCK
-from cdt_lite.data.tokenizer import fit_tokenizer
+from cdt_lite.data.layout import Columns, read_labels
+from cdt_lite.data.tokenizer import Tokenizer, count_blocks, fit_tokenizer
 from cdt_lite.data.vocabulary import Vocabulary
+from cdt_lite.errors import CDTError
 from cdt_lite.model import build
 from cdt_lite.model.config import Config
 from cdt_lite.training.checkpoint import Checkpoint
@@ -52,8 +53,30 @@ def start(config: Config, screen: ad.AnnData, *others: ad.AnnData, gene_vectors:
     return checkpoint
 
 
+def start_from(checkpoint: Checkpoint, screen: ad.AnnData, columns: Columns = Columns()) -> Checkpoint:
+    """Returns a trained model, ready for fine-tuning on a screen: on another panel it becomes a model of the new one.
+
+    Genes that it lacked join the vocabulary, with rows that no training has moved.
+
+    Args:
+        checkpoint: A trained model.
+        screen: The training side of the screen (its genes become the panel).
+        columns: Where the cells' labels are.
+
+    Raises:
+        CDTError: A model whose panel is fixed (v1), no control cells, or more genes than the gene table has rows.
+    """
+    genes = list(screen.var_names)
+    if genes == checkpoint.panel:
+        return checkpoint
+    if checkpoint.model.fixed_panel:
+        raise CDTError(f"this model knows the {len(checkpoint.panel)} genes of its panel by their places and no "
+                       "others: begin a new one, or give a screen with all of them")
+    depth = fit_tokenizer(checkpoint.tokenizer.config, screen, columns).target_depth  # of the new panel
+    tokenizer = Tokenizer(checkpoint.tokenizer.config, depth)  # the same bins
+    return replace(checkpoint, tokenizer=tokenizer, vocabulary=checkpoint.vocabulary.extended(genes), panel=genes)
+
+
 def _log1p_blocks(cells: ad.AnnData, target_depth: float) -> Iterator[Float[np.ndarray, "cells G"]]:
-    for begin in range(0, cells.n_obs, BLOCK):
-        block = cells.X[begin : begin + BLOCK]
-        check_counts(cells, block=block)
+    for _, block in count_blocks(cells):
         yield log1p_counts(dense(block), target_depth)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +15,12 @@ from torch import nn
 from cdt_lite import __version__
 from cdt_lite.data.batches import STAGES, Batch, SetSampler
 from cdt_lite.errors import CDTError
-from cdt_lite.files import locked, sweep
+from cdt_lite.files import locked, named, sweep
 from cdt_lite.model import CDT, V1
 from cdt_lite.model.config import TrainConfig
 from cdt_lite.model.diffusion import SHARES, Denoiser, loss_curve
 from cdt_lite.training.checkpoint import Checkpoint, open_folder
-from cdt_lite.training.effects import effect_table
+from cdt_lite.training.effects import effect_table, magnitudes
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ def learning_rate(config: TrainConfig, step: int, n_steps: int) -> float:
 
 
 def train(checkpoint: Checkpoint, data: SetSampler, *, steps: int | None = None, out: str | Path | None = None,
-          overwrite: bool = False, device: torch.device | str = "cpu") -> Generator[Progress, None, None]:
+          overwrite: bool = False, device: torch.device | str = "cpu", say: Callable[[str], None] | None = None
+          ) -> Generator[Progress, None, None]:
     """Trains a checkpoint's model in place, yielding after every step.
 
     A checkpoint that was loaded from `out` with resume=True goes on from there, exactly: batch, masks and dropout of a
@@ -74,6 +75,7 @@ def train(checkpoint: Checkpoint, data: SetSampler, *, steps: int | None = None,
         out: Folder for checkpoints, written every `checkpoint_interval` steps and held for this run meanwhile.
         overwrite: Let this run take the place of another one in `out`.
         device: Where to train.
+        say: Is told, before the first step, how long all will take.
 
     Raises:
         CDTError: A resumed run on other cells; a folder that holds another run, is in use or cannot be written; a loss
@@ -85,9 +87,12 @@ def train(checkpoint: Checkpoint, data: SetSampler, *, steps: int | None = None,
         raise CDTError(f"steps must be at least 1, not {n_steps}")
     with ExitStack() as held:
         if out is not None:
-            held.enter_context(_hold(Path(out), checkpoint, data.stage, overwrite))
+            held.enter_context(_hold(named(out), checkpoint, data.stage, overwrite))
         _begin(checkpoint, data)
-        yield from _run(_Loop(checkpoint, data, n_steps, device), out)
+        loop = _Loop(checkpoint, data, n_steps, device)
+        if say is not None:
+            say(loop.estimate())
+        yield from _run(loop, out)
 
 
 @contextmanager
@@ -139,6 +144,7 @@ def _begin(checkpoint: Checkpoint, data: SetSampler) -> None:
         for gene in np.unique(store.target[store.target >= 0]):
             names.add(checkpoint.vocabulary.symbols[gene])
     checkpoint.trained_targets = sorted(names)
+    checkpoint.card["magnitudes"] = magnitudes(data.stores)
     if checkpoint.model.effect is not None and data.config.mean_effects:
         checkpoint.model.effect.fill(effect_table(data.stores[0], checkpoint.tokenizer))
 
@@ -156,6 +162,20 @@ class _Loop:
         self.optimizer.zero_grad(set_to_none=True)  # an interrupted run may have left some behind
         self.rate, self.whole = 0.0, True
         self._restore()
+
+    def estimate(self) -> str:
+        """Says how long the steps that are left will take, from one that changes nothing."""
+        for _ in range(2):  # the first may take longer
+            began = time.perf_counter()
+            loss = self._loss(self.checkpoint.step)
+            loss.backward()
+            loss.item()  # waits for the device
+            seconds = time.perf_counter() - began
+            self.optimizer.zero_grad(set_to_none=True)
+            if seconds > 1:
+                break
+        left = self.n_steps - self.checkpoint.step
+        return f"{left:,} steps of about {seconds:.2g} s: {left * seconds / 3600:.2f} hours"
 
     def step(self) -> float:
         """Does one step and returns its loss."""

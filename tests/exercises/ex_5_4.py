@@ -45,3 +45,8 @@ def wrong_once(target, draw, share):
 def wrong_without_gene_0(target, draw, share):
     """You left gene 0 out"""
     return np.where((target > 0) & (draw < share), -2, target)
+
+
+def wrong_lowest_draws(target, draw, share):
+    """You dropped a share of the sets by the order of their draws"""
+    return np.where((target >= 0) & (draw.argsort().argsort() < share * len(target)), -2, target)

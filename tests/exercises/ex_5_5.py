@@ -61,3 +61,19 @@ def wrong_order(predict, real, least=0.2):
 def wrong_fixed_bar(predict, real, least=0.2):
     """compare the correlation with `least`"""
     return accepted_stack(predict, real, 0.2)
+
+
+def wrong_sign_lost(predict, real, least=0.2):
+    """leave its sign on"""
+    guess, truth = np.stack([predict(name) for name in real]), np.stack(list(real.values()))
+    a, b = guess - guess.mean(0), truth - truth.mean(0)
+    changes = bool(np.abs(a).max() > 1e-3)
+    return changes, changes and bool(abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) > least)
+
+
+def wrong_mean_change(predict, real, least=0.2):
+    """You averaged before you asked for a change"""
+    guess, truth = np.stack([predict(name) for name in real]), np.stack(list(real.values()))
+    a, b = guess - guess.mean(0), truth - truth.mean(0)
+    changes = bool(np.abs(a).mean() > 1e-3)
+    return changes, changes and bool(np.corrcoef(a.ravel(), b.ravel())[0, 1] > least)

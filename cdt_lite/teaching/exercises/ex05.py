@@ -197,6 +197,11 @@ def _(fn: Answer) -> Pair:
     """Compare each draw with the share: a set is dropped where draw < share, so that 0.3 drops 3 in 10."""
     return [UNKNOWN, 3, 7, UNKNOWN], _dropped(fn, [7, 3, 7, 5], [0.1, 0.5, 0.9, 0.2], 0.3)
 
+@drop_targets.requires("high draws drop nothing, whatever their order")
+def _(fn: Answer) -> Pair:
+    """You dropped a share of the sets by the order of their draws: each is dropped by its own draw alone."""
+    return [9, 4], _dropped(fn, [9, 4], [0.9, 0.8], 0.5)
+
 @drop_targets.requires("control sets stay as they are")
 def _(fn: Answer) -> Pair:
     """You dropped control sets too: nothing was perturbed there, so NO_TARGET is known and stays."""
@@ -267,6 +272,16 @@ def _(fn: Answer) -> Pair:
 def _(fn: Answer) -> Pair:
     """Targets are mixed up here: hold each answer against the truth of the same target, in the same order."""
     return [True, False], fn(lambda name: REAL["ABCD"["BADC".index(name)]], REAL)
+
+@listens.requires("the truth with its sign turned round: a change, in the wrong direction")
+def _(fn: Answer) -> Pair:
+    """A knockdown predicted as an activation has a strong correlation, a negative one: leave its sign on."""
+    return [True, False], fn(lambda name: -REAL[name], REAL)
+
+@listens.requires("one gene of one target is answered, and nothing else")
+def _(fn: Answer) -> Pair:
+    """You averaged before you asked for a change: the largest one counts, of whatever target and gene."""
+    return True, fn(lambda name: SHARED + (name == "D") * np.eye(60)[7] * 0.01, REAL)[0]
 
 @listens.requires("a fair predictor, asked for 0.2 and for 0.95")
 def _(fn: Answer) -> Pair:

@@ -1,0 +1,75 @@
+"""The cells that a command reads: which file, which split, which genes."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cdt_lite.errors import CDTError
+from cdt_lite.options import SPLIT, columns_given, simulated_options
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from cdt_lite.training.checkpoint import Checkpoint
+
+
+def screen_of(args: argparse.Namespace, split: Mapping[str, Any] | None = None, genes: Sequence[str] = (),
+              n_top_genes: int = 2000) -> "AnnData":
+    """The screen that a command reads: the simulated one with its options, a public one, or a file.
+
+    Args:
+        args: What was typed.
+        split: From `split_of`; None or empty: the screen's own.
+        genes: Those of a model, to keep what the screen has of them; none: a panel is chosen.
+        n_top_genes: Its size.
+    """
+    from cdt_lite.data import load_screen, simulate_screen
+    from cdt_lite.data.panel import choose_panel, on_panel
+
+    options = simulated_options(getattr(args, "simulated", ()))
+    if args.screen == "simulated":
+        screen = simulate_screen(**options)
+    elif options:
+        raise CDTError(f"{', '.join(options)}: for the simulated screen only, without effect on {args.screen}")
+    else:
+        screen = load_screen(args.screen, _columns(args), layer=args.layer, n_top_genes=None)
+    if split:
+        screen = _with_split(screen, **split)
+    return on_panel(screen, genes) if genes else choose_panel(screen, n_top_genes)
+
+
+def unlabelled_cells(path: str, args: argparse.Namespace, n_top_genes: int) -> "AnnData":
+    """Cells to pretrain on, from a file whose labels are not read."""
+    from cdt_lite.data.panel import choose_panel
+    from cdt_lite.data.screens import load_cells
+
+    return choose_panel(load_cells(path, _columns(args), layer=args.layer), n_top_genes)
+
+
+def split_of(args: argparse.Namespace, checkpoint: "Checkpoint | None" = None) -> dict[str, Any]:
+    """The split that is named on the command line, or that a checkpoint was trained with; empty: the screen's own."""
+    given = {name: getattr(args, name) for name in SPLIT if getattr(args, name)}
+    if not given and checkpoint is not None:
+        given = dict(checkpoint.card.get("split", {}))
+    if "split_key" in given and len(given) > 1:
+        raise CDTError("--split-key names the whole split: leave out --unseen and --hold-out")
+    return given
+
+
+def _with_split(screen: "AnnData", unseen: Sequence[str] = (), hold_out: Sequence[str] = (),
+                split_key: str | None = None) -> "AnnData":
+    from cdt_lite.data.splits import choose_split
+
+    pairs = []
+    for word in hold_out:
+        target, colon, batch = word.partition(":")
+        if not colon:
+            raise CDTError(f"--hold-out expects TARGET:REPLICATE, not {word!r}")
+        pairs.append((target, batch))
+    return choose_split(screen, unseen, pairs, split_key)
+
+
+def _columns(args: argparse.Namespace) -> Any:
+    from cdt_lite.data import Columns
+
+    return Columns(**columns_given(vars(args)))

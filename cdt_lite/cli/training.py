@@ -1,0 +1,153 @@
+"""Commands that make a model: pretrain, finetune, capsule."""
+
+import argparse
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cdt_lite.cli.cells import screen_of, split_of, unlabelled_cells
+from cdt_lite.errors import CDTError, CDTWarning
+from cdt_lite.options import OF_A_RUN, STAGE
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from cdt_lite.data import SetSampler
+    from cdt_lite.model import Config
+    from cdt_lite.training.checkpoint import Checkpoint
+
+
+def pretrain(args: argparse.Namespace) -> int:
+    """Pretrains on one or several files, whose panels may differ."""
+    from cdt_lite.data import SetSampler, TokenStore, named_split
+    from cdt_lite.training.capsule import pretraining_cells
+
+    found, config = _settings(args)
+    screen = _training_screen(args, found, config)
+    cells = screen[named_split(screen) == "train"].copy()
+    more = [unlabelled_cells(path, args, config.model.n_genes) for path in args.more]
+    files = [cells, *more] if more else pretraining_cells(cells)
+    checkpoint = found or _begun(args, config, *files)
+    checkpoint.config = config
+    stores = [TokenStore.from_adata(file, checkpoint.tokenizer, checkpoint.vocabulary) for file in files]
+    return _train(checkpoint, SetSampler(stores, config.pretrain, "pretrain"), args)
+
+
+def finetune(args: argparse.Namespace) -> int:
+    """Fine-tunes on a screen's training side, from a pretrained checkpoint or from nothing."""
+    from cdt_lite.data import CONTROL, SetSampler, TokenStore, named_split
+    from cdt_lite.training.start import start_from
+
+    if args.start and args.gene_vectors:
+        raise CDTError("--start brings its own gene vectors: give --gene-vectors to the pretraining instead")
+    found, config = _settings(args)
+    screen = _training_screen(args, found, config)
+    cells = screen[named_split(screen) == "train"].copy()
+    checkpoint = start_from(found, cells) if found else _begun(args, config, cells)
+    checkpoint.config = config
+    targets = set(screen.obs["target_gene"]) - {CONTROL}
+    checkpoint.vocabulary = checkpoint.vocabulary.extended(sorted(targets))
+    store = TokenStore.from_adata(cells, checkpoint.tokenizer, checkpoint.vocabulary)
+    return _train(checkpoint, SetSampler(store, config.finetune), args)
+
+
+def capsule(args: argparse.Namespace) -> int:
+    """Makes the small trained model that the notebooks load, or checks one."""
+    from cdt_lite.terminal import with_bar
+    from cdt_lite.training.capsule import make_capsule, open_capsule, save_capsule
+    from cdt_lite.training.checkpoint import Checkpoint
+
+    if args.check:
+        found = Checkpoint.load(args.check)
+        print(json.dumps({key: value for key, value in found.card.items() if key != "curves"}, indent=1))
+        print(f"{args.check}: whole; {len(found.vocabulary)} genes, {len(found.trained_targets)} trained targets")
+        return 0
+    config = config_of(args)
+    screen = screen_of(args)
+    folder = open_capsule(screen, args.preset, args.out, args.overwrite)
+    n = (None, None) if args.epochs else (args.pretrain_steps, args.finetune_steps)
+    made: list[Checkpoint] = []
+
+    def progress() -> Iterator[Any]:
+        for item in make_capsule(screen, config, seed=args.seed, pretrain_steps=n[0], finetune_steps=n[1]):
+            if isinstance(item, Checkpoint):
+                made.append(item)
+            else:
+                yield item
+
+    for _ in with_bar(progress(), "capsule"):
+        pass
+    save_capsule(made[0], folder)
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    print(f"{folder}: {size:,} bytes, {made[0].card['seconds']} s")
+    return 0
+
+
+def config_of(args: argparse.Namespace, found: "Checkpoint | None" = None,
+              stages: Sequence[str] = ("pretrain", "finetune")) -> "Config":
+    """The preset, or a checkpoint's configuration, with what the command line changes."""
+    from cdt_lite.model.config import get_preset
+    from cdt_lite.training.runs import with_panel, with_settings
+
+    config = found.config if found else get_preset(args.preset or "lite")
+    config = with_panel(config, getattr(args, "n_top_genes", None))
+    return with_settings(config, stages, {name: getattr(args, name, None) for name in STAGE})
+
+
+def _settings(args: argparse.Namespace) -> "tuple[Checkpoint | None, Config]":
+    """The checkpoint that a stage goes on with or starts from, if any, and the stage's configuration."""
+    from cdt_lite.training.checkpoint import Checkpoint
+    from cdt_lite.training.runs import resumed
+
+    found = None
+    if args.resume:
+        found = resumed(args.out, args.command, {name: getattr(args, name) for name in OF_A_RUN})
+        print(f"resuming {found.stage} at step {found.step} of {found.card.get('n_steps', '?')}")
+    elif getattr(args, "start", None):
+        found = Checkpoint.load(args.start)
+    return found, config_of(args, found, [args.command])
+
+
+def _training_screen(args: argparse.Namespace, found: "Checkpoint | None", config: "Config") -> "AnnData":
+    """The screen to train on: a run that goes on has its genes and its split, any other chooses them."""
+    if found and args.resume:
+        return screen_of(args, split_of(args, found), found.panel)
+    split = split_of(args)
+    if found and found.card.get("split", {}) != split:
+        warnings.warn(f"{args.start} was trained with another split ({found.card.get('split') or 'by rule'}): cells "
+                      "that are withheld now may have been seen by it", CDTWarning, stacklevel=2)
+    genes = found.panel if found and found.model.fixed_panel else ()
+    return screen_of(args, split, genes, config.model.n_genes)
+
+
+def _begun(args: argparse.Namespace, config: "Config", *files: "AnnData") -> "Checkpoint":
+    """A new model for these cells."""
+    from cdt_lite.training.gene_vectors import read_gene_vectors
+    from cdt_lite.training.start import start
+
+    vectors = read_gene_vectors(args.gene_vectors) if args.gene_vectors else None
+    return start(config, *files, gene_vectors=vectors, seed=args.seed or 0)
+
+
+def _train(checkpoint: "Checkpoint", data: "SetSampler", args: argparse.Namespace) -> int:
+    from cdt_lite.terminal import memory_wanted, with_bar
+    from cdt_lite.training.train import train
+
+    def say(estimate: str) -> None:
+        memory = memory_wanted(checkpoint.model)
+        print(f"{len(checkpoint.panel):,} genes, {estimate}; memory {memory:.1f} GB", flush=True)
+
+    if not args.resume:
+        checkpoint.card["split"] = split_of(args)
+    length = checkpoint.card.get("n_steps") if args.resume else args.steps
+    steps = train(checkpoint, data, steps=length, out=args.out, overwrite=args.overwrite, device=args.device, say=say)
+    try:
+        for _ in with_bar(steps):
+            pass
+    except KeyboardInterrupt:
+        steps.close()  # saves, if the interrupt came while the caller had the turn
+        print(f"\nat step {checkpoint.step}; the state is in {args.out}. Go on with the same command and --resume")
+        raise
+    print(f"{args.out}: {checkpoint.stage}, {checkpoint.step} steps")
+    return 0
