@@ -56,7 +56,7 @@ def test_the_landing_page_lists_every_notebook_with_its_minutes():
 def test_the_exercise_table_lists_every_exercise_once_and_stays_a_table():
     rows = [line for line in MADE["workshop/exercises.md"].splitlines() if re.match(r"\| \d", line)]
     assert [row.split()[1] for row in rows] == [exercise.number for exercise in all_exercises()]
-    bar = replace(CARDS[0].exercises[0], properties=(Property("a | b", lambda answer: (1, 1), ""),))
+    bar = replace(CARDS[0].exercises[0], properties=[Property("a | b", lambda answer: (1, 1), "")])
     rows += pages.LOOKS.exercises([replace(CARDS[0], exercises=(bar,))]).splitlines()[-2:-1]
     assert "a \\| b" in rows[-1]
     assert all(len(re.findall(r"(?<!\\)\|", row)) == 8 for row in rows)
