@@ -69,13 +69,13 @@ def alt_text(title: str, values: Mapping[str, Number], unit: str = "", top: int 
 
 def bars(values: Mapping[str, Number], ax: Axes, unit: str = "", scale: Number = 1.0) -> Axes:
     """Draws named amounts as horizontal bars with their values (whole numbers in full, others in units) and shares."""
-    amounts, labels = np.array(list(values.values()), float) / scale, []
+    amounts, labels = np.array(list(values.values())) / scale, []
     for value, amount in zip(values.values(), amounts, strict=True):
         text = f"{value:,}" if isinstance(value, int) else f"{amount:,.3g}"
         labels.append(f"{text} ({amount / amounts.sum():.1%})")
     drawn = ax.barh(list(values), amounts, color=PALETTE["token"], edgecolor="none")
     ax.bar_label(drawn, labels, padding=4, fontsize=9.5)
-    ax.set(xlabel=unit, xlim=(0, 1.4 * amounts.max()))
+    ax.set(xlabel=unit, xlim=(0, 1.4 * max(amounts)))
     ax.invert_yaxis()
     return ax
 
