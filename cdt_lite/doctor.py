@@ -1,4 +1,4 @@
-"""What is installed, what runs, and how fast: lines to paste into a bug report; and what a stranger's file holds."""
+"""What is installed, what will run, and how fast: lines to paste into a bug report."""
 
 import os
 import platform

@@ -1,11 +1,15 @@
 """Files are written whole or not at all, and what cannot be read is said in one wording."""
 
+import tempfile
+from pathlib import Path
+
 import anndata as ad
 import numpy as np
+import platformdirs
 import pytest
 
 from cdt_lite.errors import CDTError
-from cdt_lite.files import read_h5ad, write_atomically, write_h5ad
+from cdt_lite.files import read_h5ad, user_folder, write_atomically, write_h5ad
 
 
 class Unwritable(ad.AnnData):
@@ -41,3 +45,23 @@ def test_what_cannot_be_read_is_said(tmp_path):
     (tmp_path / "text.h5ad").write_text("gene,count")
     with pytest.raises(CDTError, match=r"text\.h5ad is not an \.h5ad file that can be read, or it is cut short"):
         read_h5ad(tmp_path / "text.h5ad")
+
+
+def test_a_users_own_folder_is_where_the_system_keeps_it_or_where_they_say(monkeypatch, tmp_path):
+    monkeypatch.setenv("CDT_LITE_DATA", str(tmp_path))
+    assert user_folder("data") == user_folder("cache") == tmp_path
+    monkeypatch.delenv("CDT_LITE_DATA")
+    assert user_folder("data") == platformdirs.user_data_path("cdt_lite")
+    assert user_folder("cache") == platformdirs.user_cache_path("cdt_lite")
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_user_without_a_home_gets_a_temporary_folder(monkeypatch, old):
+    def without_home(name):
+        if old:
+            return Path("~/.local/share") / name  # what expanduser leaves as it is
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.delenv("CDT_LITE_DATA", raising=False)
+    monkeypatch.setattr(platformdirs, "user_data_path", without_home)
+    assert user_folder("data") == Path(tempfile.gettempdir()) / "cdt_lite"

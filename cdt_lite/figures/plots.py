@@ -110,7 +110,7 @@ def bars(values: Mapping[str, Number], ax: Axes, unit: str = "", scale: Number =
         labels.append(f"{text} ({amount / amounts.sum():.1%})")
     drawn = ax.barh(list(values), amounts, color=PALETTE["token"], edgecolor="none")
     ax.bar_label(drawn, labels, padding=4, fontsize=9.5)
-    ax.set(xlabel=unit, xlim=(0, 1.4 * amounts.max()))
+    ax.set(xlabel=unit, xlim=(0, 1.4 * max(amounts)))
     ax.invert_yaxis()
     return ax
 

@@ -34,7 +34,7 @@ def coexpression(blocks: Iterable[Float[np.ndarray, "_cells G"]], above_noise: b
         above_noise: Keep only directions with eigenvalues above (1 + sqrt(G / n))^2, the largest that G independent
             genes show in n cells (Marchenko and Pastur 1967); at least one.
     """
-    n, total, squares = 0, 0.0, 0.0
+    n, total, squares = 0, np.zeros(()), np.zeros(())
     for block in blocks:
         n += len(block)
         total = total + block.sum(0)
