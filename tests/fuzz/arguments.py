@@ -1,0 +1,5 @@
+from .verdict import Outcome
+
+
+def case(rng, folder):
+    return Outcome("right", "", "")
