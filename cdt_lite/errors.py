@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from numbers import Integral
 
 
 class CDTError(ValueError):
@@ -10,6 +11,20 @@ class CDTError(ValueError):
 
 class CDTWarning(UserWarning):
     """Input that was read otherwise than it is written, or that promises less than it seems to."""
+
+
+def require_whole(name: str, value: object, low: int = 0, high: int = 2**63 - 1) -> int:
+    """Returns a whole number (numpy's, too) that lies in its range. Raises CDTError for another, a fraction or a bool.
+
+    Args:
+        name: What the number is called.
+        value: The number.
+        low: The least that makes sense.
+        high: The most.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or not low <= int(value) <= high:
+        raise CDTError(f"{name} must be a whole number from {low:,} to {high:,}, not {value!r}")
+    return int(value)
 
 
 def suggest(name: str, candidates: Iterable[str], n: int = 3) -> str:
