@@ -42,6 +42,13 @@ class Odd:
         return -1
 
 
+class Strange(Exception):
+    """An error that cannot be shown."""
+
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+
 def case(rng: np.random.Generator, folder: Path) -> Outcome:
     """Checks an answer: a wrapped reference must pass, a nasty one must not; the process stays as it was."""
     exercises = all_exercises()
@@ -157,27 +164,29 @@ RIGHT: dict[str, Callable[[Answer], Answer]] = {
     "filters warnings": _aside(lambda: warnings.simplefilter("ignore", ImportWarning)),
 }
 NASTY: dict[str, Callable[[Answer], Answer]] = {
-    "None": _gives(None), "an odd object": _gives(Odd()), "NaN": _gives(float("nan")), "text": _gives("<b>$x$</b>"),
-    "a class": _gives(int), "a generator": lambda reference: lambda *_: _endless(), "a module": _gives(np),
-    "an empty array": _gives(np.zeros(0)), "a large list": _gives([0] * 10**6), "itself": lambda reference: _itself(),
-    "an empty tensor": _gives(torch.zeros(0)), "meta": _gives(torch.zeros(2, device="meta")),
+    "None": _gives(None), "NaN": _gives(float("nan")), "text": _gives("<b>$x$</b>"), "a class": _gives(int),
+    "a generator": lambda reference: lambda *_: _endless(), "a module": _gives(np), "meta": _gives(torch.zeros(
+        2, device="meta")), "an empty array": _gives(np.zeros(0)), "a large list": _gives([0] * 10**6),
+    "itself": lambda reference: _itself(), "an empty tensor": _gives(torch.zeros(0)),
     "an object array": _gives(np.array([None, [1]], object)), "complex": _gives(torch.tensor([1j])),
-    "exits": _raises(SystemExit(0)), "stops": _raises(KeyboardInterrupt()), "ends": _raises(GeneratorExit()),
-    "iteration": _raises(StopIteration()), "memory": _raises(MemoryError()), "odd error": _raises(
-        type("Strange", (Exception,), {"__str__": lambda self: 1 / 0})()),
-    "assertion": _raises(AssertionError()), "recursion": _does(_deep), "loops": _does(_forever),
-    "sleeps": _does(lambda: time.sleep(30)), "is stubborn": _does(_stubborn), "clears its inputs": _clears,
-    "dtype": _does(lambda: torch.set_default_dtype(torch.float64)), "folder": _does(lambda: os.chdir("/")),
-    "numpy's errors": _does(lambda: np.seterr(all="raise")), "gradients": _does(lambda: torch.set_grad_enabled(False)),
-    "recursion limit": _does(lambda: sys.setrecursionlimit(700)),
-    "environment": _does(lambda: os.environ.update(FUZZ="1")), "not callable": lambda reference: 3,
-    "no arguments": lambda reference: lambda: None,
+    "exits": _raises(SystemExit(0)), "ends": _raises(GeneratorExit()), "iteration": _raises(StopIteration()),
+    "memory": _raises(MemoryError()), "assertion": _raises(AssertionError()), "recursion": _does(_deep),
+    "loops": _does(_forever), "sleeps": _does(lambda: time.sleep(30)), "is stubborn": _does(_stubborn),
+    "clears its inputs": _clears, "not callable": lambda reference: 3, "no arguments": lambda reference: lambda: None,
     "many arguments": lambda reference: lambda a, b, c, d, e, f, g: None,
-    "threads": _does(lambda: [_thread() for _ in range(5)]), "standard output": _does(lambda: sys.stdout.close()),
+    "threads": _does(lambda: [_thread() for _ in range(5)]),
 }
-if getattr(guard, "CAN_FORK", False):  # only a process of its own can be ended there
-    NASTY |= {"holds the interpreter": _does(lambda: sum(range(10**10))), "a power": _does(lambda: 10**(10**8)),
-              "dies": _does(lambda: os._exit(3)), "much memory": _does(lambda: np.ones(2**33))}
+if getattr(guard, "CAN_FORK", False):  # only a process of its own can be ended there, and takes such changes with it
+    NASTY |= {
+        "holds the interpreter": _does(lambda: sum(range(10**10))), "a power": _does(lambda: 10**(10**8)),
+        "dies": _does(lambda: os._exit(3)), "much memory": _does(lambda: np.ones(2**33)), "stops": _raises(
+            KeyboardInterrupt()), "an odd object": _gives(Odd()), "odd error": _raises(Strange()),
+        "dtype": _does(lambda: torch.set_default_dtype(torch.float64)), "folder": _does(lambda: os.chdir("/")),
+        "numpy's errors": _does(lambda: np.seterr(all="raise")),
+        "gradients": _does(lambda: torch.set_grad_enabled(False)),
+        "recursion limit": _does(lambda: sys.setrecursionlimit(700)),
+        "environment": _does(lambda: os.environ.update(FUZZ="1")), "standard output": _does(lambda: sys.stdout.close()),
+    }
 
 
 def _itself() -> Answer:
