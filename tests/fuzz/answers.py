@@ -161,7 +161,6 @@ RIGHT: dict[str, Callable[[Answer], Answer]] = {
     "prints": _aside(lambda: print("x" * 1000)),
     "draws": _aside(lambda: (np.random.random(), torch.rand(3), random.random())),
     "seeds": _aside(lambda: (np.random.seed(1), torch.manual_seed(1), random.seed(1))),
-    "filters warnings": _aside(lambda: warnings.simplefilter("ignore", ImportWarning)),
 }
 NASTY: dict[str, Callable[[Answer], Answer]] = {
     "None": _gives(None), "NaN": _gives(float("nan")), "text": _gives("<b>$x$</b>"), "a class": _gives(int),
@@ -177,6 +176,7 @@ NASTY: dict[str, Callable[[Answer], Answer]] = {
     "threads": _does(lambda: [_thread() for _ in range(5)]),
 }
 if getattr(guard, "CAN_FORK", False):  # only a process of its own can be ended there, and takes such changes with it
+    RIGHT["filters warnings"] = _aside(lambda: warnings.simplefilter("ignore", ImportWarning))
     NASTY |= {
         "holds the interpreter": _does(lambda: sum(range(10**10))), "a power": _does(lambda: 10**(10**8)),
         "dies": _does(lambda: os._exit(3)), "much memory": _does(lambda: np.ones(2**33)), "stops": _raises(
