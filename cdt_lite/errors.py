@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from numbers import Integral
 from typing import Any
-
-MOST_SEED = 2**63 - 1
 
 
 class CDTError(ValueError):
@@ -19,6 +18,20 @@ def require_between(name: str, value: Any, low: int | float, high: int | float =
     """Raises CDTError for a number outside low..high, and for one that is none."""
     if not low <= value <= high:
         raise CDTError(f"{name} must lie in {low:g} to {high:g}, not {value}")
+
+
+def require_whole(name: str, value: object, low: int = 0, high: int = 2**63 - 1) -> int:
+    """Returns a whole number (numpy's, too) that lies in its range. Raises CDTError for another, a fraction or a bool.
+
+    Args:
+        name: What the number is called.
+        value: The number.
+        low: The least that makes sense.
+        high: The most.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or not low <= int(value) <= high:
+        raise CDTError(f"{name} must be a whole number from {low:,} to {high:,}, not {value!r}")
+    return int(value)
 
 
 def suggest(name: str, candidates: Iterable[str], n: int = 3) -> str:

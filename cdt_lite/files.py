@@ -121,6 +121,29 @@ def write_h5ad(cells: "AnnData", path: Path) -> None:
         cells.write_h5ad(temporary)
 
 
+@contextmanager
+def readable(what: str) -> Iterator[None]:
+    """Says what cells could not be read, where a damaged file is read piece by piece."""
+    try:
+        yield
+    except CDTError:
+        raise
+    except (ValueError, TypeError, LookupError, AttributeError, OSError) as error:  # h5py and anndata raise many kinds
+        raise CDTError(f"{what}: X cannot be read: {error}") from error
+
+
+def _require_whole_indices(path: str | Path) -> None:
+    """Refuses sparse matrices whose indices are no whole numbers: they would be rounded without a word."""
+    import h5py
+
+    def look(name: str, node: object) -> None:
+        if name.endswith(("/indices", "/indptr")) and isinstance(node, h5py.Dataset) and node.dtype.kind not in "iu":
+            raise CDTError(f"{name} must be whole numbers, not {node.dtype}")
+
+    with h5py.File(path, "r") as file:
+        file.visititems(look)
+
+
 def read_h5ad(path: str | Path) -> "AnnData":
     """Reads cells from an .h5ad file. Raises CDTError where there is none, or it cannot be read."""
     import anndata  # here, so that writing bytes does not wait for it
@@ -128,6 +151,7 @@ def read_h5ad(path: str | Path) -> "AnnData":
     if not Path(path).is_file():
         raise CDTError(f"there is no file {str(path)!r}")
     try:
+        _require_whole_indices(path)
         return anndata.read_h5ad(path)
     except Exception as error:  # h5py and anndata raise many kinds
         raise CDTError(f"{path} is not an .h5ad file that can be read, or it is cut short: {error}") from error

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from cdt_lite.errors import MOST_SEED, CDTError, require_between, suggest
+from cdt_lite.errors import CDTError, require_whole, suggest
 
 COLUMNS = {"target": "target-key", "batch": "batch-key", "control": "control", "sign": "sign-key",
            "magnitude": "magnitude-key"}  # argument of `Columns` -> option
@@ -37,7 +37,7 @@ def require_sense(given: Mapping[str, Any]) -> None:
         value = given.get(name)
         if value is not None and value < 1:
             raise CDTError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
-    require_between("--seed", given.get("seed") or 0, 0, MOST_SEED)
+    require_whole("--seed", given.get("seed") or 0)
     for name, value in given.items():
         words = value if isinstance(value, list) else [value]
         for word in words:

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
 from cdt_lite.data.store import TokenStore
-from cdt_lite.errors import CDTError
+from cdt_lite.errors import CDTError, require_whole
 from cdt_lite.model.config import TrainConfig
 from cdt_lite.model.perturbation import NO_TARGET, UNKNOWN_TARGET, Perturbation
 
@@ -120,7 +120,7 @@ class SetSampler:
     def batch(self, index: int) -> Batch:
         """Returns batch number `index`."""
         c = self.config
-        rng = np.random.default_rng([c.seed, index, STAGES.index(self.stage)])
+        rng = np.random.default_rng([c.seed, require_whole("index", index), STAGES.index(self.stage)])
         which = rng.choice(len(self.stores), p=self._sizes / self._sizes.sum())
         source = self._sources[which]
         store = source.store

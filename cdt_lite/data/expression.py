@@ -38,6 +38,7 @@ def log1p_counts(X: Matrix, target_depth: float) -> Matrix:
         return np.log1p(np.asarray(X, dtype=np.float64) * scale[:, None])
     kind = X.dtype if X.dtype.kind == "f" else np.float64
     out = sparse.csr_matrix(X, dtype=kind, copy=True)
+    out.sum_duplicates()  # a count in two parts is one count: the logarithm of a sum is no sum
     values = out.data * np.repeat(scale, np.diff(out.indptr))
     out.data = np.log1p(values).astype(kind)
     return out

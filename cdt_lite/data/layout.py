@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from cdt_lite.data.expression import depths
 from cdt_lite.data.labels import check_targets, tidy_targets
 from cdt_lite.errors import CDTError, suggest
+from cdt_lite.files import readable
 
 CONTROL = "non-targeting"  # the label of cells that were not perturbed
 NOISE = 1e-6  # share of a count by which arithmetic in floating point may have moved it
@@ -184,10 +185,11 @@ def read_controls(adata: AnnData, columns: Columns = Columns(), what: str = "the
     check_cells(adata, what)
     labels = read_labels(adata, columns, what=what)
     require_controls(labels, columns, what)
-    check_structure(adata.X, what)  # before rows are taken: entries out of bounds would end the process
     genes = np.arange(adata.n_vars)  # by number: scipy takes no rows from columns that a view has reversed
-    controls = adata[labels.is_control, genes if adata.is_view else slice(None)]
-    check_counts(adata, what, controls.X)
+    with readable(what):
+        check_structure(adata.X, what)  # before rows are taken: entries out of bounds would end the process
+        controls = adata[labels.is_control, genes if adata.is_view else slice(None)]
+        check_counts(adata, what, controls.X)
     return controls, labels.batch[labels.is_control]
 
 
@@ -228,8 +230,11 @@ def check_counts(adata: AnnData, what: str = "the screen", block: Any = None) ->
 
 def check_structure(values: Any, what: str) -> None:
     """Raises CDTError where the indices of a sparse matrix do not fit its shape."""
-    if getattr(values, "format", "") == "csc" and hasattr(values, "to_memory"):
-        values = values.to_memory()  # of a file: its rows cannot be found without reading it whole
+    on_disk = getattr(values, "group", None)
+    if on_disk is not None and {on_disk[part].dtype.kind for part in ("indices", "indptr")} - set("iu"):
+        raise CDTError(f"{what}: X holds a sparse matrix whose indices are no whole numbers")
+    if getattr(values, "format", "") == "csc" and on_disk is not None:
+        values = values.to_memory()  # its rows cannot be found without reading it whole
     problem = _broken(values)
     if problem:
         raise CDTError(f"{what}: X holds {problem}")
@@ -267,6 +272,7 @@ def why_not_counts(values: Any) -> str:
 def in_layout(counts: Any, obs: pd.DataFrame, genes: Iterable[str], facts: dict[str, Any]) -> AnnData:
     """Puts counts (cells x genes) and their labels into the layout of every screen; `facts` go to uns["screen"]."""
     counts = sp.csr_matrix(counts, dtype=np.float32)
+    counts.sum_duplicates()
     counts.data = np.rint(counts.data)
     obs = obs.assign(
         target_gene=pd.Categorical(obs["target_gene"].astype(str)),

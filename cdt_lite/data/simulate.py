@@ -151,6 +151,8 @@ def _checked(options: Options) -> Options:
         if not low <= value <= high or (whole and value % 1):
             kind = "whole" if whole else "real"
             raise CDTError(f"{name} must be a {kind} number from {low} to {high} here, not {value}")
+        if whole:
+            options[name] = int(value)
     return options
 
 

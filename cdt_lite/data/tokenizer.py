@@ -16,6 +16,7 @@ from jaxtyping import Real, UInt8
 from cdt_lite.data.expression import depths
 from cdt_lite.data.layout import Columns, check_counts, check_structure, read_controls
 from cdt_lite.errors import CDTError
+from cdt_lite.files import readable
 from cdt_lite.model.config import TokenizerConfig
 
 BLOCK = 4096  # rows read at a time
@@ -59,7 +60,7 @@ class Tokenizer:
 
     def __init__(self, config: TokenizerConfig, target_depth: float = 10_000.0) -> None:
         if not 0 < target_depth < np.inf:
-            raise CDTError(f"target_depth must be positive, not {target_depth}: are the controls empty?")
+            raise CDTError(f"target_depth must be positive and finite, not {target_depth}: are the controls empty?")
         self.config = config
         self.mask_id = config.mask_id
         self.target_depth = float(target_depth)
@@ -121,10 +122,15 @@ def count_blocks(cells: AnnData, what: str = "the screen") -> Iterator[tuple[sli
     Raises:
         CDTError: They are no raw counts.
     """
-    check_structure(cells.X, what)  # before rows are taken: entries out of bounds would end the process
+    with readable(what):
+        values = cells.X
+        check_structure(values, what)  # before rows are taken: entries out of bounds would end the process
+        if values is None or values.shape != cells.shape:
+            raise CDTError(f"{what}: X must hold {cells.n_obs} cells x {cells.n_vars} genes")
     for begin in range(0, cells.n_obs, BLOCK):
         rows = slice(begin, begin + BLOCK)
-        block = cells.X[rows]
+        with readable(what):
+            block = values[rows]
         check_counts(cells, what, block)
         yield rows, block
 

@@ -18,7 +18,8 @@ from cdt_lite.data.layout import (
     read_labels,
     require_controls,
 )
-from cdt_lite.errors import MOST_SEED, CDTError, require_between, suggest
+from cdt_lite.errors import CDTError, require_whole, suggest
+from cdt_lite.files import readable
 
 Key = tuple[str, int]  # a perturbation: its target gene and sign
 Split = tuple[np.ndarray, np.ndarray]  # rows of control cells: for the truth, and for predictions
@@ -39,7 +40,7 @@ class Cells:
 
     def split_controls(self, seed: int) -> Split:
         """Splits the control rows in two at random, within every batch."""
-        require_between("seed", seed, 0, MOST_SEED)
+        require_whole("seed", seed)
         first, second = [], []
         batch = self.batch[self.control]
         for i, label in enumerate(np.unique(batch)):
@@ -79,7 +80,7 @@ def read_screen(adata: AnnData, what: str, columns: Columns, genes: list[str] | 
     Raises:
         CDTError: If a column, a label, a gene or a count is not as expected.
     """
-    adata = _in_memory(adata)
+    adata = _in_memory(adata, what)
     check_genes(adata.var_names, what, genes)
     labels = read_labels(adata, columns, what=what)
     require_controls(labels, columns, what, least=4)  # they are split in halves
@@ -92,8 +93,11 @@ def read_screen(adata: AnnData, what: str, columns: Columns, genes: list[str] | 
     return _in_order(adata, what, labels)
 
 
-def _in_memory(adata: AnnData) -> AnnData:
-    return adata.to_memory() if adata.isbacked else adata
+def _in_memory(adata: AnnData, what: str) -> AnnData:
+    if not adata.isbacked:
+        return adata
+    with readable(what):
+        return adata.to_memory()
 
 
 def _in_order(adata: AnnData, what: str, labels: Labels, is_log1p: bool = False) -> Cells:
@@ -101,7 +105,7 @@ def _in_order(adata: AnnData, what: str, labels: Labels, is_log1p: bool = False)
     names = adata.obs_names.to_numpy(str)
     by_gene = np.argsort(genes)
     by_name = np.argsort(names, kind="stable")
-    values = sparse.csr_matrix(adata.X).astype(np.float32)[by_name][:, by_gene]
+    values = sparse.csr_matrix(adata.X, dtype=np.float32)[by_name][:, by_gene]
     table = pd.DataFrame({"target": labels.target[by_name], "sign": labels.sign[by_name]})
     groups = {}
     for (target, sign), rows in table[table["sign"] != 0].groupby(["target", "sign"]):
@@ -145,7 +149,7 @@ def _read_prediction(predicted: Given, what: str, columns: Columns, real: Cells,
 
 
 def _read_cells(adata: AnnData, what: str, columns: Columns, real: Cells, depth: float) -> Cells:
-    adata = _in_memory(adata)
+    adata = _in_memory(adata, what)
     check_genes(adata.var_names, what, real.genes.tolist())
     labels = read_labels(adata, columns, what=what)
     space = dict(adata.uns.get("cdt_lite", {}))

@@ -15,7 +15,7 @@ from anndata import AnnData
 
 from cdt_lite.data.expression import gene_means, log1p_counts
 from cdt_lite.data.layout import Columns, read_labels
-from cdt_lite.errors import CDTError, CDTWarning, require_between, suggest
+from cdt_lite.errors import CDTError, CDTWarning, require_between, require_whole, suggest
 from cdt_lite.evaluation.baselines import BASELINES, Responses
 from cdt_lite.evaluation.cells import Cells, Given, Key, Predicted, Split, keys_of, read_predictions, read_screen
 from cdt_lite.evaluation.comparison import MIN_CELLS, Controls, Prediction, Truth
@@ -188,6 +188,7 @@ def evaluate(
         trained = read_screen(train, "the training screen", columns, cells.genes.tolist())
     depth = (trained or cells).control_depth() if target_depth is None else target_depth
     require_between("target_depth", depth, LEAST_DEPTH, MOST_DEPTH)
+    seed = require_whole("seed", seed)
     names = _known(METRICS if metrics is None else metrics, METRICS, "metric")
     methods = read_predictions(predicted, columns, cells, depth)
     task = _Task(cells, trained, methods, _chosen(baselines, train is not None), depth, seed)
@@ -220,6 +221,8 @@ def _chosen(choice: bool | Sequence[str], has_train: bool) -> list[str]:
 
 
 def _check(task: _Task) -> None:
+    if not task.predicted and not task.baselines:
+        raise CDTError("nothing to score: pass predicted cells, or baselines")
     for name in [*BASELINES, CEILING]:
         if name in task.predicted:
             raise CDTError(f"a prediction has the name of a baseline, {name!r}; choose another")

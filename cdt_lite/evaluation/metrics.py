@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from cdt_lite.data.expression import Matrix, Vector, gene_sds
-from cdt_lite.errors import require_between
+from cdt_lite.errors import require_whole
 from cdt_lite.evaluation.comparison import MIN_CELLS, Comparison
 from cdt_lite.evaluation.differential import DE, Genes, dense_kept
 
@@ -111,7 +111,7 @@ def energy_distance(real: Matrix, predicted: Matrix, exclude: Genes = (), max_ce
 
     Source: Szekely and Rizzo 2013. The E-distance of scPerturb has squared norms instead.
     """
-    require_between("max_cells", max_cells, 2)
+    require_whole("max_cells", max_cells, 2)
     rng = np.random.default_rng(0)
     groups = []
     for cells in (real, predicted):

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from cdt_lite.errors import CDTError, require_between, suggest
+from cdt_lite.errors import CDTError, require_whole, suggest
 
 OWN = ["own_real", "own_predicted"]  # change of the perturbed gene itself, which no score counts
 LABELS = ["method", "target", "sign", "n_real", "n_predicted", "n_changed", *OWN]  # columns that are not scores
@@ -22,7 +22,7 @@ def bootstrap_means(values: Float[np.ndarray, "perturbations seeds"], n_boot: in
         n_boot: Number of redraws.
         seed: Same seed, same redraws.
     """
-    require_between("n_boot", n_boot, 1)
+    require_whole("n_boot", n_boot, 1)
     rng, (n, s) = np.random.default_rng(seed), values.shape
     rows = rng.integers(n, size=(n_boot, n, 1))
     columns = rng.integers(s, size=(n_boot, 1, s))

@@ -1,6 +1,6 @@
 """The model, made to be recited: its sizes, its layers, the network, and the process that it reverses."""
 
-from cdt_lite.errors import MOST_SEED, require_between
+from cdt_lite.errors import require_whole
 from cdt_lite.model.cdt import CDT, ControlSet
 from cdt_lite.model.config import PRESETS, Config, TokenizerConfig, get_preset
 from cdt_lite.model.diffusion import (
@@ -45,7 +45,7 @@ def build(config: Config, seed: int = 0) -> tuple[CDT | V1, MaskedDiffusion | V1
         config: A preset.
         seed: Seed of the initial weights.
     """
-    require_between("seed", seed, 0, MOST_SEED)
+    require_whole("seed", seed)
     if config.system == "v1":
         return V1(config.model, seed), V1Diffusion(config.tokenizer.mask_id)
     return CDT(config.model, seed), MaskedDiffusion(config.diffusion, config.tokenizer.mask_id)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from cdt_lite.errors import MOST_SEED, CDTError, require_between, suggest
+from cdt_lite.errors import CDTError, require_between, require_whole, suggest
 
 GENE_CAPACITY = 36_601  # rows of the gene table: the gene count of a Cell Ranger GRCh38 reference
 MOST = 1_000_000  # of any size: more is a mistake, and would fill a machine before it is found
@@ -22,6 +22,11 @@ def _require(condition: bool, message: str) -> None:
 def _require_range(config: object, low: int | float, high: int | float, *names: str) -> None:
     for name in names:
         require_between(name, getattr(config, name), low, high)
+
+
+def _require_whole(config: object, low: int, *names: str) -> None:
+    for name in names:
+        object.__setattr__(config, name, require_whole(name, getattr(config, name), low, MOST))
 
 
 def _require_one_of(config: object, name: str, known: Sequence[str]) -> None:
@@ -50,9 +55,10 @@ class TokenizerConfig:
 
     def __post_init__(self) -> None:
         _require_one_of(self, "space", ("normalised", "counts"))
+        _require_whole(self, 1, "n_bins", "n_exact")
         _require(2 <= self.n_bins <= 255, f"n_bins must be 2 to 255 (uint8 tokens and [MASK]), not {self.n_bins}")
         _require(0 < self.n_exact < self.n_bins, f"n_exact must be 1 to n_bins - 1, not {self.n_exact}")
-        _require(0 < self.lowest < self.highest, "lowest must be positive and below highest")
+        _require(0 < self.lowest < self.highest < 1e30, "lowest must be positive and below highest, that below 1e30")
 
     @property
     def mask_id(self) -> int:
@@ -82,9 +88,9 @@ class ModelConfig:
     control_set_dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        _require_range(self, 1, MOST, "dim", "ffn_mult", "n_genes", "gene_embed_dim", "perturb_sign_dim")
-        _require_range(self, 1, MOST, "perturb_magnitude_dim", "control_set_dim_hidden", "control_set_dim_out")
-        _require_range(self, 1, MOST, "n_total_genes", "n_head", "control_set_n_head")
+        _require_whole(self, 1, "dim", "ffn_mult", "n_genes", "gene_embed_dim", "perturb_sign_dim", "n_layer")
+        _require_whole(self, 1, "perturb_magnitude_dim", "control_set_dim_hidden", "control_set_dim_out", "n_bins")
+        _require_whole(self, 1, "n_total_genes", "n_head", "control_set_n_head", "control_set_encoder_layers")
         _require_range(self, 1, 1000, "n_layer", "control_set_encoder_layers")
         _require_divides(self, "n_head", "dim")
         _require_divides(self, "control_set_n_head", "control_set_dim_hidden")
@@ -111,7 +117,7 @@ class DiffusionConfig:
 
     def __post_init__(self) -> None:
         _require_one_of(self, "sampling_schedule", ("cosine", "uniform", "learned"))
-        _require_range(self, 1, MOST, "sampling_steps")
+        _require_whole(self, 1, "sampling_steps")
         if self.sampling_schedule == "learned" and not self.loss_curve:
             raise CDTError('sampling_schedule="learned" needs loss_curve: measure it with validation_curve')
 
@@ -142,11 +148,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _require_one_of(self, "precision", ("fp32", "bf16"))
-        _require_range(self, 1, MOST, "sets_per_batch", "cells_per_set", "controls_per_set", "checkpoint_interval")
+        _require_whole(self, 1, "sets_per_batch", "cells_per_set", "controls_per_set", "checkpoint_interval")
         _require_range(self, 0, 1, "target_dropout", "perturbation_dropout", "magnitude_dropout", "control_share")
         _require_range(self, 0, 1, "controls_dropout", "weight_decay")
         _require_range(self, 1e-9, 10, "learning_rate")
-        _require_range(self, 0, MOST_SEED, "seed")
+        require_whole("seed", self.seed)
 
     @property
     def batch_size(self) -> int:

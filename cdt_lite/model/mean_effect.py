@@ -120,6 +120,13 @@ class MeanEffect(nn.Module):
             if name in shapes:
                 setattr(self, name, old.new_zeros(shapes[name]))
 
+    def fits(self) -> bool:
+        """Says whether the table's parts have sizes that fit each other."""
+        k, g, bins = len(self.target), len(self.gene_ids), len(self.values)
+        rows = all(part.shape == (k,) for part in (self.target, self.sign, self.replicate, self.cells, self.share))
+        genes = self.gene_ids.shape == (g,) and self.shares.shape == (g, bins) and self.highest.shape in ((g,), (0,))
+        return rows and genes and self.effect.shape == (k, g)
+
     def weights(self, p: Perturbation) -> Float[Tensor, "B K"]:
         """Returns what each row of the table counts for each set; rows sum to 1, or to 0 without a perturbation."""
         asked = p.target if p.guess is None else torch.where(p.target == UNKNOWN_TARGET, p.guess, p.target)

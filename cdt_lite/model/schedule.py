@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Float, Int
 
-from cdt_lite.errors import CDTError
+from cdt_lite.errors import CDTError, require_whole
 
 
 def full_curve(shares: Sequence[float], nats: Sequence[float], n_genes: int) -> Float[np.ndarray, " G"]:
@@ -83,13 +83,19 @@ def learned_counts(curve: tuple[tuple[float, float], ...], n_genes: int, n_steps
 
 def uniform_counts(n_genes: int, n_steps: int) -> Int[np.ndarray, " n_steps"]:
     """Returns equal counts: a share u of the genes is known after a share u of the steps."""
-    return _counts(np.linspace(0, 1, min(n_steps, n_genes) + 1), n_genes)
+    return _counts(_shares(n_genes, n_steps), n_genes)
 
 
 def cosine_counts(n_genes: int, n_steps: int) -> Int[np.ndarray, " n_steps"]:
     """Returns few at first: a share 1 - cos(pi / 2 u) of the genes is known after a share u of the steps."""
-    u = np.linspace(0, 1, min(n_steps, n_genes) + 1)
+    u = _shares(n_genes, n_steps)
     return _counts(1 - np.cos(u * np.pi / 2), n_genes)
+
+
+def _shares(n_genes: int, n_steps: int) -> Float[np.ndarray, " n"]:
+    """Shares of the steps that are done, after each of them; there are no more steps than genes."""
+    n_genes, n_steps = require_whole("n_genes", n_genes, 1), require_whole("n_steps", n_steps, 1)
+    return np.linspace(0, 1, min(n_steps, n_genes) + 1)
 
 
 def _counts(known: Float[np.ndarray, " n"], n_genes: int) -> Int[np.ndarray, " n_steps"]:

@@ -14,7 +14,7 @@ from anndata import AnnData, concat
 from cdt_lite.data.layout import CONTROL, read_labels
 from cdt_lite.data.splits import named_split
 from cdt_lite.data.store import TokenStore
-from cdt_lite.errors import CDTError, require_between
+from cdt_lite.errors import CDTError, require_whole
 from cdt_lite.evaluation.cells import Changes
 from cdt_lite.evaluation.evaluate import control_halves, evaluate
 from cdt_lite.evaluation.suites import suite_scores
@@ -41,8 +41,8 @@ class ReportOptions:
     n_cells: int = 256  # sampled of every perturbation and seed; the one-step rows ("change") have no sampling noise
 
     def __post_init__(self) -> None:
-        require_between("seeds", self.seeds, 1)
-        require_between("n_cells", self.n_cells, 1)
+        require_whole("seeds", self.seeds, 1)
+        require_whole("n_cells", self.n_cells, 1)
 
 
 @dataclass(frozen=True)

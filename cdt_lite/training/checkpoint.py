@@ -10,7 +10,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import dacite
 import torch
@@ -31,7 +31,27 @@ SCHEMA_VERSION = 2
 GENE_TABLE = "gene_table.weight"
 READ_AGAIN = 20  # times, while a writer is at work beside the reader
 SAVE_SECONDS = 60.0  # how long a save waits for another one
+T = TypeVar("T")
 REMEDY = "Point to a folder written by cdt_lite, or make one: cdt-lite pretrain, finetune or capsule."
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What a header says beside its hashes, with the types that it must have."""
+
+    config: dict
+    vocabulary: list[str]
+    panel: list[str]
+    target_depth: float
+    trained_targets: list[str]
+    seed: int
+    stage: Literal["new", "pretrain", "finetune"]
+    step: int
+    card: dict
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.seed < 2**63 and self.step >= 0):
+            raise CDTError(f"seed and step must be whole numbers from 0, not {self.seed} and {self.step}")
 
 
 @dataclass
@@ -100,18 +120,20 @@ class Checkpoint:
             CDTError: The folder holds none, it is damaged, or another version of the schema wrote it.
         """
         header, blob = read_verified(named(folder))
-        config = read_config(header["config"])
+        facts = _parsed(_Facts, {name: value for name, value in header.items() if name in _Facts.__annotations__})
+        config = read_config(facts.config)
         tensors = load_tensors(blob)
         _check_sizes(config, tensors, folder)
-        model, process = build(config, header["seed"])
-        _load_weights(model, tensors, folder, header["card"])
+        model, process = build(config, facts.seed)
+        _load_weights(model, tensors, folder, facts.card)
         state = {}
         if resume:
             state = {name: value for name, value in tensors.items() if name.startswith("optimizer.")}
-        facts = {name: header[name] for name in ("panel", "trained_targets", "seed", "stage", "step", "card")}
-        vocabulary = Vocabulary(header["vocabulary"], config.model.n_total_genes)
-        tokenizer = Tokenizer(config.tokenizer, header["target_depth"])
-        return cls(model, process, config, tokenizer, vocabulary, training=state, **facts)
+        vocabulary = Vocabulary(facts.vocabulary, config.model.n_total_genes)
+        vocabulary.ids(facts.panel)  # all are known
+        tokenizer = Tokenizer(config.tokenizer, facts.target_depth)
+        return cls(model, process, config, tokenizer, vocabulary, facts.panel, facts.trained_targets, facts.seed,
+                   facts.stage, facts.step, facts.card, state)
 
 
 def open_folder(folder: str | Path) -> Path:
@@ -140,9 +162,15 @@ def _require_finite(tensors: dict[str, Tensor], remedy: str) -> None:
 
 def read_config(data: dict[str, Any]) -> Config:
     """Reads a preset from plain data. Raises CDTError for a field that this version does not know."""
+    return _parsed(Config, data)
+
+
+def _parsed(kind: type[T], data: dict[str, Any]) -> T:
     try:
-        return dacite.from_dict(Config, data, dacite.Config(strict=True, cast=[tuple], type_hooks={float: float}))
-    except dacite.DaciteError as error:
+        return dacite.from_dict(kind, data, dacite.Config(strict=True, cast=[tuple], type_hooks={float: float}))
+    except CDTError:
+        raise
+    except (dacite.DaciteError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise CDTError(f"the configuration does not fit ({error}): made by another version of cdt_lite?") from error
 
 
@@ -216,6 +244,8 @@ def _load_weights(model: CDT | V1, tensors: dict[str, Tensor], folder: str | Pat
         prefix = "embed.effect."
         model.effect.make_room({name.removeprefix(prefix): w.shape for name, w in weights.items() if prefix in name})
         weights.setdefault(f"{prefix}highest", model.effect.highest)  # older files do not know it
+        if not model.effect.fits():
+            raise CDTError(f"the table of mean effects in {folder} has parts that do not fit each other. {REMEDY}")
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from numbers import Integral
 
 import anndata as ad
 import numpy as np
@@ -16,13 +15,14 @@ from cdt_lite import __version__
 from cdt_lite.data.batches import Batch
 from cdt_lite.data.expression import dense, log1p_counts
 from cdt_lite.data.layout import Columns, check_depths, read_controls
-from cdt_lite.errors import MOST_SEED, CDTError, require_between
+from cdt_lite.errors import CDTError, require_whole
 from cdt_lite.model import CDT, V1
 from cdt_lite.model.config import MOST
 from cdt_lite.model.diffusion import Denoiser, guide
 from cdt_lite.model.perturbation import Perturbation
 from cdt_lite.training.checkpoint import Checkpoint
 from cdt_lite.training.request import Request, check_request
+from cdt_lite.training.runs import require_device
 from cdt_lite.training.train import denoiser
 
 
@@ -45,7 +45,8 @@ class Generation:
     def __post_init__(self) -> None:
         if not 0 <= self.guidance <= 20:
             raise CDTError(f"guidance must lie in [0, 20] (1 is plain, above 1 exaggerates), not {self.guidance}")
-        require_between("cells_per_pass", self.cells_per_pass, 1)
+        require_whole("cells_per_pass", self.cells_per_pass, 1, MOST)
+        require_device(str(self.device))
 
 
 def predict(checkpoint: Checkpoint, screen: ad.AnnData, target: str, sign: int = -1,
@@ -223,7 +224,7 @@ class _Plan:
 
     def __init__(self, checkpoint: Checkpoint, screen: ad.AnnData, request: Request, seed: int,
                  options: Generation) -> None:
-        require_between("seed", seed, 0, MOST_SEED)
+        require_whole("seed", seed)
         controls, self.replicate = read_controls(screen, options.columns)
         check_depths(controls)
         controls = align_panel(checkpoint, controls, options.align)
@@ -252,8 +253,7 @@ class _Plan:
 
     def share_out(self, n_cells: int) -> list[tuple[str, int]]:
         """Splits n_cells over the replicates as the controls are split (largest remainders)."""
-        if isinstance(n_cells, bool) or not isinstance(n_cells, Integral) or not 1 <= n_cells <= MOST:
-            raise CDTError(f"n_cells must be a whole number from 1 to {MOST:,}, not {n_cells!r}")
+        require_whole("n_cells", n_cells, 1, MOST)
         names, n = np.unique(self.replicate, return_counts=True)
         exact = n_cells * n / n.sum()
         whole = np.floor(exact).astype(int)

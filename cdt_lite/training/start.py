@@ -13,7 +13,7 @@ from cdt_lite.data.labels import check_targets
 from cdt_lite.data.layout import Columns, read_labels
 from cdt_lite.data.tokenizer import Tokenizer, count_blocks, fit_tokenizer
 from cdt_lite.data.vocabulary import Vocabulary
-from cdt_lite.errors import CDTError
+from cdt_lite.errors import CDTError, require_whole
 from cdt_lite.model import build
 from cdt_lite.model.config import Config
 from cdt_lite.training.checkpoint import Checkpoint
@@ -36,6 +36,7 @@ def start(config: Config, screen: ad.AnnData, *others: ad.AnnData, gene_vectors:
     Raises:
         CDTError: No control cells, no raw counts, targets that are guides, or more genes than the gene table has rows.
     """
+    seed = require_whole("seed", seed)
     tokenizer = fit_tokenizer(config.tokenizer, screen, columns)
     vocabulary = Vocabulary(screen.var_names, config.model.n_total_genes)
     for adata in (screen, *others):

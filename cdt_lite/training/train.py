@@ -14,13 +14,14 @@ from torch import nn
 
 from cdt_lite import __version__
 from cdt_lite.data.batches import STAGES, Batch, SetSampler
-from cdt_lite.errors import CDTError
+from cdt_lite.errors import CDTError, require_whole
 from cdt_lite.files import locked, named, sweep
 from cdt_lite.model import CDT, V1
 from cdt_lite.model.config import TrainConfig
 from cdt_lite.model.diffusion import SHARES, Denoiser, loss_curve
 from cdt_lite.training.checkpoint import Checkpoint, open_folder
 from cdt_lite.training.effects import effect_table, magnitudes
+from cdt_lite.training.runs import require_device
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,8 @@ def train(checkpoint: Checkpoint, data: SetSampler, *, steps: int | None = None,
     """
     config = data.config
     n_steps = data.steps_for(config.epochs) if steps is None else steps
-    if n_steps < 1:
-        raise CDTError(f"steps must be at least 1, not {n_steps}")
+    require_whole("steps", n_steps, 1)
+    require_device(str(device))
     with ExitStack() as held:
         if out is not None:
             held.enter_context(_hold(named(out), checkpoint, data.stage, overwrite))
