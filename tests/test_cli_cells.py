@@ -189,6 +189,9 @@ def test_training_and_report_keep_a_split_of_ones_choice(here, words):
 
     assert check_split(model, screen).startswith("hash of its training cells")
     assert (named_split(screen[::3]) == side[::3]).all()
+    other = parser().parse_args(["evaluate", *SCREEN, "--tasks", "--hold-out", "G9:rep:1"])
+    with pytest.raises(CDTError, match=r"did not withhold \['G9 in rep:1'\]"):
+        check_split(model, screen_of(other, split_of(other, model), model.panel))
 
 
 def test_a_split_is_written_with_the_screen(here, cells):

@@ -37,15 +37,18 @@ def pretrain(args: argparse.Namespace) -> int:
 def finetune(args: argparse.Namespace) -> int:
     """Fine-tunes on a screen's training side, from a pretrained checkpoint or from nothing."""
     from cdt_lite.data import CONTROL, SetSampler, TokenStore, named_split
+    from cdt_lite.report.tasks import places_of
     from cdt_lite.training.start import start_from
 
     if args.start and args.gene_vectors:
         raise CDTError("--start brings its own gene vectors: give --gene-vectors to the pretraining instead")
     found, config = _settings(args)
     screen = _training_screen(args, found, config)
-    cells = screen[named_split(screen) == "train"].copy()
+    side = named_split(screen)
+    cells = screen[side == "train"].copy()
     checkpoint = start_from(found, cells) if found else _begun(args, config, cells)
     checkpoint.config = config
+    checkpoint.card["held_out"] = sorted(set(places_of(screen[side == "held_out"])))
     targets = set(screen.obs["target_gene"]) - {CONTROL}
     checkpoint.vocabulary = checkpoint.vocabulary.extended(sorted(targets))
     store = TokenStore.from_adata(cells, checkpoint.tokenizer, checkpoint.vocabulary)

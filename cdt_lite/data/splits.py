@@ -107,8 +107,6 @@ def _check_sides(screen: AnnData, side: np.ndarray, pairs: list[tuple[str, str]]
                        "unseen instead")
 
 
-
-
 def named_split(screen: AnnData) -> np.ndarray:
     """Returns each cell's side in the split that every result of the series is reported on.
 

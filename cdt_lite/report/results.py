@@ -11,7 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from anndata import AnnData
 
@@ -123,7 +122,7 @@ def _split_facts(screen: AnnData, name: str) -> dict[str, str]:
         return {"name": f"named_split({name})"}
     withheld = []
     for side in ("unseen", "held_out"):
-        places = np.unique(places_of(screen[screen.obs[CHOSEN] == side]))
+        places = sorted(set(places_of(screen[screen.obs[CHOSEN] == side])))
         withheld.append(f"{side}: {', '.join(places) or 'none'}")
     return {"name": f"chosen ({'; '.join(withheld)})"}
 

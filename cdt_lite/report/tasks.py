@@ -94,9 +94,9 @@ def left_out(tasks: Sequence[Task]) -> list[str]:
     return reasons
 
 
-def places_of(cells: AnnData) -> np.ndarray:
-    """The perturbation and the replicate of every cell."""
-    return (cells.obs["target_gene"].astype(str) + " in " + cells.obs["batch"].astype(str)).to_numpy(str)
+def places_of(cells: AnnData) -> list[str]:
+    """Returns the perturbation and the replicate of every cell, in words."""
+    return (cells.obs["target_gene"].astype(str) + " in " + cells.obs["batch"].astype(str)).tolist()
 
 
 def score_task(task: Task, runs: Runs, options: ReportOptions) -> tuple[pd.DataFrame, AnnData]:
