@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from cdt_lite.data.counts import check_counts, check_depths
 from cdt_lite.data.labels import with_symbols
-from cdt_lite.data.layout import CONTROL, Columns, check_cells, check_counts, check_depths, check_screen, in_layout
+from cdt_lite.data.layout import CONTROL, Columns, check_cells, check_screen, in_layout
 from cdt_lite.data.panel import choose_panel
 from cdt_lite.data.public import MANIFEST, Unreachable, load_public
 from cdt_lite.data.simulate import simulate_screen

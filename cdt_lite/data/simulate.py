@@ -28,7 +28,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from cdt_lite.data.layout import CONTROL, in_layout
-from cdt_lite.errors import CDTError, suggest
+from cdt_lite.errors import CDTError, require_between, require_whole, suggest
 
 SIMULATOR_VERSION = "1"  # raise it with any change that alters the cells of a seed
 WORLDS = ("regulatory", "linear", "unidentifiable")
@@ -141,18 +141,14 @@ def _checked(options: Options) -> Options:
     n_labels = n_targets + round(n_targets * options["both_fraction"])
     ranges = {
         "n_genes": (16, 36_601), "n_targets": (1, n_genes // 2), "n_cells": (20 * n_labels, 10**8),
-        "n_programs": (1, n_genes // 4), "n_batches": (1, 10), "seed": (0, 2**63), "depth": (1, 1e6),
+        "n_programs": (1, n_genes // 4), "n_batches": (1, 10), "seed": (0, 2**63 - 1), "depth": (1, 1e6),
         "null_fraction": (0, 1), "unmeasured_fraction": (0, 1), "activation_fraction": (0, 1),
         "both_fraction": (0, options["activation_fraction"]), "escape_fraction": (0, 0.99),
         "control_fraction": (0.01, 0.9)}
     for name, (low, high) in ranges.items():
-        value = options[name]
-        whole = name.startswith("n_") or name == "seed"
-        if not low <= value <= high or (whole and value % 1):
-            kind = "whole" if whole else "real"
-            raise CDTError(f"{name} must be a {kind} number from {low} to {high} here, not {value}")
-        if whole:
-            options[name] = int(value)
+        if name.startswith("n_") or name == "seed":
+            options[name] = require_whole(name, options[name], low, high)
+        require_between(name, options[name], low, high)
     return options
 
 

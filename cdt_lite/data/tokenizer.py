@@ -13,8 +13,9 @@ import numpy as np
 from anndata import AnnData
 from jaxtyping import Real, UInt8
 
+from cdt_lite.data.counts import check_counts, check_structure
 from cdt_lite.data.expression import depths
-from cdt_lite.data.layout import Columns, check_counts, check_structure, read_controls
+from cdt_lite.data.layout import Columns, read_controls
 from cdt_lite.errors import CDTError
 from cdt_lite.files import readable
 from cdt_lite.model.config import TokenizerConfig

@@ -9,12 +9,11 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
+from cdt_lite.data.counts import check_counts, check_structure
 from cdt_lite.data.layout import (
     Columns,
     Labels,
-    check_counts,
     check_genes,
-    check_structure,
     read_labels,
     require_controls,
 )
