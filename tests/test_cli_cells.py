@@ -244,6 +244,11 @@ def test_starting_from_a_model_of_another_split_is_said(here, capsys):
     assert "note: p was trained with another split ({'unseen': ['G3']})" in capsys.readouterr().err
 
 
+def test_a_prediction_named_like_a_baseline_is_refused_before_anything_is_read(here, capsys):
+    refused(capsys, ["evaluate", "--screen", "nowhere.h5ad", "--predicted", "x/linear.h5ad"],
+            "x/linear.h5ad has the name of a baseline, 'linear': rename it")
+
+
 def test_a_side_without_cells_is_said(here, capsys):
     refused(capsys, ["evaluate", *SCREEN, "--predicted", "screen.h5ad", "--unseen", "G3"],
             "this split has no held_out cells to score on")

@@ -7,6 +7,7 @@ from pathlib import Path
 from anndata import AnnData
 
 from cdt_lite.errors import CDTError, suggest
+from cdt_lite.evaluation.baselines import BASELINES
 from cdt_lite.files import read_h5ad
 
 SIDES = ("held_out", "unseen")  # of a split, to test on
@@ -47,5 +48,10 @@ def distinct_names(paths: Sequence[str | Path]) -> list[str]:
 
 
 def read_predicted(paths: Sequence[str | Path]) -> dict[str, AnnData]:
-    """Reads predicted cells, one file a method, by distinct names."""
-    return {name: read_h5ad(path) for name, path in zip(distinct_names(paths), paths, strict=True)}
+    """Reads predicted cells, one file a method, by distinct names. Raises CDTError for the name of a baseline."""
+    predicted = {}
+    for name, path in zip(distinct_names(paths), paths, strict=True):
+        if name in {*BASELINES, "ceiling"}:
+            raise CDTError(f"{path} has the name of a baseline, {name!r}: rename it")
+        predicted[name] = read_h5ad(path)
+    return predicted
