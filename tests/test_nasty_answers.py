@@ -530,3 +530,23 @@ def test_a_fork_beside_threads_warns_nobody(recwarn):
     waiting.set()
     thread.join()
     assert not recwarn.list
+
+
+@pytest.mark.parametrize("name", ["loops", "sleeps briefly"])
+def test_a_thread_ends_too_where_it_can(name, monkeypatch):
+    monkeypatch.setattr(guard, "CAN_FORK", False)
+    before = threading.active_count()
+    answers = ENDLESS | {"sleeps briefly": lambda x, n: time.sleep(2.5)}
+    begin = time.monotonic()
+    rows = engine.examine("9.1", answers[name], SECONDS)
+    assert [row.hint for row in rows] == [engine.ENDLESS] and time.monotonic() - begin < 5
+    while threading.active_count() > before and time.monotonic() - begin < 15:
+        time.sleep(0.05)
+    assert threading.active_count() <= before
+
+
+def test_a_right_answer_and_a_stub_in_a_thread(monkeypatch):
+    monkeypatch.setattr(guard, "CAN_FORK", False)
+    assert engine.passes(engine.examine("9.1", scale.reference))
+    assert engine.examine("9.1", lambda x, n: ...) == []
+    assert not engine.passes(engine.examine("9.1", raise_from(KeyboardInterrupt())))
