@@ -308,3 +308,17 @@ def test_the_room_gets_the_real_cells_checked(monkeypatch, tmp_path, real_screen
     monkeypatch.setenv("CDT_LITE_MIRROR", str(tmp_path))
     (tmp_path / "new").mkdir()
     assert "damaged" in environment.fetch_screen(tmp_path / "new") and not list((tmp_path / "new").iterdir())
+
+
+@pytest.mark.parametrize(("own", "wanted"), [
+    ({}, ("PASSIVE", "1000")),
+    ({"GOMP_SPINCOUNT": "7"}, ("PASSIVE", "7")),
+    ({"OMP_WAIT_POLICY": "ACTIVE"}, ("ACTIVE", None)),
+])
+def test_threads_of_openmp_that_wait_soon_sleep_unless_told_otherwise(monkeypatch, own, wanted):
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+    variables = environment.child_variables(PYTHON, "ci")
+    assert (variables["OMP_WAIT_POLICY"], variables.get("GOMP_SPINCOUNT")) == wanted

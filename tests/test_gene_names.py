@@ -214,9 +214,9 @@ def test_measured_panels_show_names_as_they_are_written(odd):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_guide_to_figures_shows_names_as_they_are_written(name):
-    shown = Shown([["box", "says"]], {"a.png": f"One cell of {name}"})
+    shown = Shown([["box", "says"]], {"a_measured.png": f"One cell of {name}"})
     page = guide(tiny("lite"), {"attention_mechanism": shown}, measured=True)
-    said = re.search(r"!\[(One cell of .*)\]\(a.png\)", page)[1]
+    said = re.search(r"!\[(One cell of .*)\]\(a_measured.png\)", page)[1]
     assert re.sub(r"\\([^a-z0-9\s])", r"\1", said) == f"One cell of {name}" and not re.search(r"(?<!\\)[<$|\]]", said)
 
 

@@ -8,6 +8,7 @@ import gc
 import importlib
 import json
 import logging
+import multiprocessing
 import os
 import random
 import re
@@ -508,3 +509,44 @@ def test_a_loaded_machine_fails_no_right_answer(monkeypatch):
     for can_fork in {guard.CAN_FORK, False}:
         monkeypatch.setattr(guard, "CAN_FORK", can_fork)
         assert engine.passes(engine.examine("9.1", waits, seconds=0.5))
+
+
+@ONLY_A_PROCESS
+def test_pressing_stop_ends_the_process():
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        engine.examine("9.1", deaf, 20.0)
+    assert not multiprocessing.active_children()
+
+
+@ONLY_A_PROCESS
+def test_a_fork_beside_threads_warns_nobody(recwarn):
+    """Python 3.12 and later warn of it, since the threads do not come along: here nobody waits for them."""
+    warnings.simplefilter("error")
+    waiting = threading.Event()
+    thread = threading.Thread(target=waiting.wait)
+    thread.start()
+    assert engine.passes(engine.examine("9.1", scale.reference))
+    waiting.set()
+    thread.join()
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("name", ["loops", "sleeps briefly"])
+def test_a_thread_ends_too_where_it_can(name, monkeypatch):
+    monkeypatch.setattr(guard, "CAN_FORK", False)
+    before = threading.active_count()
+    answers = ENDLESS | {"sleeps briefly": lambda x, n: time.sleep(2.5)}
+    begin = time.monotonic()
+    rows = engine.examine("9.1", answers[name], SECONDS)
+    assert [row.hint for row in rows] == [engine.ENDLESS] and time.monotonic() - begin < 5
+    while threading.active_count() > before and time.monotonic() - begin < 15:
+        time.sleep(0.05)
+    assert threading.active_count() <= before
+
+
+def test_a_right_answer_and_a_stub_in_a_thread(monkeypatch):
+    monkeypatch.setattr(guard, "CAN_FORK", False)
+    assert engine.passes(engine.examine("9.1", scale.reference))
+    assert engine.examine("9.1", lambda x, n: ...) == []
+    assert not engine.passes(engine.examine("9.1", raise_from(KeyboardInterrupt())))

@@ -181,7 +181,8 @@ def child_variables(python: Path, profile: str) -> dict[str, str]:
     variables = dict(os.environ, VIRTUAL_ENV=str(python.parent.parent), CDT_PROFILE=profile)
     variables["PATH"] = os.pathsep.join([str(python.parent), os.environ.get("PATH", "")])
     variables.update(PYTHONUTF8="1", JUPYTER_PLATFORM_DIRS="1", PYDEVD_DISABLE_FILE_VALIDATION="1")
-    variables.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin slow tiny steps on busy cores
+    if "OMP_WAIT_POLICY" not in variables:  # threads that spin for long make small steps 10 times slower on busy cores
+        variables = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"} | variables
     variables.pop("PYTHONHOME", None)
     return variables
 
