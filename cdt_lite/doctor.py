@@ -63,7 +63,7 @@ def report() -> list[str]:
     except CDTError as error:
         lines.append(f"papalexi2021: not at hand ({error}); the notebooks will use the simulated screen")
     found = sorted(p.parent.name for p in CAPSULES.glob("*/checkpoint.json"))
-    lines.append(f"capsules in {CAPSULES}: {', '.join(found)}")
+    lines.append(f"capsules: {', '.join(found)}")
     wanting = shortcomings(free_memory(), shutil.disk_usage(os.getcwd()).free / 1e9)
     for what, (attempt, remedy) in TRIALS.items():
         try:

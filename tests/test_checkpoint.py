@@ -240,6 +240,22 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(tmp_path):
     assert torch.equal(Checkpoint.load(folder).model.head.bias, before)
 
 
+def test_a_save_between_header_and_weights_is_read_as_a_whole(tmp_path, monkeypatch):
+    folder = new().save(tmp_path)
+    read, later = Path.read_bytes, new()
+    later.step = 7
+    later.model.head.bias.data += 1
+
+    def after_another_save(path):
+        monkeypatch.undo()
+        later.save(folder)  # takes away the weights that were about to be read
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", after_another_save)
+    found = Checkpoint.load(folder)
+    assert found.step == 7 and torch.equal(found.model.head.bias, later.model.head.bias)
+
+
 def test_two_that_save_at_the_same_moment_leave_a_whole_checkpoint_and_a_reader_always_finds_one(tmp_path):
     folder = new().save(tmp_path)
     barrier = threading.Barrier(2, timeout=30)

@@ -136,6 +136,10 @@ def test_hours_are_those_of_both_stages_at_the_measured_speed(monkeypatch):
     assert hours == pytest.approx(tiny().pretrain.epochs + tiny().finetune.epochs)
 
 
+def test_a_notebook_can_show_the_report_for_it_holds_no_path_of_the_machine():
+    assert str(ROOT) not in "\n".join(doctor.report())
+
+
 def test_free_memory_is_a_plausible_number_of_gigabytes():
     assert math.isnan(doctor.free_memory()) or 0 < doctor.free_memory() < 10_000
 

@@ -1,6 +1,7 @@
 """What every notebook uses: the set-up line, figures with words, the report."""
 
 import base64
+import warnings
 from io import BytesIO
 from unittest.mock import MagicMock
 
@@ -12,7 +13,7 @@ from matplotlib import pyplot as plt
 from PIL import Image
 
 from cdt_lite import teaching
-from cdt_lite.errors import CDTError
+from cdt_lite.errors import CDTError, CDTWarning
 from cdt_lite.figures.sketch import Diagram
 from cdt_lite.teaching import lesson as teach
 
@@ -35,6 +36,17 @@ def test_a_lesson_says_what_it_found_and_picks_by_profile(monkeypatch, capsys):
     lesson.report()
     out = capsys.readouterr().out
     assert "Notebook 04 | profile ci" in out and "simulated" in out and "peak memory" in out and "scanpy" in out
+
+
+def test_what_libraries_tell_programmers_does_not_land_in_a_notebook(monkeypatch):
+    monkeypatch.setenv("CDT_SCREEN", "simulated")
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("default")
+        warnings.filterwarnings("default", category=DeprecationWarning, module="__main__")  # as IPython begins
+        teach.begin("04")
+        for kind in (DeprecationWarning, FutureWarning, UserWarning, CDTWarning):
+            warnings.warn_explicit(kind.__name__, kind, "cell", 1, module="__main__")
+    assert [str(warning.message) for warning in shown] == ["UserWarning", "CDTWarning"]
 
 
 # ---- figures with words

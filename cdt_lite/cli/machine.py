@@ -35,10 +35,12 @@ def doctor(args: argparse.Namespace) -> int:
     """Says whether this machine runs the notebooks, in lines for a bug report; with --screen, what a file holds."""
     from cdt_lite.data import Columns
     from cdt_lite.doctor import READY, about_screen, report
+    from cdt_lite.training.capsule import CAPSULES
 
     if args.screen:
         print("\n".join(about_screen(args.screen, Columns(**columns_given(vars(args))), args.layer)))
         return 0
+    print(f"installed in {CAPSULES.parent}")
     lines = report()
     print("\n".join(lines))
     return 0 if lines[-1] == READY else 1

@@ -6,6 +6,7 @@ import os
 import random
 import sys
 import time
+import warnings
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from io import BytesIO
@@ -91,6 +92,8 @@ def begin(number: str, seed: int = 0) -> Lesson:
     np.random.seed(seed)
     torch.manual_seed(seed)
     pd.set_option("display.html.use_mathjax", False)  # a gene's name is no formula
+    for kind in (DeprecationWarning, FutureWarning):  # what libraries tell programmers; a notebook shows it to readers
+        warnings.simplefilter("ignore", kind)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     screen, found = resolve_screen()
     lesson = Lesson(number, profile_name(), device, screen)

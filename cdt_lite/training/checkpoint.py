@@ -189,8 +189,13 @@ def read_verified(folder: Path) -> tuple[dict[str, Any], bytes]:
     return _read_once(folder)
 
 
-def _stamp(folder: Path) -> tuple[str, ...]:
-    return tuple(sorted(f"{path.name} {path.stat().st_mtime_ns}" for path in folder.glob("*") if path.is_file()))
+def _stamp(folder: Path) -> tuple[int, int] | None:
+    """What changes with every save: weights go only after the header that names them has been replaced."""
+    try:
+        about = (folder / "checkpoint.json").stat()
+    except OSError:
+        return None
+    return about.st_mtime_ns, about.st_ino
 
 
 def _read_once(folder: Path) -> tuple[dict[str, Any], bytes]:
@@ -208,7 +213,10 @@ def _read_once(folder: Path) -> tuple[dict[str, Any], bytes]:
                        f"or install the one that made it ({made_by}).")
     if header.get("header_sha256") != header_hash(header):
         raise CDTError(f"{path} was altered: its content does not have the hash that it names. {REMEDY}")
-    blob = weights.read_bytes() if weights.is_file() else b""
+    try:
+        blob = weights.read_bytes()
+    except (OSError, ValueError):  # none, or a name that no file can have
+        blob = b""
     if hashlib.sha256(blob).hexdigest() != digest:
         raise CDTError(f"{weights} is missing, truncated or altered: its hash is not that in checkpoint.json. {REMEDY}")
     try:
