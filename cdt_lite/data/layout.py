@@ -167,8 +167,7 @@ def check_screen(adata: AnnData, columns: Columns = Columns(), *, default_sign: 
 
 def check_depths(adata: AnnData, what: str = "the screen") -> None:
     """Raises CDTError where a cell has no count."""
-    n = int((depths(adata.X) == 0).sum())
-    if n:
+    if n := int((depths(adata.X) == 0).sum()):
         raise CDTError(f"{what}: {n} cells have no count in these {adata.n_vars} genes: "
                        "scanpy.pp.filter_cells(min_counts=1)")
 
@@ -235,8 +234,7 @@ def check_structure(values: Any, what: str) -> None:
         raise CDTError(f"{what}: X holds a sparse matrix whose indices are no whole numbers")
     if getattr(values, "format", "") == "csc" and on_disk is not None:
         values = values.to_memory()  # its rows cannot be found without reading it whole
-    problem = _broken(values)
-    if problem:
+    if problem := _broken(values):
         raise CDTError(f"{what}: X holds {problem}")
 
 

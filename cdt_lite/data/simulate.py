@@ -149,10 +149,8 @@ def _checked(options: Options) -> Options:
         value = options[name]
         whole = name.startswith("n_") or name == "seed"
         if not low <= value <= high or (whole and value % 1):
-            kind = "whole" if whole else "real"
-            raise CDTError(f"{name} must be a {kind} number from {low} to {high} here, not {value}")
-        if whole:
-            options[name] = int(value)
+            raise CDTError(f"{name} must be a {'whole' if whole else 'real'} number from {low} to {high} here, not {value}")
+        options[name] = int(value) if whole else value
     return options
 
 
