@@ -149,7 +149,7 @@ def _checked(options: Options) -> Options:
         value = options[name]
         whole = name.startswith("n_") or name == "seed"
         if not low <= value <= high or (whole and value % 1):
-            raise CDTError(f"{name} must be a {'whole' if whole else 'real'} number from {low} to {high} here, not {value}")
+            raise CDTError(f"{name} must be a {'whole' if whole else 'real'} number from {low} to {high}, not {value}")
         options[name] = int(value) if whole else value
     return options
 
