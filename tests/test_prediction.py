@@ -210,6 +210,7 @@ def test_whole_numbers_of_numpy_are_whole_numbers(kind, monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     cells = predict(model(), SCREEN, "G3", n_cells=kind(20))
     assert np.array_equal(cells.X.toarray(), counts_of(model()))
+    assert np.array_equal(counts_of(model(), seed=kind(3)), counts_of(model(), seed=3))
     for sign in (np.int8(-1), -1.0):
         assert np.array_equal(predict(model(), SCREEN, "G3", sign, n_cells=20).X.toarray(), counts_of(model()))
 
