@@ -227,6 +227,24 @@ def test_indices_that_are_no_whole_numbers_are_refused(screen, checkpoint, tmp_p
         doors(checkpoint)["store"](ad.read_h5ad(path, backed="r"))
 
 
+@pytest.mark.parametrize("layout", [sp.csr_matrix, sp.csc_matrix])
+def test_bounds_of_rows_that_fall_are_refused_whatever_their_type(screen, checkpoint, tmp_path, layout):
+    """scipy looks for falling bounds by differences, and those of unsigned numbers are never negative."""
+    screen.X = layout(screen.X)
+    path = saved(screen, tmp_path)
+    with h5py.File(path, "r+") as file:
+        values = file["X/indptr"][()].astype(np.uint8)  # 256 becomes 0
+        del file["X/indptr"]
+        file["X/indptr"] = values
+    enters = {**doors(checkpoint), "evaluate": lambda cells: evaluate(cells, None)}
+    for enter in enters.values():
+        for reader in (ad.read_h5ad, lambda path: ad.read_h5ad(path, backed="r")):
+            with pytest.raises(CDTError):
+                enter(reader(path))
+    with pytest.raises(CDTError, match="damaged"):
+        load_screen(path)
+
+
 @pytest.mark.parametrize("part", ["data", "indices"])
 def test_a_file_that_cannot_be_read_piece_by_piece_is_named(screen, checkpoint, tmp_path, part):
     path = saved(screen, tmp_path)

@@ -132,8 +132,7 @@ def _magnitudes(column: pd.Series | None, is_control: np.ndarray, what: str) -> 
 
 def require_controls(labels: Labels, columns: Columns = Columns(), what: str = "the screen", least: int = 1) -> None:
     """Raises CDTError where fewer than `least` control cells are there."""
-    n = int(labels.is_control.sum())
-    if n >= least:
+    if (n := int(labels.is_control.sum())) >= least:
         return
     known = sorted(set(labels.target.tolist()))
     raise CDTError(f"{what} has {n or 'no'} control cells: in obs[{columns.target!r}] at least {least} must be "
@@ -215,8 +214,7 @@ def check_counts(adata: AnnData, what: str = "the screen", block: Any = None) ->
         what: What to call them in a message.
         block: Rows of X already read, to check these alone (of a file that is not read whole).
     """
-    problem = why_not_counts(adata.X if block is None else block)
-    if not problem:
+    if not (problem := why_not_counts(adata.X if block is None else block)):
         return
     place = ""
     if adata.raw is not None and not why_not_counts(adata.raw.X):
@@ -244,6 +242,8 @@ def _broken(values: Any) -> str:
         return ""
     try:
         values.check_format(full_check=True)
+        if (values.indptr[1:] < values.indptr[:-1]).any():  # scipy looks at differences: unsigned, none is negative
+            raise ValueError("indptr falls")
     except (ValueError, TypeError, IndexError) as error:
         return f"a sparse matrix that is damaged ({error}): make the file anew"
     return ""

@@ -164,7 +164,9 @@ RIGHT: dict[str, Callable[[Answer], Answer]] = {
 }
 NASTY: dict[str, Callable[[Answer], Answer]] = {
     "None": _gives(None), "NaN": _gives(float("nan")), "text": _gives("<b>$x$</b>"), "a class": _gives(int),
-    "a generator": lambda reference: lambda *_: _endless(), "a module": _gives(np), "an empty array": _gives(np.zeros(0)), "a large list": _gives([0] * 10**6),
+    "a generator": lambda reference: lambda *_: _endless(),
+    "a module": _gives(np), "an empty array": _gives(np.zeros(0)),
+    "a large list": _gives([0] * 10**6),
     "itself": lambda reference: _itself(), "an empty tensor": _gives(torch.zeros(0)),
     "an object array": _gives(np.array([None, [1]], object)), "complex": _gives(torch.tensor([1j])),
     "exits": _raises(SystemExit(0)), "ends": _raises(GeneratorExit()), "iteration": _raises(StopIteration()),
