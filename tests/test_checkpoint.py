@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import inputs, tiny, toy_screen
+from helpers import inputs, opened, tiny, toy_screen
 
 from cdt_lite.errors import CDTError
 from cdt_lite.files import write_atomically
@@ -220,6 +220,42 @@ def test_sizes_that_the_file_cannot_bear_are_refused_before_a_model_is_made(tmp_
     monkeypatch.setattr("cdt_lite.training.checkpoint.build", never)
     with pytest.raises(CDTError):
         Checkpoint.load(folder)
+
+
+TYPES = {
+    "target_depth": "50", "seed": -1, "step": 0.5, "stage": "pretraining", "card": "cdt", "config": 63, "vocabulary": 0,
+    "panel": ["G0", ["G1"]], "trained_targets": [3]}
+
+
+@pytest.mark.parametrize("name", TYPES)
+@pytest.mark.parametrize("removed", [False, True])
+def test_a_header_with_values_of_other_types_is_refused_by_name(tmp_path, name, removed):
+    folder = new().save(tmp_path)
+    if name == "target_depth" and not removed:
+        change_header(folder, lambda header: header.update({name: ["G3"]}))
+    else:
+        change_header(folder, lambda header: header.pop(name) if removed else header.update({name: TYPES[name]}))
+    with pytest.raises(CDTError, match=f"{name}|does not fit"):
+        Checkpoint.load(folder)
+
+
+def test_a_panel_outside_the_vocabulary_and_a_depth_without_end_are_refused(tmp_path):
+    folder = new().save(tmp_path)
+    for change, what in (({"panel": ["G0", "G99"]}, "'G99' is not in the vocabulary"),
+                         ({"panel": ["G0"], "target_depth": float("inf")}, "positive and finite")):
+        change_header(folder, lambda header, change=change: header.update(change))
+        with pytest.raises(CDTError, match=what):
+            Checkpoint.load(folder)
+
+
+@pytest.mark.parametrize("part", ["effect", "shares", "sign", "highest"])
+def test_a_table_of_effects_whose_parts_do_not_fit_is_refused(tmp_path, part):
+    checkpoint = new()
+    opened(checkpoint.model)
+    table = checkpoint.model.effect
+    setattr(table, part, getattr(table, part)[1:])
+    with pytest.raises(CDTError, match="has parts that do not fit each other"):
+        Checkpoint.load(checkpoint.save(tmp_path))
 
 
 def test_a_header_nested_too_deep_to_read_is_refused(tmp_path):

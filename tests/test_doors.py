@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdt_lite.data.batches import SetSampler
+from cdt_lite.data.expression import log1p_counts
 from cdt_lite.data.layout import CONTROL, check_screen
 from cdt_lite.data.screens import load_screen
 from cdt_lite.data.store import TokenStore
@@ -190,6 +191,71 @@ def test_damage_in_predicted_log1p_expression_is_refused(screen):
     predicted.X.indices[3] = 10**9
     with pytest.raises(CDTError, match="prediction.*: X holds a sparse matrix that is damaged"):
         evaluate(screen, predicted, target_depth=50.0)
+
+
+def in_parts(counts):
+    """The same counts, each in two entries of the same place."""
+    halves = sp.csr_matrix(counts)
+    data, indices = np.repeat(halves.data // 2, 2), np.repeat(halves.indices, 2)
+    data[1::2] = halves.data - data[1::2]
+    return sp.csr_matrix((data, indices, halves.indptr * 2), shape=halves.shape)
+
+
+def test_a_count_in_two_entries_is_their_sum_everywhere(screen, checkpoint, tmp_path):
+    parts = screen.copy()
+    parts.X = in_parts(screen.X)
+    assert parts.X.nnz == 2 * screen.X.nnz and (parts.X.toarray() == screen.X.toarray()).all()
+    np.testing.assert_allclose(log1p_counts(parts.X, 50.0).toarray(), log1p_counts(screen.X, 50.0).toarray())
+    assert load_screen(saved(parts, tmp_path)).X.nnz == screen.X.nnz
+    pd.testing.assert_frame_equal(evaluate(parts, None, metrics=["mae"]), evaluate(screen, None, metrics=["mae"]))
+    got, want = ({name: enter(cells) for name, enter in doors(checkpoint).items()} for cells in (parts, screen))
+    np.testing.assert_array_equal(got["store"].tokens, want["store"].tokens)
+    np.testing.assert_array_equal(got["predict"].X.toarray(), want["predict"].X.toarray())
+
+
+@pytest.mark.parametrize("kind", ["f2", "f8", "?"])
+@pytest.mark.parametrize("part", ["indices", "indptr"])
+def test_indices_that_are_no_whole_numbers_are_refused(screen, checkpoint, tmp_path, kind, part):
+    path = saved(screen, tmp_path)
+    with h5py.File(path, "r+") as file:
+        values = file[f"X/{part}"][()].astype(kind)
+        del file[f"X/{part}"]
+        file[f"X/{part}"] = values
+    with pytest.raises(CDTError, match=f"X/{part} must be whole numbers, not"):
+        load_screen(path)
+    with pytest.raises(CDTError, match="no whole numbers|cannot be read"):
+        doors(checkpoint)["store"](ad.read_h5ad(path, backed="r"))
+
+
+@pytest.mark.parametrize("layout", [sp.csr_matrix, sp.csc_matrix])
+def test_bounds_of_rows_that_fall_are_refused_whatever_their_type(screen, checkpoint, tmp_path, layout):
+    """scipy looks for falling bounds by differences, and those of unsigned numbers are never negative."""
+    screen.X = layout(screen.X)
+    path = saved(screen, tmp_path)
+    with h5py.File(path, "r+") as file:
+        values = file["X/indptr"][()].astype(np.uint8)  # 256 becomes 0
+        del file["X/indptr"]
+        file["X/indptr"] = values
+    enters = {**doors(checkpoint), "evaluate": lambda cells: evaluate(cells, None)}
+    for enter in enters.values():
+        for reader in (ad.read_h5ad, lambda path: ad.read_h5ad(path, backed="r")):
+            with pytest.raises(CDTError):
+                enter(reader(path))
+    with pytest.raises(CDTError, match="damaged"):
+        load_screen(path)
+
+
+@pytest.mark.parametrize("part", ["data", "indices"])
+def test_a_file_that_cannot_be_read_piece_by_piece_is_named(screen, checkpoint, tmp_path, part):
+    path = saved(screen, tmp_path)
+    with h5py.File(path, "r+") as file:
+        del file[f"X/{part}"]
+    for name, enter in doors(checkpoint).items():
+        with pytest.raises(CDTError, match="X cannot be read"):
+            enter(ad.read_h5ad(path, backed="r"))
+            pytest.fail(name)
+    with pytest.raises(CDTError, match="X cannot be read"):
+        evaluate(ad.read_h5ad(path, backed="r"), None)
 
 
 def test_damage_in_a_layer_is_refused(screen, tmp_path):

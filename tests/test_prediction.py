@@ -231,8 +231,30 @@ def test_whole_numbers_of_numpy_are_whole_numbers(kind, monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     cells = predict(model(), SCREEN, "G3", n_cells=kind(20))
     assert np.array_equal(cells.X.toarray(), counts_of(model()))
+    assert np.array_equal(counts_of(model(), seed=kind(3)), counts_of(model(), seed=3))
     for sign in (np.int8(-1), -1.0):
         assert np.array_equal(predict(model(), SCREEN, "G3", sign, n_cells=20).X.toarray(), counts_of(model()))
+
+
+STRANGE = {"seed": (-1, 2.5, 10**30), "cells_per_pass": (0, -1, 2.5), "device": ("G3", "", "\0", "cuda:99")}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_settings_that_make_no_sense_are_refused_where_they_enter(name, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    for value in STRANGE[name]:
+        with pytest.raises(CDTError, match=f"{name} must be a whole number|there is no device"):
+            if name == "seed":
+                predict(model(), SCREEN, "G3", n_cells=2, seed=value)
+            else:
+                Generation(**{name: value})
+    for depth in (float("nan"), float("inf"), -1.0):
+        with pytest.raises(CDTError, match="target_depth"):
+            as_log1p(predict(model(), SCREEN, "G3", n_cells=2), depth)
+        with pytest.raises(CDTError, match="target_depth"):
+            evaluate(SCREEN, None, metrics=["mae"], target_depth=depth)
+    with pytest.raises(CDTError, match="nothing to score"):
+        evaluate(SCREEN, None, baselines=False)
 
 
 def test_what_training_never_had_is_said():

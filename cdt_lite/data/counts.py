@@ -58,6 +58,8 @@ def _broken(values: Any) -> str:
         return ""
     try:
         values.check_format(full_check=True)
+        if (values.indptr[1:] < values.indptr[:-1]).any():  # scipy looks at differences: unsigned, none is negative
+            raise ValueError("indptr falls")
     except (ValueError, TypeError, IndexError) as error:
         return f"a sparse matrix that is damaged ({error}): make the file anew"
     return ""

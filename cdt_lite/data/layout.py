@@ -132,8 +132,7 @@ def _magnitudes(column: pd.Series | None, is_control: np.ndarray, what: str) -> 
 
 def require_controls(labels: Labels, columns: Columns = Columns(), what: str = "the screen", least: int = 1) -> None:
     """Raises CDTError where fewer than `least` control cells are there."""
-    n = int(labels.is_control.sum())
-    if n >= least:
+    if (n := int(labels.is_control.sum())) >= least:
         return
     known = sorted(set(labels.target.tolist()))
     raise CDTError(f"{what} has {n or 'no'} control cells: in obs[{columns.target!r}] at least {least} must be "

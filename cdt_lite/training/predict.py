@@ -73,6 +73,7 @@ def predict(checkpoint: Checkpoint, screen: ad.AnnData, target: str, sign: int =
         CDTError: See `check_request` and `align_panel`; no control cells; steps out of range.
     """
     request = check_request(checkpoint, target, sign, magnitude, options.columns.control, options.unseen)
+    seed = require_whole("seed", seed)
     plan = _Plan(checkpoint, screen, request, seed, options)
     tokenizer, generator = checkpoint.tokenizer, torch.Generator().manual_seed(seed)
     blocks, batches = [], []

@@ -164,8 +164,9 @@ RIGHT: dict[str, Callable[[Answer], Answer]] = {
 }
 NASTY: dict[str, Callable[[Answer], Answer]] = {
     "None": _gives(None), "NaN": _gives(float("nan")), "text": _gives("<b>$x$</b>"), "a class": _gives(int),
-    "a generator": lambda reference: lambda *_: _endless(), "a module": _gives(np), "meta": _gives(torch.zeros(
-        2, device="meta")), "an empty array": _gives(np.zeros(0)), "a large list": _gives([0] * 10**6),
+    "a generator": lambda reference: lambda *_: _endless(),
+    "a module": _gives(np), "an empty array": _gives(np.zeros(0)),
+    "a large list": _gives([0] * 10**6),
     "itself": lambda reference: _itself(), "an empty tensor": _gives(torch.zeros(0)),
     "an object array": _gives(np.array([None, [1]], object)), "complex": _gives(torch.tensor([1j])),
     "exits": _raises(SystemExit(0)), "ends": _raises(GeneratorExit()), "iteration": _raises(StopIteration()),
@@ -178,6 +179,7 @@ NASTY: dict[str, Callable[[Answer], Answer]] = {
 if getattr(guard, "CAN_FORK", False):  # only a process of its own can be ended there, and takes such changes with it
     RIGHT["filters warnings"] = _aside(lambda: warnings.simplefilter("ignore", ImportWarning))
     NASTY |= {
+        "meta": _gives(torch.zeros(2, device="meta")),
         "holds the interpreter": _does(lambda: sum(range(10**10))), "a power": _does(lambda: 10**(10**8)),
         "dies": _does(lambda: os._exit(3)), "much memory": _does(lambda: np.ones(2**33)), "stops": _raises(
             KeyboardInterrupt()), "an odd object": _gives(Odd()), "odd error": _raises(Strange()),

@@ -68,7 +68,7 @@ def _problem(before: Files, files: Files, loaded: Checkpoint, cells: Any) -> str
         return "cells without counts"
     written = json.loads(files["checkpoint.json"])
     for name, value in json.loads(json.dumps(loaded.header())).items():
-        if value != written[name]:
+        if not _holds(value, written[name]):
             return f"{name} is {value}, written was {written[name]}"
     if written != json.loads(before["checkpoint.json"]) and written["header_sha256"] != header_hash(written):
         return "taken, though its hash does not fit"
@@ -81,6 +81,13 @@ def _problem(before: Files, files: Files, loaded: Checkpoint, cells: Any) -> str
         if name.startswith("model.") and not torch.equal(own.double(), value.double()):
             return f"{name} is not what was written"
     return ""
+
+
+def _holds(value: Any, written: Any) -> bool:
+    """Whether all that was written is there; what older files do not know has its default."""
+    if isinstance(value, dict) and isinstance(written, dict):
+        return all(key in value and _holds(value[key], written[key]) for key in written)
+    return bool(value == written)
 
 
 def _weights(files: Files) -> str:

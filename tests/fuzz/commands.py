@@ -164,7 +164,7 @@ def _scored(words: list[str], folder: Path) -> str:
 
 def _trained(words: list[str], folder: Path) -> str:
     out = [_value(words, "--out", ""), "output/finetuned", "output/pretrained"]
-    found = [name for name in out if name and (folder / name / "checkpoint.json").is_file()]
+    found = [name for name in out if (folder / name / "checkpoint.json").is_file()]
     if not found:
         return "no checkpoint"
     return "" if Checkpoint.load(folder / found[0]).step >= 1 else "no step"
