@@ -3,11 +3,10 @@
 from collections import Counter
 
 import pytest
+from fuzz import KINDS
+from fuzz.pool import Worker
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from tests.fuzz import KINDS
-from tests.fuzz.pool import Worker
 
 CASES = {"files": 60, "checkpoints": 60, "arguments": 60, "commands": 40, "answers": 30}
 

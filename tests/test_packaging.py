@@ -90,13 +90,13 @@ def test_constraints_pin_every_direct_requirement_within_its_range(python, syste
 
 def third_party_imports(folder):
     found = set()
-    for path in sorted((ROOT / folder).glob("*.py")):
+    for path in sorted((ROOT / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 found |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 found.add(node.module.split(".")[0])
-    own = {"cdt_lite", "benchmarks", "tools", "run", "helpers", "conftest"}
+    own = {"cdt_lite", "benchmarks", "tools", "run", "helpers", "conftest", "fuzz"}
     own |= {path.stem for path in (ROOT / folder).glob("*.py")}
     return {IMPORT_NAMES.get(name, name) for name in found - own - sys.stdlib_module_names}
 

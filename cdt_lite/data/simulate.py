@@ -123,7 +123,7 @@ def simulate_screen(n_genes: int = 256, n_targets: int = 30, n_cells: int = 12_0
     """
     size = {"n_genes": n_genes, "n_targets": n_targets, "n_cells": n_cells, "seed": seed, "world": world}
     options = _checked(size | asdict(design))
-    planting, drawing, counting = map(np.random.default_rng, np.random.SeedSequence(seed).spawn(3))
+    planting, drawing, counting = map(np.random.default_rng, np.random.SeedSequence(options["seed"]).spawn(3))
     planted = _plant(planting, options)
     cells = _draw_cells(drawing, options, len(planted.table))
     return _assemble(planted, cells, _draw_counts(counting, planted, cells), options)

@@ -138,7 +138,7 @@ def _value(words: list[str], option: str, default: str) -> str:
     found = default
     for word, after in zip(words, [*words[1:], ""], strict=True):
         name, _, own = word.partition("=")
-        if name.startswith("--") and len(name) > 3 and option.startswith(name):
+        if name.startswith("--") and len(name) > 2 and option.startswith(name):
             found = own or after
     return found
 

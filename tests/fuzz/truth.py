@@ -77,6 +77,7 @@ def read(path: Path) -> Truth:
             for name in listed.intersection(found.labels):
                 is_one = isinstance(obs[name], h5py.Dataset) and obs[name].ndim == 0  # for all cells
                 found.labels[name] = [obs[name][()]] * len(names) if is_one else _column(obs, name)
+            found.labels["sign"] = [float(s) if isinstance(s, str) else s for s in found.labels["sign"]]
             if any(len(values) != len(names) for values in found.labels.values()):
                 raise Damaged("columns of another length")
             found.counts = _matrix(file["X"], (len(names), len(found.genes)))
