@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -27,6 +28,7 @@ from cdt_lite.data.simulate import simulate_screen
 from cdt_lite.data.splits import named_split
 from cdt_lite.data.store import TokenStore
 from cdt_lite.errors import CDTError
+from cdt_lite.evaluation.inputs import SIDES
 from cdt_lite.files import user_folder
 from cdt_lite.model.config import PRESETS, Config
 from cdt_lite.teaching.lesson import profile_name
@@ -139,24 +141,31 @@ TRIALS: dict[str, tuple[Callable[[], object], str]] = {  # what notebooks do: ho
 }
 
 
-def about_screen(name: str, columns: Columns = Columns(), layer: str | None = None) -> list[str]:
+def about_screen(name: str, columns: Columns = Columns(), layer: str | None = None, default_sign: int = -1
+                 ) -> list[str]:
     """Returns what a screen holds, and how long the preset `lite` trains on it: `cdt-lite doctor --screen FILE`.
 
     Args:
         name: As for `load_screen`, as are columns and layer.
         columns: Where a file keeps its labels.
         layer: Layer of a file with the raw counts.
+        default_sign: Of a file without a column of signs.
 
     Raises:
         CDTError: The file is no screen; the message says what to do.
     """
-    screen = load_screen(name, columns, layer=layer, n_top_genes=10**9)
+    screen = load_screen(name, columns, layer=layer, default_sign=default_sign, n_top_genes=None)
     obs, config = screen.obs, PRESETS["lite"]
     changed = obs[obs["target_gene"] != CONTROL]
     made = changed.groupby(["target_gene", "sign"], observed=True).size()
     targets = set(changed["target_gene"])
     unmeasured = list(map(str, screen.uns["screen"]["unmeasured_targets"]))
-    n_cells = int((named_split(screen) == "train").sum())
+    side = np.asarray(named_split(screen))
+    n_cells = int((side == "train").sum())
+    withheld = []
+    for name_of_side in SIDES:
+        names = sorted(set(obs["target_gene"][side == name_of_side]) - {CONTROL})
+        withheld.append(f"{name_of_side}: {_first(names)}")
     n_genes = min(screen.n_vars, config.model.n_genes)
     hours = hours_of_training(config, n_genes, n_cells)
     return [
@@ -166,12 +175,18 @@ def about_screen(name: str, columns: Columns = Columns(), layer: str | None = No
         f"control cells: {screen.n_obs - len(changed):,}",
         f"perturbations: {len(made)}, of {len(targets)} targets",
         f"cells a perturbation: {made.min()} at least, {made.median():.0f} (median)",
-        f"measured targets: {len(targets) - len(unmeasured)}; not measured: {', '.join(unmeasured[:9]) or 'none'}",
+        f"measured targets: {len(targets) - len(unmeasured)}; not measured: {_first(unmeasured)}",
         f"signs: {_listed(changed['sign'])}",
-        f"sides of the split: {_listed(pd.Series(named_split(screen)))}",
+        f"sides of the split: {_listed(pd.Series(side))}",
+        f"withheld from training, to test on: {'; '.join(withheld)}",
         f"panel of lite: {n_genes:,} genes",
-        f"lite's pretraining and fine-tuning on {n_cells:,} cells: about {hours:.2g} hours on this CPU",
+        f"lite's pretraining and fine-tuning on {n_cells:,} cells: about {hours:.2g} h on this CPU",
     ]
+
+
+def _first(names: list[str], most: int = 9) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (", ".join(names[:most]) or "none") + more
 
 
 def _listed(values: pd.Series, most: int = 8) -> str:

@@ -8,7 +8,7 @@ from cdt_lite.errors import CDTError, require_whole, suggest
 
 COLUMNS = {"target": "target-key", "batch": "batch-key", "control": "control", "sign": "sign-key",
            "magnitude": "magnitude-key"}  # argument of `Columns` -> option
-SCREEN = ("screen", *COLUMNS.values(), "layer")  # of every command that reads a screen
+SCREEN = ("screen", *COLUMNS.values(), "default-sign", "layer")  # of every command that reads a screen
 SPLIT = ("unseen", "hold_out", "split_key")
 WITHHOLD = ("withheld", "hold-out", "split-key")
 TRAINING = (*SCREEN, *WITHHOLD, "n-top-genes", "preset", "out", "steps", "seed", "device", "precision", "compile",
@@ -62,7 +62,7 @@ def in_options(message: str) -> str:
         return f"--{COLUMNS[found[1]]}{value}"
 
     message = re.sub(r"Columns\((\w+)='?(.*?)'?\)", option, message)
-    message = message.replace("align=True", "--align")
+    message = message.replace("align=True", "--align").replace("default_sign=", "--default-sign ")
     message = re.sub(r"\bn_top_genes\b=?", "--n-top-genes", message)
     return re.sub(r"layer='(.*?)'", r"--layer \1", message)
 
@@ -85,6 +85,7 @@ OPTIONS = {
     "batch-key": _option(None, "column with the replicate (none, as below: do not look for one)"),
     "control": _option(None, "label of unperturbed cells in the column of targets"),
     "sign-key": _option(None, "column with -1, 0 or +1"),
+    "default-sign": _option(-1, "of a file without a column of signs: -1 knockdown, 1 activation", choices=[-1, 1]),
     "magnitude-key": _option(None, "column with the log2 fold change of the target's own mRNA"),
     "layer": _option(None, "layer with the raw counts (default: X)"),
     "withheld": _option([], "targets to withhold altogether (default: by rule)", nargs="+", metavar="TARGET"),
@@ -101,14 +102,15 @@ OPTIONS = {
     "resume": _option(False, "go on from --out, with the settings that the run was begun with", action="store_true"),
     "overwrite": _option(False, "let this take the place of another one in --out", action="store_true"),
     "checkpoint-interval": _option(None, "steps between two saves (default: the preset's, 500)", type=int),
-    "more": _option([], "further .h5ad files (default: blood and simulated cells)", nargs="*"),
+    "more": _option(None, "further .h5ad files, or none (default: blood and simulated cells)", nargs="*"),
     "gene-vectors": _option(None, "CSV, a gene symbol and numbers a row (default: co-expression in training cells)"),
     "start": _option(None, "pretrained checkpoint to start from"),
     "checkpoint": _option(required=True),
     "target": _option([], "gene symbols", nargs="+"),
     "targets": _option(None, "a file of gene symbols, one a line", metavar="FILE"),
     "all": _option(False, "every target and sign that the model was trained on", action="store_true"),
-    "sign": _option(-1, "-1 knockdown or knockout, +1 activation"),
+    "sign": _option(None, "-1 knockdown or knockout, +1 activation (default: that of training, if it had one)",
+                    type=int),
     "magnitude": _option(None, "log2 fold change of the target, if known", type=float),
     "cells": _option(256, "cells sampled of each perturbation, and seed"),
     "guidance": _option(1.0),

@@ -333,7 +333,7 @@ def test_settings_that_make_no_sense_are_refused_before_the_screen_is_read(capsy
 @pytest.mark.parametrize("command", [["predict", "--checkpoint", "a", "--target", "A"], ["capsule"],
                                      ["evaluate", "--predicted", "a"]])
 def test_a_seed_below_zero_is_refused_everywhere(capsys, command):
-    refused(capsys, [*command, "--screen", "nowhere.h5ad", "--seed", "-1"], "--seed must lie in 0 to")
+    refused(capsys, [*command, "--screen", "nowhere.h5ad", "--seed", "-1"], "--seed must be a whole number from 0")
 
 
 @pytest.mark.parametrize("guidance", ["nan", "-1", "inf", "21"])

@@ -57,7 +57,7 @@ def test_seeds(model, screen):
     for call in (lambda: start(tiny(), screen, seed=-1), lambda: predict(model, screen, "G3", n_cells=2, seed=-1),
                  lambda: predict_mean(model, screen, "G3", n_cells=2, seed=-1), lambda: control_halves(screen, seed=-1),
                  lambda: TrainConfig(seed=-1)):
-        with pytest.raises(CDTError, match="seed must lie in 0 to"):
+        with pytest.raises(CDTError, match="seed must be a whole number from 0"):
             call()
 
 

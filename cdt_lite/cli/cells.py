@@ -32,7 +32,8 @@ def screen_of(args: argparse.Namespace, split: Mapping[str, Any] | None = None, 
     elif options:
         raise CDTError(f"{', '.join(options)}: for the simulated screen only, without effect on {args.screen}")
     else:
-        screen = load_screen(args.screen, _columns(args), layer=args.layer, n_top_genes=None)
+        screen = load_screen(args.screen, _columns(args), layer=args.layer, default_sign=args.default_sign,
+                             n_top_genes=None)
     if split:
         screen = _with_split(screen, **split)
     return on_panel(screen, genes) if genes else choose_panel(screen, n_top_genes)

@@ -38,7 +38,8 @@ def doctor(args: argparse.Namespace) -> int:
     from cdt_lite.training.capsule import CAPSULES
 
     if args.screen:
-        print("\n".join(about_screen(args.screen, Columns(**columns_given(vars(args))), args.layer)))
+        print("\n".join(about_screen(args.screen, Columns(**columns_given(vars(args))), args.layer,
+                                     args.default_sign)))
         return 0
     print(f"installed in {CAPSULES.parent}")
     lines = report()

@@ -26,8 +26,10 @@ def pretrain(args: argparse.Namespace) -> int:
     found, config = _settings(args)
     screen = _training_screen(args, found, config)
     cells = screen[named_split(screen) == "train"].copy()
-    more = [unlabelled_cells(path, args, config.model.n_genes) for path in args.more]
-    files = [cells, *more] if more else pretraining_cells(cells)
+    if args.more is None:
+        files = pretraining_cells(cells)
+    else:
+        files = [cells, *(unlabelled_cells(path, args, config.model.n_genes) for path in args.more)]
     checkpoint = found or _begun(args, config, *files)
     checkpoint.config = config
     stores = [TokenStore.from_adata(file, checkpoint.tokenizer, checkpoint.vocabulary) for file in files]

@@ -116,6 +116,7 @@ def with_symbols(adata: AnnData, column: str, what: str) -> AnnData:
     if column not in adata.obs or not adata.var_names.str.match(ENSEMBL).mean() > 0.5:
         return adata
     targets = _parts(adata.obs[column].dropna().astype(str).unique())
+    targets |= {re.sub(GUIDE, "", target) for target in targets}  # guides are refused later, by the gene's symbol
     if not targets.isdisjoint(adata.var_names):
         return adata
     for key in SYMBOLS:

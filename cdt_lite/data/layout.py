@@ -134,7 +134,7 @@ def require_controls(labels: Labels, columns: Columns = Columns(), what: str = "
     """Raises CDTError where fewer than `least` control cells are there."""
     if (n := int(labels.is_control.sum())) >= least:
         return
-    known = sorted(set(labels.target.tolist()))
+    known = pd.Series(labels.target).value_counts().index.tolist()  # controls are many: the label is among the first
     raise CDTError(f"{what} has {n or 'no'} control cells: in obs[{columns.target!r}] at least {least} must be "
                    f"{columns.control!r}, but the labels there are {known[:8]}. "
                    f"Name yours with Columns(control=...){suggest(columns.control, known)}")

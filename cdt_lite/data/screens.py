@@ -6,16 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 from anndata import AnnData
 
 from cdt_lite.data.counts import check_counts, check_depths
+from cdt_lite.data.expression import depths, log1p_counts
 from cdt_lite.data.labels import with_symbols
-from cdt_lite.data.layout import CONTROL, Columns, check_cells, check_screen, in_layout
+from cdt_lite.data.layout import CONTROL, Columns, Labels, check_cells, check_screen, in_layout
 from cdt_lite.data.panel import choose_panel
 from cdt_lite.data.public import MANIFEST, Unreachable, load_public
 from cdt_lite.data.simulate import simulate_screen
 from cdt_lite.errors import CDTError, CDTWarning, suggest
 from cdt_lite.files import read_h5ad
+
+FEWEST_TARGETS, MOST_OF = 4, 0.75  # measured ones, to judge the direction of a screen by; a share that is no chance
 
 
 def load_screen(name_or_path: str | Path, columns: Columns = Columns(), *, layer: str | None = None,
@@ -104,9 +108,28 @@ def _load_file(path: Path, columns: Columns, layer: str | None, default_sign: in
         warnings.warn("the screen has one replicate: how far its effects can be trusted is learned from random parts "
                       "of its cells, and no replicate can be held out. Name a column of replicates with "
                       "Columns(batch=...) if there is one", CDTWarning, stacklevel=3)
+    if columns.sign not in adata.obs:
+        _check_direction(adata, labels, default_sign)
     obs = adata.obs.assign(target_gene=labels.target, batch=labels.batch)
     obs = obs.assign(sign=labels.sign, magnitude=labels.magnitude)
     return in_layout(adata.X, obs, adata.var_names, _facts(path))
+
+
+def _check_direction(adata: AnnData, labels: Labels, sign: int) -> None:
+    """Warns where no column gives signs and most measured targets move against the sign that is taken for all."""
+    log1p = log1p_counts(sp.csr_matrix(adata.X), float(np.median(depths(adata.X)))).tocsc()
+    measured = sorted(set(labels.target[~labels.is_control]) & set(adata.var_names))
+    against = 0
+    for target in measured:
+        own = log1p[:, adata.var_names.get_loc(target)].toarray().ravel()
+        change = own[labels.target == target].mean() - own[labels.is_control].mean()
+        against += change * sign < 0
+    if len(measured) < FEWEST_TARGETS or against < MOST_OF * len(measured):
+        return
+    way = "rises" if sign < 0 else "falls"
+    warnings.warn(f"no column of signs: every perturbation is taken for {sign:+d}, but the own mRNA of {against} of "
+                  f"{len(measured)} measured targets {way}. Name a column with Columns(sign=...), or give all "
+                  f"the other sign with default_sign={-sign}", CDTWarning, stacklevel=4)
 
 
 def _read(path: Path, layer: str | None) -> AnnData:

@@ -17,7 +17,7 @@ from anndata import AnnData
 from cdt_lite import __version__
 from cdt_lite.data.layout import CONTROL, Columns
 from cdt_lite.data.splits import CHOSEN, named_split
-from cdt_lite.errors import CDTError
+from cdt_lite.errors import CDTError, CDTWarning
 from cdt_lite.evaluation.baselines import BASELINES
 from cdt_lite.evaluation.cells import read_predictions, read_screen
 from cdt_lite.evaluation.evaluate import CEILING, evaluate
@@ -180,9 +180,24 @@ def score(screen: AnnData, predicted: Mapping[str, AnnData], *, side: str = "hel
         raise CDTError(f"this split has no {side} cells to score on: name another --side, or withhold some (--unseen, "
                        "--hold-out)")
     test = screen[(sides == side) | (screen.obs["target_gene"] == CONTROL)].copy()
+    asked = {name: _on_side(cells, test, name, side) for name, cells in predicted.items()}
     if suites:
-        return pd.concat([suite_scores(suite, test, predicted) for suite in suites], ignore_index=True)
-    return evaluate(test, predicted, train=screen[sides == "train"].copy(), seed=seed)
+        return pd.concat([suite_scores(suite, test, asked) for suite in suites], ignore_index=True)
+    return evaluate(test, asked, train=screen[sides == "train"].copy(), seed=seed)
+
+
+def _on_side(cells: AnnData, test: AnnData, name: str, side: str) -> AnnData:
+    """Predicted cells of what this side tests; the others are named, and left out: training cells judge nobody."""
+    if "target_gene" not in cells.obs:
+        return cells  # refused by name later
+    targets = cells.obs["target_gene"].astype(str)
+    tested = targets.isin(test.obs["target_gene"].astype(str))
+    others = sorted(set(targets[~tested]))
+    if not others or not (tested & (targets != CONTROL)).any():
+        return cells
+    warnings.warn(f"{name}: {len(others)} targets are not among the {side} cells, such as {others[:3]}: left out",
+                  CDTWarning, stacklevel=3)
+    return cells[tested.to_numpy()]
 
 
 def add_entry(entry: dict[str, Any], path: str | Path) -> Path:

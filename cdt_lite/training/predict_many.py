@@ -40,14 +40,15 @@ def targets_of(names: Sequence[str], file: str | Path | None, every: bool) -> li
     return list(dict.fromkeys(found))
 
 
-def perturbations_of(checkpoint: Checkpoint, targets: Sequence[str], sign: int,
+def perturbations_of(checkpoint: Checkpoint, targets: Sequence[str], sign: int | None,
                      magnitude: float | None = None) -> list[Wanted]:
     """Returns what is to be predicted.
 
     Args:
         checkpoint: A trained model.
         targets: Gene symbols; none: every target and sign that the model was trained on.
-        sign: Of the targets that are named, and of all where the model does not keep signs.
+        sign: Of the targets that are named, and of all where the model does not keep signs. None: that of training, if
+            it had one alone, else -1.
         magnitude: Of the one target that is named.
 
     Raises:
@@ -55,15 +56,18 @@ def perturbations_of(checkpoint: Checkpoint, targets: Sequence[str], sign: int,
     """
     if magnitude is not None and len(targets) != 1:
         raise CDTError("--magnitude is that of one target: predict it alone")
-    if targets:
-        return [(target, sign, magnitude) for target in targets]
-    found = {(target, sign) for target in checkpoint.trained_targets}
+    found = set()
     table = checkpoint.model.effect
     if table is not None and len(table.target):
-        found = set()
         measured = table.replicate != GUESSED
         for gene, way in zip(table.target[measured].tolist(), table.sign[measured].tolist(), strict=True):
             found.add((checkpoint.vocabulary.symbols[gene], way))
+    signs = {way for _, way in found}
+    if sign is None:
+        sign = signs.pop() if len(signs) == 1 else -1
+    if targets:
+        return [(target, sign, magnitude) for target in targets]
+    found = found or {(target, sign) for target in checkpoint.trained_targets}
     if not found:
         raise CDTError("this model was trained on no perturbation: fine-tune it first, or name --target")
     return [(target, way, None) for target, way in sorted(found)]
