@@ -121,7 +121,7 @@ def test_a_strangers_file_is_told_of(tmp_path, capsys):
     assert told["measured targets"] == "1; not measured: elsewhere"
     assert told["signs"] == f"-1 ({sum(sizes)} cells)"
     assert told["panel of lite"] == "12 genes"
-    assert re.search(r"about [\d.e-]+ hours", lines[-1])
+    assert re.search(r"about [\d.e-]+ h on", lines[-1])
     assert main(["doctor", "--screen", str(tmp_path / "own.h5ad"), "--target-key", "gene"]) == 0
     assert "2, of 2 targets" in capsys.readouterr().out
     screen.X = np.log1p(screen.X.toarray())

@@ -74,14 +74,14 @@ def test_numbers_of_cells(model, screen, n_cells):
 def test_other_counts():
     cells = np.random.default_rng(0).normal(size=(5, 3))
     for most in (-1, 0, 1):
-        with pytest.raises(CDTError, match="max_cells must lie in 2 to"):
+        with pytest.raises(CDTError, match="max_cells must be a whole number from 2"):
             energy_distance(cells, cells, max_cells=most)
-    with pytest.raises(CDTError, match="n_boot must lie in 1 to"):
+    with pytest.raises(CDTError, match="n_boot must be a whole number from 1"):
         bootstrap_means(cells, n_boot=0)
     for setting in ({"seeds": 0}, {"n_cells": -1}):
-        with pytest.raises(CDTError, match=f"{next(iter(setting))} must lie in 1 to"):
+        with pytest.raises(CDTError, match=f"{next(iter(setting))} must be a whole number from 1"):
             ReportOptions(**setting)
-    with pytest.raises(CDTError, match="cells_per_pass must lie in 1 to"):
+    with pytest.raises(CDTError, match="cells_per_pass must be a whole number from 1"):
         Generation(cells_per_pass=0)
     for guidance in (NAN, INF, -1.0):
         with pytest.raises(CDTError, match="guidance must lie in"):
