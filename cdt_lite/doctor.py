@@ -159,7 +159,8 @@ def about_screen(name: str, columns: Columns = Columns(), layer: str | None = No
     changed = obs[obs["target_gene"] != CONTROL]
     made = changed.groupby(["target_gene", "sign"], observed=True).size()
     targets = set(changed["target_gene"])
-    unmeasured = list(map(str, screen.uns["screen"]["unmeasured_targets"]))
+    pairs = [target for target in sorted(targets) if "+" in target]
+    unmeasured = sorted(targets - set(screen.var_names) - set(pairs))
     side = np.asarray(named_split(screen))
     n_cells = int((side == "train").sum())
     withheld = []
@@ -175,7 +176,8 @@ def about_screen(name: str, columns: Columns = Columns(), layer: str | None = No
         f"control cells: {screen.n_obs - len(changed):,}",
         f"perturbations: {len(made)}, of {len(targets)} targets",
         f"cells a perturbation: {made.min()} at least, {made.median():.0f} (median)",
-        f"measured targets: {len(targets) - len(unmeasured)}; not measured: {_first(unmeasured)}",
+        f"measured targets: {len(targets) - len(unmeasured) - len(pairs)}; not measured: {_first(unmeasured)}",
+        f"combinations, each learned as one name: {_first(pairs)}",
         f"signs: {_listed(changed['sign'])}",
         f"sides of the split: {_listed(pd.Series(side))}",
         f"withheld from training, to test on: {'; '.join(withheld)}",

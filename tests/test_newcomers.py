@@ -4,9 +4,10 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import toy_screen
+from helpers import tiny, toy_screen
 from scipy import sparse
 
+import cdt_lite as cdt
 from cdt_lite.cli import main
 from cdt_lite.data import CONTROL, load_screen
 from cdt_lite.errors import CDTError, CDTWarning
@@ -86,3 +87,15 @@ def test_pretraining_on_ones_own_file_alone(tmp_path, monkeypatch):
     assert main(["pretrain", "--screen", "screen.h5ad", "--more", "--steps", "1", "--out", "alone"]) == 0
     checkpoint = Checkpoint.load("alone")
     assert len(checkpoint.card["data"]) == 1 and len(checkpoint.vocabulary) == 12
+
+
+def test_combinations_are_told_apart_from_genes_that_are_not_measured(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    screen_file("screen.h5ad", 0.2, lambda target, cell: "G7+G1" if target == "G7" else target)
+    assert main(["doctor", "--screen", "screen.h5ad"]) == 0
+    told = dict(line.partition(": ")[::2] for line in capsys.readouterr().out.splitlines())
+    assert told["combinations, each learned as one name"] == "G1+G7"
+    assert told["measured targets"] == "3; not measured: none"
+    model = cdt.start(tiny(n_genes=16, n_total_genes=40), load_screen("screen.h5ad"))
+    with pytest.raises(CDTError, match=r"G3\+G5 was not in training.*Predict G3 and G5 one by one"):
+        cdt.predict(model, load_screen("screen.h5ad"), "G5+G3", n_cells=4)

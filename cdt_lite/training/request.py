@@ -34,8 +34,8 @@ def check_request(checkpoint: Checkpoint, target: str, sign: int, magnitude: flo
     """Checks a perturbation at the door.
 
     Raises:
-        CDTError: A sign outside -1, 0, +1, a gene outside the vocabulary (close matches are named), or a word for
-            `unseen` other than "average" and "vector".
+        CDTError: A sign outside -1, 0, +1, a gene outside the vocabulary (close matches are named), a combination
+            that training did not have, or a word for `unseen` other than "average" and "vector".
     """
     if unseen not in ("average", "vector"):
         raise CDTError(f"unseen is 'average' or 'vector', not {unseen!r}{suggest(unseen, ('average', 'vector'))}")
@@ -45,6 +45,9 @@ def check_request(checkpoint: Checkpoint, target: str, sign: int, magnitude: flo
     target, sign = str(tidy_targets(np.array([target], str), control, genes, "the request")[0]), int(sign)
     if target == control or sign == 0:
         return Request(control, 0, 0.0, NO_TARGET)
+    if "+" in target and target not in checkpoint.vocabulary:
+        raise CDTError(f"{target} was not in training: a combination is learned as one name, not from its genes. "
+                       f"Predict {' and '.join(target.split('+'))} one by one, or train on cells of the combination")
     gene_id, guess = checkpoint.vocabulary.id(target), NO_TARGET
     if magnitude is not None and np.isnan(magnitude):
         magnitude = None  # as files write what is unknown
