@@ -6,6 +6,7 @@ not survive a fork: there a thread has to do, and the best-known settings are pu
 """
 
 import ctypes
+import faulthandler
 import gc
 import json
 import os
@@ -137,6 +138,7 @@ def _listen(pipe: Connection, hear: Tell, seconds: float) -> None:
 
 def _alone(work: Callable[[Tell], None], pipe: Connection, printed: Streams, seconds: float) -> None:
     """What the process does: of the notebook's threads only this one came along, so that it waits for no other."""
+    faulthandler.disable()  # it would write this process's end into the notebook's own log
     gc.freeze()  # what the notebook left to the collector is the notebook's: files, sockets, folders
     torch.set_num_threads(1)  # OpenMP's threads are not here, and it would wait for them for ever
     for number, file in enumerate(printed, 1):
