@@ -32,6 +32,12 @@ def no_answer_goes_on():
     assert not left
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Sums are of one order in every test: a library that borrows OpenMP's threads gives back as many as it finds."""
+    torch.set_num_threads(1)
+
+
 def is_loopback(address: object) -> bool:
     """Says whether a socket address stays on this machine (Unix sockets and loopback do)."""
     if not isinstance(address, tuple):
