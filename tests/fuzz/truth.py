@@ -88,6 +88,9 @@ def read(path: Path) -> Truth:
 
 def _column(group: h5py.Group, name: str) -> list:
     node = group[name]
+    if isinstance(node, h5py.Group) and "values" in node:  # strings that may be missing, as newer pandas has them
+        mask = node["mask"][()]
+        return [None if gone else value for value, gone in zip(_strings(node["values"]), mask, strict=True)]
     if isinstance(node, h5py.Group):
         codes, categories = node["codes"][()], _strings(node["categories"])
         if len(set(categories)) < len(categories) or codes.dtype.kind not in "iu":
