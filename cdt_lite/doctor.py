@@ -28,7 +28,7 @@ from cdt_lite.data.simulate import simulate_screen
 from cdt_lite.data.splits import named_split
 from cdt_lite.data.store import TokenStore
 from cdt_lite.errors import CDTError
-from cdt_lite.evaluation.inputs import SIDES
+from cdt_lite.evaluation.inputs import TEST_SIDES
 from cdt_lite.files import user_folder
 from cdt_lite.model.config import PRESETS, Config
 from cdt_lite.teaching.lesson import profile_name
@@ -164,7 +164,7 @@ def about_screen(name: str, columns: Columns = Columns(), layer: str | None = No
     side = np.asarray(named_split(screen))
     n_cells = int((side == "train").sum())
     withheld = []
-    for name_of_side in SIDES:
+    for name_of_side in TEST_SIDES:
         names = sorted(set(obs["target_gene"][side == name_of_side]) - {CONTROL})
         withheld.append(f"{name_of_side}: {_first(names)}")
     n_genes = min(screen.n_vars, config.model.n_genes)

@@ -14,7 +14,7 @@ from test_screens import empty_cache, mirror, saved, small  # noqa: F401
 
 from cdt_lite.data import panel
 from cdt_lite.data.layout import CONTROL, Columns, check_screen, read_labels, screen_hash
-from cdt_lite.data.panel import on_panel
+from cdt_lite.data.panel import choose_panel, on_panel
 from cdt_lite.data.public import blood_cells
 from cdt_lite.data.screens import load_screen
 from cdt_lite.data.simulate import simulate_screen
@@ -172,19 +172,19 @@ def test_panel_is_chosen_on_training_cells_and_keeps_perturbed_genes(tmp_path):
     adata = ad.AnnData(counts, obs=pd.DataFrame({"target_gene": target}, index=[f"c{i}" for i in range(n)]),
                        var=pd.DataFrame(index=[f"g{i}" for i in range(300)]))
     path = saved(adata, tmp_path)
-    chosen = load_screen(path, n_top_genes=12, train_mask=train)
+    chosen = choose_panel(load_screen(path, n_top_genes=None), 12, train)
     assert list(chosen.var_names) == ["g0", "g1", *(f"g{i}" for i in range(10, 20))]
     assert list(chosen.uns["screen"]["unmeasured_targets"]) == ["elsewhere"]
     assert (chosen.obs["target_gene"] == "elsewhere").sum() == n // 4  # a condition still
     np.testing.assert_array_equal(chosen.obs["n_umi"], counts[:, [0, 1, *range(10, 20)]].sum(1))
-    leaky = load_screen(path, n_top_genes=22, train_mask=np.ones(n, bool))
+    leaky = choose_panel(load_screen(path, n_top_genes=None), 22, np.ones(n, bool))
     assert {"g20", "g25"} <= set(leaky.var_names)
     assert load_screen(path).n_vars == 300  # fewer than 2000: all
     with pytest.raises(CDTError, match="n_top_genes must be at least 2"):
         load_screen(path, n_top_genes=1)
     for mask in (np.ones(5, bool), np.zeros(n, bool), np.ones(n)):
         with pytest.raises(CDTError, match="train_mask must be 600 booleans"):
-            load_screen(path, n_top_genes=12, train_mask=mask)
+            choose_panel(load_screen(path, n_top_genes=None), 12, mask)
 
 
 def test_without_a_mask_what_the_named_split_withholds_chooses_no_gene(tmp_path):

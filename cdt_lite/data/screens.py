@@ -23,8 +23,7 @@ FEWEST_TARGETS, MOST_OF = 4, 0.75  # measured ones, to judge the direction of a 
 
 
 def load_screen(name_or_path: str | Path, columns: Columns = Columns(), *, layer: str | None = None,
-                default_sign: int = -1, n_top_genes: int | None = 2000,
-                train_mask: np.ndarray | None = None) -> AnnData:
+                default_sign: int = -1, n_top_genes: int | None = 2000) -> AnnData:
     """Loads the cells of a perturbation screen, in the one layout that everything here reads.
 
     Args:
@@ -33,9 +32,8 @@ def load_screen(name_or_path: str | Path, columns: Columns = Columns(), *, layer
         layer: Layer of a file with the raw counts; None: X.
         default_sign: Of a file without a column of signs: -1 (knockout or knockdown, as in the Virtual Cell
             Challenge) or +1 (activation).
-        n_top_genes: Size of the panel if there are more genes: all perturbed genes, then highly variable ones. None:
-            all genes.
-        train_mask: Cells (bool) on which the panel is chosen; None: the training side of `named_split`.
+        n_top_genes: Size of the panel if there are more genes: all perturbed genes, then those that vary most on the
+            training side of `named_split`. None: all genes.
 
     Returns:
         Raw counts (CSR float32, cells x genes); obs has target_gene, batch, sign, magnitude, n_umi and what else the
@@ -53,7 +51,7 @@ def load_screen(name_or_path: str | Path, columns: Columns = Columns(), *, layer
         adata = _load_file(Path(name), columns, layer, default_sign)
     if n_top_genes is None:
         return adata
-    return choose_panel(adata, n_top_genes, train_mask)
+    return choose_panel(adata, n_top_genes)
 
 
 def resolve_screen(name: str = "papalexi2021") -> tuple[AnnData, str]:

@@ -10,13 +10,13 @@ from cdt_lite.errors import CDTError, suggest
 from cdt_lite.evaluation.baselines import BASELINES
 from cdt_lite.files import read_h5ad
 
-SIDES = ("held_out", "unseen")  # of a split, to test on
+TEST_SIDES = ("held_out", "unseen")  # of a split, to test on
 
 
 def require_side(side: str) -> None:
     """Checks the name of a test side. Raises CDTError with close matches."""
-    if side not in SIDES:
-        raise CDTError(f"there is no side {side!r}{suggest(side, SIDES)}; there are {' and '.join(SIDES)}")
+    if side not in TEST_SIDES:
+        raise CDTError(f"there is no side {side!r}{suggest(side, TEST_SIDES)}; there are {' and '.join(TEST_SIDES)}")
 
 
 def require_suites(suites: Sequence[str]) -> None:

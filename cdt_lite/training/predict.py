@@ -73,9 +73,8 @@ def predict(checkpoint: Checkpoint, screen: ad.AnnData, target: str, sign: int =
         CDTError: See `check_request` and `align_panel`; no control cells; steps out of range.
     """
     request = check_request(checkpoint, target, sign, magnitude, options.columns.control, options.unseen)
-    seed = require_whole("seed", seed)
     plan = _Plan(checkpoint, screen, request, seed, options)
-    tokenizer, generator = checkpoint.tokenizer, torch.Generator().manual_seed(seed)
+    tokenizer, generator = checkpoint.tokenizer, torch.Generator().manual_seed(plan.seed)
     blocks, batches = [], []
     for replicate, batch in plan.batches(n_cells):
         denoise = plan.possible(_guided(checkpoint, batch, options.guidance))
@@ -88,7 +87,7 @@ def predict(checkpoint: Checkpoint, screen: ad.AnnData, target: str, sign: int =
     counts = np.concatenate(blocks)
     obs = _labels(request, batches, counts, options.columns)
     facts = {"sign": request.sign, "magnitude": request.magnitude, "notes": [*request.notes, *plan.notes]}
-    provenance = _provenance(checkpoint, options, plan.n_genes) | facts | {"seed": seed, "target": request.target}
+    provenance = _provenance(checkpoint, options, plan.n_genes) | facts | {"seed": plan.seed, "target": request.target}
     return ad.AnnData(sparse.csr_matrix(counts), obs=obs, var=plan.var, uns={"cdt_lite": provenance})
 
 
@@ -226,7 +225,7 @@ class _Plan:
 
     def __init__(self, checkpoint: Checkpoint, screen: ad.AnnData, request: Request, seed: int,
                  options: Generation) -> None:
-        require_whole("seed", seed)
+        self.seed = require_whole("seed", seed)
         controls, self.replicate = read_controls(screen, options.columns)
         check_depths(controls)
         controls = align_panel(checkpoint, controls, options.align)
@@ -239,7 +238,7 @@ class _Plan:
         self.gene_ids = checkpoint.vocabulary.ids(list(controls.var_names))
         self.shown = torch.as_tensor(self.tokens.max(0)).long()  # the highest bin of every gene
         self.checkpoint, self.request, self.options = checkpoint, request, options
-        self.rng = np.random.default_rng(seed)
+        self.rng = np.random.default_rng(self.seed)
         checkpoint.model.to(options.device).eval()
 
     def possible(self, denoise: Denoiser) -> Denoiser:
