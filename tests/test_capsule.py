@@ -7,6 +7,7 @@ from helpers import tiny
 from cdt_lite.cli import main, parser
 from cdt_lite.data.simulate import simulate_screen
 from cdt_lite.data.splits import named_split
+from cdt_lite.data.store import TokenStore
 from cdt_lite.errors import CDTError
 from cdt_lite.model.perturbation import NO_TARGET
 from cdt_lite.training import capsule
@@ -140,3 +141,16 @@ def test_shipped_capsules_are_whole_small_and_describe_themselves(folder):
     curve = found.card["held_out_curve"]["nats_per_gene"]
     assert max(curve) < 1.5  # of the log(63) = 4.1 nats that knowing nothing costs
     assert replace(found.config, name="lite").model.dim == 64
+
+
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda p: p.name)
+def test_shipped_capsules_draw_nothing_that_their_training_cells_never_showed(folder):
+    found = Checkpoint.load(folder)
+    highest = found.model.effect.highest
+    assert len(highest) == len(found.panel) and (highest < found.config.tokenizer.n_bins - 1).all()
+    if "simulated" in folder.name:
+        screen = simulate_screen()
+        cells = screen[named_split(screen) == "train"].copy()
+        store = TokenStore.from_adata(cells, found.tokenizer, found.vocabulary)
+        assert store.digest() == found.card["data"][0]
+        assert (store.tokens.max(0) == highest.numpy()).all()
