@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 
@@ -16,8 +16,9 @@ class CDTWarning(UserWarning):
 
 def require_between(name: str, value: Any, low: int | float, high: int | float = float("inf")) -> None:
     """Raises CDTError for a number outside low..high, and for one that is none."""
-    if not low <= value <= high:
-        raise CDTError(f"{name} must lie in {low:g} to {high:g}, not {value}")
+    is_number = isinstance(value, Real)
+    if not is_number or not low <= value <= high:
+        raise CDTError(f"{name} must lie in {low:g} to {high:g}, not {value!r}")
 
 
 def require_whole(name: str, value: object, low: int = 0, high: int = 2**63 - 1) -> int:

@@ -245,6 +245,20 @@ def test_bounds_of_rows_that_fall_are_refused_whatever_their_type(screen, checkp
         load_screen(path)
 
 
+@pytest.mark.parametrize("size", [10, 2**31])
+@pytest.mark.parametrize("layout", [sp.csr_matrix, sp.csc_matrix])
+def test_a_matrix_of_another_shape_than_it_says_is_refused_unread(screen, checkpoint, tmp_path, layout, size):
+    screen.X = layout(screen.X)
+    path = saved(screen, tmp_path)
+    shape = [screen.n_obs, size] if layout is sp.csc_matrix else [size, screen.n_vars]
+    with h5py.File(path, "r+") as file:
+        file["X"].attrs["shape"] = shape
+    with pytest.raises(CDTError):
+        load_screen(path)
+    with pytest.raises(CDTError, match="damaged .its indptr does not fit"):
+        doors(checkpoint)["store"](ad.read_h5ad(path, backed="r"))
+
+
 @pytest.mark.parametrize("part", ["data", "indices"])
 def test_a_file_that_cannot_be_read_piece_by_piece_is_named(screen, checkpoint, tmp_path, part):
     path = saved(screen, tmp_path)

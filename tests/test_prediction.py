@@ -270,6 +270,7 @@ def test_what_training_never_had_is_said():
     checkpoint.card["magnitudes"] = {"-1": [-3.0, -0.5]}
     assert notes("G3", -1, -2.0) == notes("G3", -1, float("nan")) == notes("G3", -1) == []
     assert notes("G3", -1, -0.25) == ["magnitude -0.25 lies outside those of training, -3.00 to -0.50"]
+    assert notes("G3", -1, 10**30)[0].startswith("magnitude 1000000000000000019884624838656.00 lies outside")
     assert notes("G5", 1, 2.0) == ["training knew no magnitude of sign +1: what this one means was never learned"]
     table = checkpoint.model.effect
     table.sign[table.sign == 1] = -1

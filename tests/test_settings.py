@@ -30,9 +30,9 @@ def model(screen):
     return start(tiny(), screen)
 
 
-@pytest.mark.parametrize("value", [NAN, -1, INF, 3])
+@pytest.mark.parametrize("value", [NAN, -1, INF, 3, "1", None])
 def test_a_number_outside_its_range_is_named(value):
-    with pytest.raises(CDTError, match=f"size must lie in 0 to 2, not {value}"):
+    with pytest.raises(CDTError, match=f"size must lie in 0 to 2, not {value!r}"):
         require_between("size", value, 0, 2)
     require_between("size", 2, 0, 2)
     require_between("size", np.int64(0), 0)

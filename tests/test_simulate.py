@@ -19,6 +19,7 @@ from cdt_lite.data.simulate import (
 )
 from cdt_lite.errors import CDTError
 
+NAN = float("nan")
 SIZE = {"n_genes": 96, "n_targets": 20, "n_cells": 600, "seed": 0, "world": "regulatory"}
 
 
@@ -268,7 +269,8 @@ def test_sizes(n_genes, n_targets, n_cells):
 @pytest.mark.parametrize("option", [
     {"n_genes": 8}, {"n_genes": 40_000}, {"n_targets": 0}, {"n_targets": 49}, {"n_cells": 100}, {"seed": -1},
     {"n_batches": 0}, {"null_fraction": 1.5}, {"escape_fraction": 1.0}, {"both_fraction": 0.5}, {"depth": 0.0},
-    {"control_fraction": 0.0}, {"n_programs": 30}, {"depth": float("nan")}])
+    {"control_fraction": 0.0}, {"n_programs": 30}, {"depth": NAN}, {"n_targets": NAN},
+    {"n_genes": "64"}, {"both_fraction": NAN}, {"unmeasured_fraction": "0.1"}, {"n_cells": 1e4}])
 def test_bad_sizes_name_the_option_and_its_range(option):
     with pytest.raises(CDTError, match=f"{next(iter(option))} must (be|lie)"):
         planted(**option)

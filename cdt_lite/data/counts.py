@@ -45,7 +45,10 @@ def check_structure(values: Any, what: str) -> None:
     on_disk = getattr(values, "group", None)
     if on_disk is not None and {on_disk[part].dtype.kind for part in ("indices", "indptr")} - set("iu"):
         raise CDTError(f"{what}: X holds a sparse matrix whose indices are no whole numbers")
-    if getattr(values, "format", "") == "csc" and on_disk is not None:
+    if on_disk is not None and len(on_disk["indptr"]) != values.shape[values.format == "csc"] + 1:
+        raise CDTError(f"{what}: X holds a sparse matrix that is damaged (its indptr does not fit {values.shape}): "
+                       "make the file anew")
+    if on_disk is not None and values.format == "csc":
         values = values.to_memory()  # its rows cannot be found without reading it whole
     problem = _broken(values)
     if problem:

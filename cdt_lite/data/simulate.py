@@ -131,24 +131,25 @@ def simulate_screen(n_genes: int = 256, n_targets: int = 30, n_cells: int = 12_0
 
 def _checked(options: Options) -> Options:
     """Fills in the options that follow from others, and refuses what lies outside its range."""
-    n_genes, n_targets, world = options["n_genes"], options["n_targets"], options["world"]
-    if world not in WORLDS:
-        raise CDTError(f"world must be one of {WORLDS}, not {world!r}{suggest(world, WORLDS)}")
+    if options["world"] not in WORLDS:
+        raise CDTError(f"world must be one of {WORLDS}, not {options['world']!r}{suggest(options['world'], WORLDS)}")
+    shares = {"null_fraction": (0, 1), "unmeasured_fraction": (0, 1), "activation_fraction": (0, 1),
+              "escape_fraction": (0, 0.99), "control_fraction": (0.01, 0.9)}
+    for name, (low, high) in shares.items():
+        require_between(name, options[name], low, high)
+    require_between("both_fraction", options["both_fraction"], 0, options["activation_fraction"])
+    n_genes = options["n_genes"] = require_whole("n_genes", options["n_genes"], 16, 36_601)
+    n_targets = options["n_targets"] = require_whole("n_targets", options["n_targets"], 1, n_genes // 2)
     if options["n_programs"] is None:
         options["n_programs"] = min(max(n_genes // 32, 4), 64)
     if options["depth"] is None:
         options["depth"] = min(0.8 * n_genes, 10_000.0)
+    require_between("depth", options["depth"], 1, 1e6)
     n_labels = n_targets + round(n_targets * options["both_fraction"])
-    ranges = {
-        "n_genes": (16, 36_601), "n_targets": (1, n_genes // 2), "n_cells": (20 * n_labels, 10**8),
-        "n_programs": (1, n_genes // 4), "n_batches": (1, 10), "seed": (0, 2**63 - 1), "depth": (1, 1e6),
-        "null_fraction": (0, 1), "unmeasured_fraction": (0, 1), "activation_fraction": (0, 1),
-        "both_fraction": (0, options["activation_fraction"]), "escape_fraction": (0, 0.99),
-        "control_fraction": (0.01, 0.9)}
-    for name, (low, high) in ranges.items():
-        if name.startswith("n_") or name == "seed":
-            options[name] = require_whole(name, options[name], low, high)
-        require_between(name, options[name], low, high)
+    whole = {"n_cells": (20 * n_labels, 10**8), "n_programs": (1, n_genes // 4), "n_batches": (1, 10),
+             "seed": (0, 2**63 - 1)}
+    for name, (low, high) in whole.items():
+        options[name] = require_whole(name, options[name], low, high)
     return options
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from cdt_lite.data.layout import check_genes
-from cdt_lite.errors import CDTError, suggest
+from cdt_lite.errors import CDTError, require_whole, suggest
 from cdt_lite.model.config import GENE_CAPACITY
 
 
@@ -23,7 +23,7 @@ class Vocabulary:
 
     def __init__(self, symbols: Iterable[str], capacity: int = GENE_CAPACITY) -> None:
         self.symbols = [str(s) for s in symbols]
-        self.capacity = capacity
+        self.capacity = require_whole("capacity", capacity, 1)
         check_genes(pd.Index(self.symbols), "the vocabulary")
         if len(self) > capacity:
             raise CDTError(f"{len(self)} genes do not fit a table of {capacity} rows; select genes first")

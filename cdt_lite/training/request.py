@@ -1,5 +1,6 @@
 """A perturbation at the door: what the model will be told of it, and what the user should know."""
 
+import math
 import warnings
 from dataclasses import dataclass
 
@@ -49,7 +50,7 @@ def check_request(checkpoint: Checkpoint, target: str, sign: int, magnitude: flo
         raise CDTError(f"{target} was not in training: a combination is learned as one name, not from its genes. "
                        f"Predict {' and '.join(target.split('+'))} one by one, or train on cells of the combination")
     gene_id, guess = checkpoint.vocabulary.id(target), NO_TARGET
-    if magnitude is not None and np.isnan(magnitude):
+    if magnitude is not None and math.isnan(magnitude):
         magnitude = None  # as files write what is unknown
     notes = _magnitude_notes(target, sign, magnitude, checkpoint)
     table = checkpoint.model.effect
