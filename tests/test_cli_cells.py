@@ -18,6 +18,7 @@ from cdt_lite.errors import CDTError, CDTWarning
 from cdt_lite.figures.measured import fingerprint
 from cdt_lite.options import in_options
 from cdt_lite.training.checkpoint import Checkpoint
+from cdt_lite.training.runs import with_panel
 
 TARGETS = ["G3", "G5", "G7", "G9", "G11", "G13"]
 SCREEN = ["--screen", "screen.h5ad"]
@@ -287,6 +288,9 @@ def test_a_panel_smaller_than_the_targets_is_refused_with_the_option(here, capsy
 
 def test_figures_draw_a_model_of_ones_own(here, capsys):
     assert main(["finetune", *SMALL, "--out", "mine"]) == 0
+    mine = Checkpoint.load("mine")
+    mine.config = with_panel(mine.config, 512)  # as of a preset whose panel is larger than these cells'
+    mine.save("mine")
     assert main(["figures", *SCREEN, "--checkpoint", "mine", "--out", "f"]) == 0
     told = json.loads((here / "f" / "model_config.json").read_text())
     assert told["preset"] == "lite" and told["n_genes"] == 30

@@ -21,6 +21,7 @@ def figures(args: argparse.Namespace) -> int:
     from cdt_lite.figures.folder import make_figures
     from cdt_lite.training.capsule import load_capsule
     from cdt_lite.training.checkpoint import Checkpoint
+    from cdt_lite.training.runs import with_panel
 
     model, screen = None, None
     if args.checkpoint:
@@ -36,6 +37,8 @@ def figures(args: argparse.Namespace) -> int:
         except CDTError as error:
             print(f"without the panels of a trained model: {error}")
     config = config_of(args, model if args.checkpoint else None)
+    if args.checkpoint:
+        config = with_panel(config, len(model.panel))
     paths = make_figures(config, args.out, model, screen, dark=args.dark)
     print("\n".join(map(str, paths)))
     return 0
