@@ -146,7 +146,7 @@ def test_cells_can_be_written_as_counts_or_as_log1p_and_score_alike():
             table = evaluate(real, {"mine": cells}, baselines=False, metrics=metrics, target_depth=depth)
         scores.append(table[metrics])
     np.testing.assert_allclose(*scores, atol=1e-6)
-    for cells, what in ((logged, "got log1p"), (real, "got 0; pass target_depth")):
+    for cells, what in ((logged, "got log1p"), (real, "target_depth must lie in 0.001 to 1e.09, not 0.0")):
         with pytest.raises(CDTError, match=what):
             as_log1p(cells)
 
@@ -270,7 +270,6 @@ def test_what_training_never_had_is_said():
     checkpoint.card["magnitudes"] = {"-1": [-3.0, -0.5]}
     assert notes("G3", -1, -2.0) == notes("G3", -1, float("nan")) == notes("G3", -1) == []
     assert notes("G3", -1, -0.25) == ["magnitude -0.25 lies outside those of training, -3.00 to -0.50"]
-    assert notes("G3", -1, 10**30)[0].startswith("magnitude 1000000000000000019884624838656.00 lies outside")
     assert notes("G5", 1, 2.0) == ["training knew no magnitude of sign +1: what this one means was never learned"]
     table = checkpoint.model.effect
     table.sign[table.sign == 1] = -1

@@ -6,7 +6,8 @@ import pytest
 from helpers import tiny, toy_screen
 
 from cdt_lite.data.tokenizer import Tokenizer
-from cdt_lite.errors import CDTError, require_between
+from cdt_lite.data.vocabulary import Vocabulary
+from cdt_lite.errors import CDTError, CDTWarning, require_between
 from cdt_lite.evaluation import bootstrap_means, control_halves, energy_distance
 from cdt_lite.figures.folder import make_figures
 from cdt_lite.model.config import TokenizerConfig, TrainConfig
@@ -44,7 +45,7 @@ def test_learning_rates(rate):
         TrainConfig(learning_rate=rate)
 
 
-@pytest.mark.parametrize("depth", [NAN, -1.0, 0.0, INF])
+@pytest.mark.parametrize("depth", [NAN, -1.0, 0.0, INF, 1e30])
 def test_depths(model, screen, depth):
     with pytest.raises(CDTError, match="target_depth"):
         Tokenizer(TokenizerConfig(), depth)
@@ -61,14 +62,27 @@ def test_seeds(model, screen):
             call()
 
 
+@pytest.fixture
+def unchecked(monkeypatch):
+    """As for a user, whose types nobody checks."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
 @pytest.mark.parametrize("n_cells", [0, -1, 2.5, NAN, INF])
-def test_numbers_of_cells(model, screen, n_cells):
-    jaxtyping.config.update("jaxtyping_disable", True)  # as for a user, whose types nobody checks
-    try:
-        with pytest.raises(CDTError, match="n_cells must be a whole number from 1"):
-            predict(model, screen, "G3", n_cells=n_cells)
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
+def test_numbers_of_cells(model, screen, n_cells, unchecked):
+    with pytest.raises(CDTError, match="n_cells must be a whole number from 1"):
+        predict(model, screen, "G3", n_cells=n_cells)
+
+
+def test_a_magnitude_of_any_number_of_digits(model, screen, unchecked):
+    with pytest.warns(CDTWarning, match="and was clipped"):
+        predict(model, screen, "G3", magnitude=-(10**30), n_cells=2)
+
+
+@pytest.mark.parametrize("capacity", ["3", 0, 2.5, None])
+def test_capacities(capacity, unchecked):
+    with pytest.raises(CDTError, match="capacity must be a whole number from 1"):
+        Vocabulary(["A", "B"], capacity=capacity)
 
 
 def test_other_counts():

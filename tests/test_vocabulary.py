@@ -23,9 +23,3 @@ def test_duplicates_and_overflow_are_refused():
         Vocabulary(["STAT1", "JAK2", "STAT1"])
     with pytest.raises(CDTError, match="do not fit"):
         Vocabulary(["A", "B", "C"], capacity=2)
-
-
-@pytest.mark.parametrize("capacity", [0, -1, True])
-def test_a_capacity_is_a_whole_number(capacity):
-    with pytest.raises(CDTError, match="capacity must be a whole number from 1"):
-        Vocabulary(["A", "B"], capacity=capacity)

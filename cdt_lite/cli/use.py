@@ -37,7 +37,7 @@ def figures(args: argparse.Namespace) -> int:
         except CDTError as error:
             print(f"without the panels of a trained model: {error}")
     config = config_of(args, model if args.checkpoint else None)
-    if args.checkpoint:
+    if args.checkpoint and model:
         config = with_panel(config, len(model.panel))
     paths = make_figures(config, args.out, model, screen, dark=args.dark)
     print("\n".join(map(str, paths)))

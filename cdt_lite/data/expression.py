@@ -6,8 +6,17 @@ import numpy as np
 from jaxtyping import Float
 from scipy import sparse
 
+from cdt_lite.errors import require_between
+
 Vector = Float[np.ndarray, "G"]
 Matrix = Any  # cells x genes, a numpy array or a scipy sparse matrix
+LEAST_DEPTH, MOST_DEPTH = 1e-3, 1e9  # counts a cell, for which a logarithm says anything
+
+
+def check_target_depth(value: float) -> float:
+    """Returns a depth to scale to, counts a cell. Raises CDTError for one of no cell."""
+    require_between("target_depth", value, LEAST_DEPTH, MOST_DEPTH)
+    return float(value)
 
 
 def dense(block: Matrix) -> np.ndarray:

@@ -14,7 +14,7 @@ from anndata import AnnData
 from jaxtyping import Real, UInt8
 
 from cdt_lite.data.counts import check_counts, check_structure
-from cdt_lite.data.expression import depths
+from cdt_lite.data.expression import check_target_depth, depths
 from cdt_lite.data.layout import Columns, read_controls
 from cdt_lite.errors import CDTError
 from cdt_lite.files import readable
@@ -60,11 +60,9 @@ class Tokenizer:
     """
 
     def __init__(self, config: TokenizerConfig, target_depth: float = 10_000.0) -> None:
-        if not 0 < target_depth < np.inf:
-            raise CDTError(f"target_depth must be positive and finite, not {target_depth}: are the controls empty?")
         self.config = config
         self.mask_id = config.mask_id
-        self.target_depth = float(target_depth)
+        self.target_depth = check_target_depth(target_depth)
         self.edges = bin_edges(config)
         self.centres = bin_centres(config)
 

@@ -13,16 +13,15 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from cdt_lite.data.expression import gene_means, log1p_counts
+from cdt_lite.data.expression import check_target_depth, gene_means, log1p_counts
 from cdt_lite.data.layout import Columns, read_labels
-from cdt_lite.errors import CDTError, CDTWarning, require_between, require_whole, suggest
+from cdt_lite.errors import CDTError, CDTWarning, require_whole, suggest
 from cdt_lite.evaluation.baselines import BASELINES, Responses
 from cdt_lite.evaluation.cells import Cells, Given, Key, Predicted, Split, keys_of, read_predictions, read_screen
 from cdt_lite.evaluation.comparison import MIN_CELLS, Controls, Prediction, Truth
 from cdt_lite.evaluation.metrics import METRICS, Metric
 from cdt_lite.evaluation.summary import LABELS
 
-LEAST_DEPTH, MOST_DEPTH = 1e-3, 1e9  # counts a cell, for which a logarithm says anything
 CEILING = "ceiling"  # what one half of the real cells says about the other
 WITHOUT_TRAINING = ["control", "perturbed mean", CEILING]  # these never see the scored perturbation
 
@@ -186,8 +185,7 @@ def evaluate(
     trained = None
     if train is not None:
         trained = read_screen(train, "the training screen", columns, cells.genes.tolist())
-    depth = (trained or cells).control_depth() if target_depth is None else target_depth
-    require_between("target_depth", depth, LEAST_DEPTH, MOST_DEPTH)
+    depth = check_target_depth((trained or cells).control_depth() if target_depth is None else target_depth)
     seed = require_whole("seed", seed)
     names = _known(METRICS if metrics is None else metrics, METRICS, "metric")
     methods = read_predictions(predicted, columns, cells, depth)

@@ -14,7 +14,7 @@ from torch import Tensor
 from cdt_lite import __version__
 from cdt_lite.data.batches import Batch
 from cdt_lite.data.counts import check_depths
-from cdt_lite.data.expression import dense, log1p_counts
+from cdt_lite.data.expression import check_target_depth, dense, log1p_counts
 from cdt_lite.data.layout import Columns, read_controls
 from cdt_lite.errors import CDTError, require_whole
 from cdt_lite.model import CDT, V1
@@ -129,9 +129,7 @@ def as_log1p(cells: ad.AnnData, target_depth: float | None = None) -> ad.AnnData
         CDTError: The cells are no counts (any more).
     """
     facts = dict(cells.uns.get("cdt_lite", {}))
-    depth = float(facts.get("target_depth", 0) if target_depth is None else target_depth)
-    if not 0 < depth < np.inf:
-        raise CDTError(f"expected a target_depth above 0, got {depth:g}; pass target_depth")
+    depth = check_target_depth(facts.get("target_depth", 0.0) if target_depth is None else target_depth)
     if facts.get("space") == "log1p":
         raise CDTError("expected counts from predict(), got log1p expression")
     out = cells.copy()

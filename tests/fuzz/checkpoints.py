@@ -87,6 +87,8 @@ def _holds(value: Any, written: Any) -> bool:
     """Whether all that was written is there; what older files do not know has its default."""
     if isinstance(value, dict) and isinstance(written, dict):
         return all(key in value and _holds(value[key], written[key]) for key in written)
+    if isinstance(value, float):
+        return value == float(written)  # a whole number may be written for it
     return bool(value == written)
 
 
