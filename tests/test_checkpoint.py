@@ -242,7 +242,7 @@ def test_a_header_with_values_of_other_types_is_refused_by_name(tmp_path, name, 
 def test_a_panel_outside_the_vocabulary_and_a_depth_without_end_are_refused(tmp_path):
     folder = new().save(tmp_path)
     for change, what in (({"panel": ["G0", "G99"]}, "'G99' is not in the vocabulary"),
-                         ({"panel": ["G0"], "target_depth": float("inf")}, "positive and finite")):
+                         ({"panel": ["G0"], "target_depth": float("inf")}, "target_depth must lie in")):
         change_header(folder, lambda header, change=change: header.update(change))
         with pytest.raises(CDTError, match=what):
             Checkpoint.load(folder)
