@@ -87,7 +87,7 @@ OPTIONS = {
     "sign-key": _option(None, "column with -1, 0 or +1"),
     "default-sign": _option(-1, "of a file without a column of signs: -1 knockdown, 1 activation", choices=[-1, 1]),
     "magnitude-key": _option(None, "column with the log2 fold change of the target's own mRNA"),
-    "layer": _option(None, "layer with the raw counts (default: X)"),
+    "layer": _option(None, "layer with the raw counts, or raw (default: X)"),
     "withheld": _option([], "targets to withhold altogether (default: by rule)", nargs="+", metavar="TARGET"),
     "hold-out": _option([], "replicates of targets to withhold", nargs="+", metavar="TARGET:REPLICATE"),
     "split-key": _option(None, "instead: column with train, held_out or unseen", metavar="COLUMN"),

@@ -103,7 +103,7 @@ def test_the_house_stays_small():
     lines, code = table["lines"], table["bytes"]
     rooms = [name for name in code.index if name.startswith("cdt_lite") and not name.endswith("exercises")]
     assert lines["cdt_lite/model"] <= 1480
-    assert lines[["cdt_lite/model", "cdt_lite/data", "cdt_lite/training"]].sum() <= 5340
+    assert lines[["cdt_lite/model", "cdt_lite/data", "cdt_lite/training"]].sum() <= 5345
     assert lines["run.py, tools"] <= 900
     assert lines["all"] <= 14_545
     assert code[rooms].sum() <= 1.145 * house.FIRST_EDITION

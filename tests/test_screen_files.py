@@ -86,18 +86,25 @@ def test_counts_in_a_layer_are_named_and_used(small, tmp_path):
     own.layers["umi"] = own.X.copy()
     own.X = own.X.log1p()
     path = saved(own, tmp_path)
-    with pytest.raises(CDTError, match=r"not a whole number; counts are in layer 'umi': pass layer='umi'"):
+    with pytest.raises(CDTError, match=r"not a whole number; counts are in layer 'umi': load .* with layer='umi'"):
         load_screen(path)
     assert (load_screen(path, layer="umi").X != small.X).nnz == 0
     with pytest.raises(CDTError, match=r"no layer 'um'.*did you mean 'umi'"):
         load_screen(path, layer="um")
 
 
-def test_counts_in_raw_are_named(small):
-    small.raw = small.copy()
-    small.X = small.X * 0.5
-    with pytest.raises(CDTError, match=r"adata\.raw"):
-        check_screen(small)
+def test_counts_in_raw_are_named_and_used(small, tmp_path):
+    own = small[:, :10].copy()  # raw may hold genes that X has no more
+    own.raw = small.copy()
+    own.X = own.X * 0.5
+    with pytest.raises(CDTError, match=r"counts are in adata\.raw: load the file with layer='raw', or pass adata\.raw"):
+        check_screen(own)
+    with pytest.raises(CDTError, match="layer='raw'"):
+        load_screen(saved(own, tmp_path))
+    found = load_screen(saved(own, tmp_path), layer="raw")
+    assert list(found.var_names) == list(small.var_names)
+    assert (found.X != small.X).nnz == 0
+    assert list(found.obs["target_gene"]) == list(small.obs["target_gene"])
 
 
 def spoil(adata, how):

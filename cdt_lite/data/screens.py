@@ -29,7 +29,7 @@ def load_screen(name_or_path: str | Path, columns: Columns = Columns(), *, layer
     Args:
         name_or_path: "papalexi2021" (real, 1.4 MB once), "simulated", or the path of an .h5ad file.
         columns: Where a file keeps its labels.
-        layer: Layer of a file with the raw counts; None: X.
+        layer: Layer of a file with the raw counts, or "raw" for its `raw`; None: X.
         default_sign: Of a file without a column of signs: -1 (knockout or knockdown, as in the Virtual Cell
             Challenge) or +1 (activation).
         n_top_genes: Size of the panel if there are more genes: all perturbed genes, then those that vary most on the
@@ -137,6 +137,8 @@ def _read(path: Path, layer: str | None) -> AnnData:
         close = suggest(str(path), [*screens, *map(str, path.parent.glob("*.h5ad"))])
         raise CDTError(f"no screen or file is called {str(path)!r}; screens: {screens}{close}")
     adata = read_h5ad(path)
+    if layer == "raw" and adata.raw is not None and layer not in adata.layers:
+        return adata.raw.to_adata()
     if layer is not None:
         if layer not in adata.layers:
             raise CDTError(f"no layer {layer!r}; the file has {list(adata.layers)}{suggest(layer, adata.layers)}")
