@@ -106,7 +106,7 @@ def test_the_house_stays_small():
     assert lines[["cdt_lite/model", "cdt_lite/data", "cdt_lite/training"]].sum() <= 5345
     assert lines["run.py, tools"] <= 900
     assert lines["all"] <= 14_545
-    assert code[rooms].sum() <= 1.145 * house.FIRST_EDITION
+    assert code[rooms].sum() <= 1.146 * house.FIRST_EDITION
     assert table.loc["all", "mean width"] <= 54
     assert table.loc["all", "wide, %"] <= 6
     assert table.loc["all", "comprehensions in 100"] <= 4

@@ -36,9 +36,10 @@ def figures(args: argparse.Namespace) -> int:
             model = load_capsule(screen)
         except CDTError as error:
             print(f"without the panels of a trained model: {error}")
-    config = config_of(args, model if args.checkpoint else None)
-    if args.checkpoint and model:
-        config = with_panel(config, len(model.panel))
+    own = model if args.checkpoint else None
+    config = config_of(args, own)
+    if own:
+        config = with_panel(config, len(own.panel))
     paths = make_figures(config, args.out, model, screen, dark=args.dark)
     print("\n".join(map(str, paths)))
     return 0

@@ -43,13 +43,15 @@ def check_counts(adata: AnnData, what: str = "the screen", block: Any = None) ->
 def check_structure(values: Any, what: str) -> None:
     """Raises CDTError where the indices of a sparse matrix do not fit its shape."""
     on_disk = getattr(values, "group", None)
-    if on_disk is not None and {on_disk[part].dtype.kind for part in ("indices", "indptr")} - set("iu"):
-        raise CDTError(f"{what}: X holds a sparse matrix whose indices are no whole numbers")
-    if on_disk is not None and len(on_disk["indptr"]) != values.shape[values.format == "csc"] + 1:
-        raise CDTError(f"{what}: X holds a sparse matrix that is damaged (its indptr does not fit {values.shape}): "
-                       "make the file anew")
-    if on_disk is not None and values.format == "csc":
-        values = values.to_memory()  # its rows cannot be found without reading it whole
+    if on_disk is not None:
+        by_column = values.format == "csc"
+        if {on_disk[part].dtype.kind for part in ("indices", "indptr")} - set("iu"):
+            raise CDTError(f"{what}: X holds a sparse matrix whose indices are no whole numbers")
+        if len(on_disk["indptr"]) != values.shape[by_column] + 1:
+            raise CDTError(f"{what}: X holds a sparse matrix that is damaged (its indptr does not fit {values.shape}): "
+                           "make the file anew")
+        if by_column:
+            values = values.to_memory()  # its rows cannot be found without reading it whole
     problem = _broken(values)
     if problem:
         raise CDTError(f"{what}: X holds {problem}")

@@ -131,8 +131,9 @@ def simulate_screen(n_genes: int = 256, n_targets: int = 30, n_cells: int = 12_0
 
 def _checked(options: Options) -> Options:
     """Fills in the options that follow from others, and refuses what lies outside its range."""
-    if options["world"] not in WORLDS:
-        raise CDTError(f"world must be one of {WORLDS}, not {options['world']!r}{suggest(options['world'], WORLDS)}")
+    world = options["world"]
+    if world not in WORLDS:
+        raise CDTError(f"world must be one of {WORLDS}, not {world!r}{suggest(world, WORLDS)}")
     shares = {"null_fraction": (0, 1), "unmeasured_fraction": (0, 1), "activation_fraction": (0, 1),
               "escape_fraction": (0, 0.99), "control_fraction": (0.01, 0.9)}
     for name, (low, high) in shares.items():
