@@ -33,10 +33,10 @@ def check_counts(adata: AnnData, what: str = "the screen", block: Any = None) ->
         return
     place = ""
     if adata.raw is not None and not why_not_counts(adata.raw.X):
-        place = "; counts are in adata.raw: load the file with layer='raw', or pass adata.raw.to_adata()"
+        place = "; counts are in adata.raw: pass layer='raw', or adata.raw.to_adata()"
     for key, values in adata.layers.items():
         if not why_not_counts(values):
-            place = f"; counts are in layer {key!r}: load the file with layer={key!r}"
+            place = f"; counts are in layer {key!r}: pass layer={key!r}"
     raise CDTError(f"{what}: X must hold raw counts, but it holds {problem}{place}")
 
 
