@@ -36,10 +36,10 @@ def figures(args: argparse.Namespace) -> int:
             model = load_capsule(screen)
         except CDTError as error:
             print(f"without the panels of a trained model: {error}")
-    own = model if args.checkpoint else None
-    config = config_of(args, own)
-    if own:
-        config = with_panel(config, len(own.panel))
+    chosen = model if args.checkpoint else None
+    config = config_of(args, chosen)
+    if chosen:
+        config = with_panel(config, len(chosen.panel))
     paths = make_figures(config, args.out, model, screen, dark=args.dark)
     print("\n".join(map(str, paths)))
     return 0

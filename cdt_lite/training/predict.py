@@ -129,7 +129,9 @@ def as_log1p(cells: ad.AnnData, target_depth: float | None = None) -> ad.AnnData
         CDTError: The cells are no counts (any more).
     """
     facts = dict(cells.uns.get("cdt_lite", {}))
-    depth = check_target_depth(facts.get("target_depth", 0.0) if target_depth is None else target_depth)
+    if target_depth is None and "target_depth" not in facts:
+        raise CDTError("these cells do not say the depth that log1p is scaled to: pass target_depth, counts a cell")
+    depth = check_target_depth(facts["target_depth"] if target_depth is None else target_depth)
     if facts.get("space") == "log1p":
         raise CDTError("expected counts from predict(), got log1p expression")
     out = cells.copy()
