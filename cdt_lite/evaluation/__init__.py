@@ -7,6 +7,7 @@ from cdt_lite.evaluation.cells import Changes
 from cdt_lite.evaluation.comparison import Comparison
 from cdt_lite.evaluation.differential import differential_expression
 from cdt_lite.evaluation.evaluate import check_unseen, control_halves, evaluate
+from cdt_lite.evaluation.guides import guide_effects
 from cdt_lite.evaluation.metrics import (
     METRICS,
     cell_sd_ratio,
@@ -23,6 +24,6 @@ from cdt_lite.evaluation.summary import bootstrap_means, compare, summarise
 __all__ = [
     "BASELINES", "METRICS", "Changes", "Comparison", "Linear", "Responses", "bootstrap_means",
     "cell_sd_ratio", "check_unseen", "compare", "control_halves", "differential_expression",
-    "discrimination_score", "energy_distance", "evaluate", "library_size_sd_ratio", "mae", "pearson_delta",
-    "suite_scores", "summarise", "systema_pearson",
+    "discrimination_score", "energy_distance", "evaluate", "guide_effects", "library_size_sd_ratio", "mae",
+    "pearson_delta", "suite_scores", "summarise", "systema_pearson",
 ]
