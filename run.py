@@ -20,7 +20,7 @@ Environment variables:
   CDT_PROFILE        size of the runs: ci, laptop or gpu
   CDT_WHEELS         a folder that `run.py wheels` made: install from it, without a network (as --wheels does)
   CDT_TORCH=default  take the build of torch that pip takes, even if that is a CUDA build
-  CDT_LITE_MIRROR    a folder that holds the public screen's file
+  CDT_LITE_MIRROR    a folder that holds the public files: cells, gene sets
 """
 
 from __future__ import annotations

@@ -22,7 +22,6 @@ import cdt_lite as cdt
 from cdt_lite.data import CONTROL, dense, log1p_counts, named_split
 from cdt_lite.evaluation import Changes, control_halves
 from cdt_lite.files import write_atomically
-from cdt_lite.model.config import DiffusionConfig
 from cdt_lite.model.diffusion import SHARES
 from cdt_lite.training.changes import with_clean_table
 from cdt_lite.training.train import validation_curve
@@ -49,8 +48,7 @@ RECIPES = {
     "magnitude dropout": less(magnitude_dropout=0.0),
     "magnitude": less(magnitude_dropout=1.0),
     "sign": less(magnitude_dropout=1.0),  # which has a sign, too; and see `blind`
-    "cosine schedule": replace(LITE, diffusion=DiffusionConfig(sampling_schedule="uniform")),
-    "learned schedule": LITE,  # put in, not left out: see `trained`
+    "learned schedule": LITE,  # it is learned at the end of training: see `trained`
 }
 
 
@@ -88,9 +86,7 @@ def trained(part: str, cells: AnnData, seed: int, steps: int) -> cdt.Checkpoint:
     for _ in cdt.train(checkpoint, data, steps=steps):
         pass
     if part == "learned schedule":
-        curve = tuple(zip(SHARES, validation_curve(checkpoint, data).tolist(), strict=True))
-        learned = DiffusionConfig(sampling_schedule="learned", loss_curve=curve)
-        checkpoint.process = replace(checkpoint.process, config=learned)
+        checkpoint.process = replace(checkpoint.process, config=LITE.diffusion)
     return checkpoint
 
 
@@ -105,7 +101,7 @@ def judge(part: str, checkpoint: cdt.Checkpoint, training: AnnData, validation: 
         checkpoint = with_clean_table(checkpoint, training, truth)
     known = blind(part, validation)
     store = cdt.TokenStore.from_adata(known, checkpoint.tokenizer, checkpoint.vocabulary)
-    quiet = replace(stage, control_share=0.0, target_dropout=0.0, perturbation_dropout=0.0)
+    quiet = replace(stage, control_share=0.0, target_dropout=0.0, perturbation_dropout=0.0, validation_share=0.0)
     curve = validation_curve(checkpoint, cdt.SetSampler(store, quiet), n_batches=16) / np.log(2)
     if stage.controls_dropout == 1:  # it never saw any, so none are shown to it
         given = checkpoint.model.given

@@ -13,6 +13,7 @@ __all__, __getattr__, __dir__ = lazily(__name__, {
     "data.screens": ["load_screen"],
     "data.simulate": ["simulate_screen"],
     "data.public": ["blood_cells"],
+    "data.gene_sets": ["load_gene_sets"],
     "data.splits": ["split_screen"],
     "data.store": ["TokenStore"],
     "data.batches": ["SetSampler"],

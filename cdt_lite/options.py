@@ -12,7 +12,7 @@ SCREEN = ("screen", *COLUMNS.values(), "default-sign", "layer")  # of every comm
 SPLIT = ("unseen", "hold_out", "split_key")
 WITHHOLD = ("withheld", "hold-out", "split-key")
 TRAINING = (*SCREEN, *WITHHOLD, "n-top-genes", "preset", "out", "steps", "seed", "device", "precision", "compile",
-            "learning-rate", "resume", "overwrite", "checkpoint-interval", "gene-vectors")
+            "learning-rate", "resume", "overwrite", "checkpoint-interval", "gene-vectors", "gene-sets")
 STAGE = ("precision", "compile", "learning_rate", "seed", "checkpoint_interval")  # fields of `TrainConfig`
 OF_A_RUN = ("preset", "steps", "learning_rate", "seed", "checkpoint_interval", "precision",
             "n_top_genes")  # --resume keeps them
@@ -33,6 +33,8 @@ def require_sense(given: Mapping[str, Any]) -> None:
     """Raises CDTError for an empty word, a number of something below 1, and options that exclude each other."""
     if given.get("resume") and given.get("overwrite"):
         raise CDTError("--resume goes on with the run that --overwrite replaces: give one of them")
+    if given.get("resume") and given.get("gene_sets"):
+        raise CDTError("--resume goes on with what the run was told of genes: leave out --gene-sets")
     for name in COUNTS:
         value = given.get(name)
         if value is not None and value < 1:
@@ -104,6 +106,7 @@ OPTIONS = {
     "checkpoint-interval": _option(None, "steps between two saves (default: the preset's, 500)", type=int),
     "more": _option(None, "further .h5ad files, or none (default: blood and simulated cells)", nargs="*"),
     "gene-vectors": _option(None, "CSV, a gene symbol and numbers a row (default: co-expression in training cells)"),
+    "gene-sets": _option(None, "FILE (.gmt, .json), immune, planted (simulated), none; default: a public screen's"),
     "start": _option(None, "pretrained checkpoint to start from"),
     "checkpoint": _option(required=True),
     "target": _option([], "gene symbols", nargs="+"),
@@ -147,6 +150,6 @@ COMMANDS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {  # options, and 
     "account": (("preset", "json"), {"preset": "v1"}),
     "bench": (("preset", "device", "genes", "precision", "compile"), {"preset": "lite"}),
     "capsule": (("preset", *SCREEN, "out", "overwrite", "pretrain-steps", "finetune-steps", "seed", "learning-rate",
-                 "check", "simulated", "epochs"), {"preset": "lite"}),
+                 "check", "simulated", "epochs", "gene-sets"), {"preset": "lite"}),
     "doctor": (SCREEN, {"screen": None}),
 }

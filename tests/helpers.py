@@ -10,7 +10,8 @@ import torch
 from scipy import sparse
 
 from cdt_lite.model import CDT, PRESETS, V1, Config, Perturbation, build
-from cdt_lite.model.mean_effect import GUESSED, EffectTable
+from cdt_lite.model.mean_effect import WHOLE, EffectTable
+from cdt_lite.model.perturbation import UNKNOWN_TARGET
 
 CONTROL = "non-targeting"
 
@@ -50,20 +51,22 @@ def opened(model: CDT | V1, seed: int = 1) -> CDT | V1:
 
 
 def some_effects(n_genes: int, n_bins: int, seed: int) -> EffectTable:
-    """A table with two measured effects, and a guess for a knockdown of any gene."""
+    """A table with two measured effects, and what follows from them for a knockdown of any gene."""
+    rng = np.random.default_rng(seed)
     ids = np.arange(n_genes)
-    guesses = np.zeros(n_genes, int)
+    every = np.full(n_genes, -1)
     return EffectTable(
-        target=np.array([3, 5, *ids]),
-        sign=np.array([-1, 1, *(guesses - 1)]),
-        replicate=np.array([0, 0, *(guesses + GUESSED)]),
-        cells=np.ones(n_genes + 2),
-        share=np.ones(n_genes + 2),
-        effect=np.random.default_rng(seed).normal(size=(n_genes + 2, n_genes)),
+        target=np.array([3, 5, 5, UNKNOWN_TARGET, *ids]),
+        sign=np.array([-1, 1, 1, -1, *every]),
+        without=np.array([0, 0, WHOLE, WHOLE, *every]),
+        left=np.array([0.1, 0.1, 0.1, 0.9, *np.full(n_genes, 0.5)]),
+        weights=rng.normal(size=(n_genes + 4, 2)),
+        effect=rng.normal(size=(2, n_genes)),
         shares=np.full((n_genes, n_bins), 1 / n_bins),
         gene_ids=ids,
         values=np.log1p(np.arange(n_bins)),
         highest=np.full(n_genes, n_bins - 1),
+        trusted=np.zeros(2),
     )
 
 

@@ -12,10 +12,11 @@ from scipy import sparse
 
 from cdt_lite.cli import main, parser
 from cdt_lite.cli.cells import screen_of, split_of
-from cdt_lite.cli.training import _training_screen, config_of
+from cdt_lite.cli.training import _asked_sets, _training_screen, config_of
 from cdt_lite.data import CONTROL, load_screen, named_split
 from cdt_lite.errors import CDTError, CDTWarning
 from cdt_lite.figures.measured import fingerprint
+from cdt_lite.model import PRESETS
 from cdt_lite.options import in_options
 from cdt_lite.training.checkpoint import Checkpoint
 from cdt_lite.training.runs import with_panel
@@ -343,3 +344,38 @@ def test_a_seed_below_zero_is_refused_everywhere(capsys, command):
 @pytest.mark.parametrize("guidance", ["nan", "-1", "inf", "21"])
 def test_a_guidance_that_makes_no_sense_is_refused(capsys, guidance):
     refused(capsys, ["predict", "--checkpoint", "a", "--target", "A", "--guidance", guidance], "guidance must lie in")
+
+
+def test_gene_sets_are_told_to_a_model_and_what_they_are_worth_to_the_user(here, capsys):
+    lines = [f"one\t\tG{i}\tG5\tG7\tG9\tELSEWHERE" for i in (11,)] + ["two\t\tG3\tG13"]
+    (here / "sets.gmt").write_text("\r\n".join(lines))
+    assert main(["finetune", *SMALL, "--gene-sets", "sets.gmt", "--split-key", "part", "--out", "told"]) == 0
+    told = Checkpoint.load(here / "told")
+    named = {told.vocabulary.symbols[gene] for gene in told.prior.index}
+    assert named == {"G3", "G5", "G7", "G9", "G11", "G13", "ELSEWHERE"}
+    words = ["predict", *SCREEN, "--checkpoint", "told", "--cells", "8", "--out", "out.h5ad", "--target"]
+    assert main([*words, "G5", "ELSEWHERE"]) == 0
+    made = ad.read_h5ad(here / "out.h5ad").obs
+    known = made.groupby(made["target_gene"].astype(str))["beyond_average"].agg(["min", "max"])
+    assert known.loc[CONTROL].eq(0).all()
+    assert known.loc["G5", "min"] == known.loc["G5", "max"] > known.loc["ELSEWHERE", "max"] >= 0
+    refused(capsys, ["finetune", *SMALL, "--resume", "--gene-sets", "sets.gmt", "--out", "told"], "--gene-sets")
+
+
+def test_a_pretrained_model_is_told_of_gene_sets_when_it_is_tuned_or_never(here, capsys):
+    (here / "sets.json").write_text(json.dumps({"cells": {"one": ["G5", "G7"], "two": ["G9", "G3"]}}))
+    assert main(["pretrain", *SMALL, "--split-key", "part", "--out", "pre"]) == 0
+    again = ["finetune", *SCREEN, "--steps", "2", "--split-key", "part", "--start", "pre"]
+    assert main([*again, "--gene-sets", "sets.json", "--out", "told"]) == 0
+    assert main([*again, "--gene-sets", "none", "--out", "not"]) == 0
+    assert len(Checkpoint.load(here / "told").prior) == 4
+    assert Checkpoint.load(here / "not").prior is None
+    (here / "mouse.json").write_text(json.dumps({"one": ["g5", "g7"]}))
+    refused(capsys, [*again, "--gene-sets", "mouse.json", "--out", "x"], "differ by case alone")
+    refused(capsys, [*again, "--gene-sets", "nowhere.gmt", "--out", "x"], "nowhere.gmt")
+
+
+def test_the_originals_network_is_begun_without_gene_sets_unless_they_are_asked_for():
+    v1 = ["finetune", *SMALL, "--preset", "v1", "--n-top-genes", "12"]
+    assert _asked_sets(parser().parse_args(v1), config_of(parser().parse_args(v1))) == "none"
+    assert _asked_sets(parser().parse_args(["finetune", *SMALL]), PRESETS["lite"]) is None

@@ -7,7 +7,7 @@ from helpers import inputs, network, opened, tiny
 from scipy.optimize import minimize
 
 from cdt_lite.errors import CDTError
-from cdt_lite.model.mean_effect import GUESSED, LIMIT, EffectTable, MeanEffect, tilts
+from cdt_lite.model.mean_effect import LIMIT, NAMELESS, OWN, WHOLE, EffectTable, MeanEffect, tilts
 from cdt_lite.model.perturbation import NO_TARGET, UNKNOWN_TARGET, Perturbation
 
 CONFIG = tiny("lite")
@@ -46,18 +46,25 @@ def test_a_sign_outside_the_three_is_refused():
 
 @pytest.fixture
 def module():
-    """Targets 3 (replicates 0 and 1) and 5 (replicate 0), and a guess for each and for 7; three genes: 10, 11, 12."""
+    """Of target 3, two replicates were measured, of 5 one, and 7 is like them; three genes: 10, 11, 12."""
+    answers = {  # weights of the three measured effects, by perturbation and what is left out
+        (3, WHOLE): [0.3, 0.6, 0], (3, 0): [0, 0.9, 0.1], (3, 1): [0.8, 0, 0.1], (3, OWN): [0, 0, 0.5],
+        (3, NAMELESS): [0, 0, 0.2], (5, WHOLE): [0.1, 0, 0.9], (5, 0): [0.2, 0.2, 0], (7, WHOLE): [0.4, 0.4, 0],
+        (UNKNOWN_TARGET, WHOLE): [0.1, 0.1, 0.1],
+    }
+    target, without = np.array(list(answers)).T
     table = EffectTable(
-        target=np.array([3, 3, 5, 3, 5, 7]),
-        sign=np.full(6, -1),
-        replicate=np.array([0, 1, 0, GUESSED, GUESSED, GUESSED]),
-        cells=np.array([10.0, 20, 8, 1, 1, 1]),
-        share=np.array([1 / 3, 2 / 3, 1, 1, 1, 1]),
-        effect=np.array([[1.0, 0, 0], [4, 0, 0], [0, 6, 0], [0, 0, 3], [0, 0, 5], [0, 0, 7]]),
+        target=target,
+        sign=np.full(len(answers), -1),
+        without=without,
+        left=np.full(len(answers), 0.5),
+        weights=np.array(list(answers.values())),
+        effect=np.diag([1.0, 4.0, 6.0]),
         shares=np.full((3, BINS), 1 / BINS),
         gene_ids=GENES.numpy(),
         values=VALUES,
         highest=np.full(3, BINS - 1),
+        trusted=np.zeros(2),
     )
     module = MeanEffect(CONFIG.model)
     module.fill(table)
@@ -67,7 +74,8 @@ def module():
 def looked_up(module, target, guess=NO_TARGET, replicate=None, sign=-1, genes=GENES, own=None):
     """The effect on each gene, after checking that the tilt makes just that effect."""
     asked = Perturbation.of([target], [sign], [0.0], [guess], replicate, own)
-    effect, tilt = (part[0].numpy() for part in module.look_up(asked, genes))
+    known = module.look_up(asked, genes)
+    effect, tilt = known.effect[0].numpy(), known.tilt[0].numpy()
     p = np.exp(tilt[:, None] * VALUES)
     moved = p @ VALUES / p.sum(1) - VALUES.mean()
     within = np.abs(tilt) < LIMIT
@@ -75,37 +83,37 @@ def looked_up(module, target, guess=NO_TARGET, replicate=None, sign=-1, genes=GE
     return effect.tolist()
 
 
-def test_a_seen_target_has_the_mean_of_its_cells_and_of_its_guess(module):
-    assert looked_up(module, 3) == pytest.approx([90 / 31, 0, 3 / 31])  # (10 x 1 + 20 x 4) and one cell of the guess
+def test_an_effect_is_the_weighted_sum_of_what_was_measured(module):
+    assert looked_up(module, 3) == pytest.approx([0.3, 2.4, 0])
+    assert looked_up(module, 5, genes=torch.tensor([12, 99, 11])) == pytest.approx([5.4, 0, 0])
 
 
-def test_in_training_a_set_is_not_told_the_effect_of_its_own_replicate(module):
-    assert looked_up(module, 3, replicate=[1]) == pytest.approx([90 / 31, 0, 3 / 31])  # not while judging
+def test_in_training_a_set_is_told_what_follows_without_its_own_replicate(module):
+    assert looked_up(module, 3, replicate=[1], own=[3]) == pytest.approx([0.3, 2.4, 0])  # not while judging
     module.train()
-    assert looked_up(module, 3, replicate=[1]) == pytest.approx([10 / 11, 0, 3 / 11])
-    assert looked_up(module, 5, replicate=[0]) == pytest.approx([0, 0, 5])  # measured nowhere else: the guess
+    assert looked_up(module, 3, replicate=[1], own=[3]) == pytest.approx([0.8, 0, 0.6])
+    assert looked_up(module, 3, replicate=[0], own=[3]) == pytest.approx([0, 3.6, 0.6])
 
 
-def test_an_unknown_target_is_guessed_or_the_average_of_targets_and_never_what_was_measured(module):
-    assert looked_up(module, UNKNOWN_TARGET, guess=3) == pytest.approx([0, 0, 3])
-    assert looked_up(module, UNKNOWN_TARGET, guess=7) == pytest.approx([0, 0, 7])
-    assert looked_up(module, UNKNOWN_TARGET) == pytest.approx([1.5, 3, 0])  # each target once, however many cells
-    assert looked_up(module, UNKNOWN_TARGET, guess=9) == pytest.approx([1.5, 3, 0])
+def test_a_target_nobody_perturbed_has_what_is_known_of_its_gene_or_of_all(module):
+    assert looked_up(module, UNKNOWN_TARGET, guess=7) == pytest.approx([0.4, 1.6, 0])
+    assert looked_up(module, UNKNOWN_TARGET, guess=9) == [0, 0, 0]  # a gene that the table does not know
+    assert looked_up(module, UNKNOWN_TARGET) == pytest.approx([0.1, 0.4, 0.6])
 
 
-def test_in_training_an_average_leaves_the_sets_own_target_out(module):
-    assert looked_up(module, UNKNOWN_TARGET, own=[3]) == pytest.approx([1.5, 3, 0])  # not while judging
+def test_in_training_a_withheld_name_leaves_all_cells_of_its_target_out(module):
+    assert looked_up(module, UNKNOWN_TARGET, guess=3, replicate=[0], own=[3]) == pytest.approx([0.3, 2.4, 0])
     module.train()
-    assert looked_up(module, UNKNOWN_TARGET, own=[3]) == pytest.approx([0, 6, 0])
-    assert looked_up(module, UNKNOWN_TARGET, own=[NO_TARGET]) == pytest.approx([1.5, 3, 0])
+    assert looked_up(module, UNKNOWN_TARGET, guess=3, replicate=[0], own=[3]) == pytest.approx([0, 0, 3.0])
+    assert looked_up(module, UNKNOWN_TARGET, replicate=[0], own=[3]) == pytest.approx([0, 0, 1.2])
 
 
-def test_no_perturbation_has_no_effect_and_other_genes_are_zero(module):
+def test_no_perturbation_has_no_effect(module):
     assert looked_up(module, NO_TARGET, sign=0) == [0, 0, 0]
     assert looked_up(module, 3, sign=1) == [0, 0, 0]  # nothing of this sign is known
-    assert looked_up(module, 5, genes=torch.tensor([12, 99, 11])) == pytest.approx([5 / 9, 0, 48 / 9])
     empty = MeanEffect(CONFIG.model).look_up(Perturbation.none(2), GENES)
     assert not empty.effect.any() and not empty.tilt.any()
+    assert module.measured() == {(3, -1), (5, -1)}
 
 
 def tilted(share, tilt, values):
@@ -142,9 +150,10 @@ def test_a_mean_of_effects_is_made_by_its_own_tilt_not_by_the_mean_of_tilts(modu
     rare = np.zeros((1, BINS))
     rare[0, :2] = 0.98, 0.02
     effect = np.array([[-0.02 * np.log(2)], [0.0]])
-    ids, even = np.array([3, 3]), np.ones(2)
-    table = EffectTable(ids, -np.ones(2, int), np.array([0, 1]), even, even / 2, effect, rare, np.array([10]), VALUES,
-                        np.array([1]))
+    one = np.array([1])
+    halves = np.full((1, 2), 0.5)
+    table = EffectTable(3 * one, -one, WHOLE * one, halves[0, :1], halves, effect, rare, 10 * one, VALUES, one,
+                        np.zeros(2))
     module.fill(table)
     known = module.look_up(Perturbation.of([3], [-1], [0.0]), torch.tensor([10]))
     half = tilted(rare[0], known.tilt.item(), VALUES)
@@ -161,9 +170,11 @@ def test_an_untrained_model_follows_the_table():
     values, h = fresh.effect.values, torch.randn(2, 3, 12, CONFIG.model.dim)
     known = fresh.effect.look_up(given["perturbation"], given["gene_ids"])
     nothing = fresh.effect.look_up(Perturbation.none(2), given["gene_ids"])
-    shift = fresh.trust(h, known, values)
-    torch.testing.assert_close(shift, (known.tilt[:, None, :, None] * values).expand_as(shift))
-    assert fresh.trust(h, nothing, values).abs().max() < 1e-5
+    answer = torch.tensor([[1.0, 0.0, 0.5], [1.0, 1.0, 1.0]])
+    shift = fresh.trust(h, known, answer, values)
+    expected = answer[..., None, None] * known.tilt[:, None, :, None] * values
+    torch.testing.assert_close(shift, expected)
+    assert fresh.trust(h, nothing, answer, values).abs().max() < 1e-5
     with torch.no_grad():
         fresh.trust.bias.fill_(-1)
-    assert not fresh.trust(h, known, values).any()  # trust nothing: the network is on its own
+    assert not fresh.trust(h, known, torch.ones(2, 3), values).any()  # trust nothing: the network is on its own

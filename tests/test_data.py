@@ -116,7 +116,8 @@ def fingerprint(batch):
 def test_batches_are_those_of_the_first_edition():
     """A batch is a function of (seed, index, stage) alone, whatever becomes of the code."""
     config = TrainConfig(sets_per_batch=3, cells_per_set=2, controls_per_set=4, target_dropout=0.3, seed=7,
-                         perturbation_dropout=0.2, magnitude_dropout=0.5, control_share=0.2, controls_dropout=0.3)
+                         perturbation_dropout=0.2, magnitude_dropout=0.5, control_share=0.2, controls_dropout=0.3,
+                         validation_share=0.0)
     toy, blood, simulated = toy_screen(), blood_cells(), simulate_screen(64, 8, 900, seed=3)
     blood.obs["batch"] = blood.obs["cell_type"]  # whose categories are not in the order of the alphabet
     genes = Vocabulary(toy.var_names).extended(blood.var_names).extended(simulated.var_names)

@@ -27,7 +27,7 @@ from cdt_lite.training.effects import effect_table
 from cdt_lite.training.predict import Generation, possible, predict, predict_mean
 from cdt_lite.training.predict_many import predict_many
 from cdt_lite.training.start import start
-from cdt_lite.training.train import denoiser
+from cdt_lite.training.trust import denoiser
 
 NOT_COUNTS = "X must hold raw counts, but it holds"
 
@@ -409,15 +409,3 @@ def test_what_the_given_controls_show_is_possible(screen):
     controls = deep[deep.obs["sign"] == 0].X.toarray()
     highest = np.maximum(controls.max(0), checkpoint.tokenizer.centres[store.tokens.max(0)])
     assert (cells <= highest).all() and (cells > checkpoint.tokenizer.centres[store.tokens.max(0)]).any()
-
-
-def test_a_model_of_before_has_no_limit_and_loads(screen, tmp_path):
-    checkpoint, _ = fine_tuned(screen)
-    want = checkpoint.model.state_dict()
-    checkpoint.model.effect.highest = checkpoint.model.effect.highest[:0]
-    cells = predict(checkpoint, screen, "G3", n_cells=20).X.toarray()
-    state = {name: value for name, value in want.items() if not name.endswith("effect.highest")}
-    checkpoint.model.state_dict = lambda: state
-    loaded = Checkpoint.load(checkpoint.save(tmp_path))
-    assert not len(loaded.model.effect.highest)
-    np.testing.assert_array_equal(predict(loaded, screen, "G3", n_cells=20).X.toarray(), cells)

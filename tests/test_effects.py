@@ -2,25 +2,30 @@
 
 from dataclasses import replace
 
+import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from helpers import CONTROL, tiny, toy_screen
+from scipy import sparse
 
 from cdt_lite.data.batches import SetSampler
-from cdt_lite.data.simulate import ScreenDesign, simulate_screen
+from cdt_lite.data.gene_sets import memberships
 from cdt_lite.data.store import TokenStore
-from cdt_lite.evaluation.baselines import Linear, Responses
-from cdt_lite.model.mean_effect import GUESSED
+from cdt_lite.errors import CDTError
+from cdt_lite.model.mean_effect import NAMELESS, OWN, WHOLE
 from cdt_lite.model.perturbation import UNKNOWN_TARGET
 from cdt_lite.training.changes import table_changes, wanted_cells, with_clean_table
 from cdt_lite.training.checkpoint import Checkpoint
-from cdt_lite.training.effects import Row, effect_table, worth_in_cells
+from cdt_lite.training.effects import effect_table, fitted
 from cdt_lite.training.predict import predict_mean
+from cdt_lite.training.prior import add_prior
 from cdt_lite.training.start import start
 from cdt_lite.training.train import train
 
 CONFIG = tiny("lite")
+WIDE = tiny("lite", n_genes=40, n_total_genes=200)
 
 
 def stored(screen, config=CONFIG):
@@ -45,30 +50,41 @@ def log1p_of(screen, checkpoint):
     return np.log1p(counts / counts.sum(1, keepdims=True) * checkpoint.tokenizer.target_depth)
 
 
-def test_the_table_is_mean_log1p_minus_that_of_the_same_replicates_controls(trained):
+def test_measured_effects_are_mean_log1p_minus_that_of_the_same_replicates_controls(trained):
     screen, checkpoint, store = trained
-    table = effect_table(store, checkpoint.tokenizer)
+    kriging, genes = fitted(store, checkpoint.tokenizer)
+    m = kriging.measured
     log1p, target, batch = log1p_of(screen, checkpoint), screen.obs["target_gene"], screen.obs["batch"]
-    measured = np.flatnonzero(table.replicate != GUESSED)
-    assert len(measured) == 4
+    assert len(m.gene) == 4
     assert screen.X.max() < 40  # one bin a count: nothing is lost
-    for i in measured:
-        here = (batch == sorted(set(batch))[table.replicate[i]]).to_numpy()
-        perturbed = here & (target == checkpoint.vocabulary.symbols[table.target[i]]).to_numpy()
+    for i in range(4):
+        here = (batch == sorted(set(batch))[m.replicate[i]]).to_numpy()
+        perturbed = here & (target == checkpoint.vocabulary.symbols[genes[m.gene[i]]]).to_numpy()
         control = here & (target == CONTROL).to_numpy()
-        assert table.cells[i] == perturbed.sum()
-        expected = log1p[perturbed].mean(0) - log1p[control].mean(0)
-        np.testing.assert_allclose(table.effect[i], expected, atol=1e-5)
+        assert (m.cells[i], m.controls[i]) == (perturbed.sum(), control.sum())
+        np.testing.assert_allclose(m.effect[i], log1p[perturbed].mean(0) - log1p[control].mean(0), atol=1e-5)
+    of_controls = (target == CONTROL).to_numpy()
+    spread = sum(log1p[here].var(0) * here.sum() for here in
+                 ((of_controls & (batch == name).to_numpy()) for name in sorted(set(batch)))) / of_controls.sum()
+    np.testing.assert_allclose(kriging.sd, np.sqrt(spread), atol=1e-5)
 
 
-def test_every_target_counts_once_however_many_its_replicates(trained):
+def test_every_row_of_the_table_is_an_answer_of_the_kriging(trained):
     _, checkpoint, store = trained
     table = effect_table(store, checkpoint.tokenizer)
-    measured = table.replicate != GUESSED
-    for target in set(table.target[measured]):
-        of_target = measured & (table.target == target)
-        assert table.share[of_target].sum() == pytest.approx(1)
-        np.testing.assert_allclose(table.share[of_target], table.cells[of_target] / table.cells[of_target].sum())
+    kriging, genes = fitted(store, checkpoint.tokenizer)
+    m = kriging.measured
+    assert {(t, s) for t, s, w in zip(table.target, table.sign, table.without, strict=True) if w >= 0} == {
+        (genes[gene], sign) for gene, sign in zip(m.gene, m.sign, strict=True)}
+    assert set(table.target[table.without == WHOLE]) == {UNKNOWN_TARGET, *store.gene_ids}
+    for row, (target, sign, without) in enumerate(zip(table.target, table.sign, table.without, strict=True)):
+        named = bool(without != NAMELESS and target != UNKNOWN_TARGET)
+        at = np.searchsorted(genes, max(target, 0))
+        own = m.gene == at
+        hidden = {WHOLE: None, OWN: own, NAMELESS: own}.get(without, own & (m.sign == sign) & (m.part == without))
+        weights, left = kriging.known(np.array([at]), np.array([sign]), hidden, named)
+        np.testing.assert_allclose(table.weights[row], weights[0], atol=1e-12)
+        assert table.left[row] == pytest.approx(left[0])
 
 
 def test_shares_are_those_of_the_controls_and_nothing_is_impossible(trained):
@@ -82,52 +98,68 @@ def test_shares_are_those_of_the_controls_and_nothing_is_impossible(trained):
         np.testing.assert_allclose(shares[gene], found / found.sum())
 
 
-def pooled(table, genes):
-    """Each perturbation's mean effect over all its cells."""
-    measured = table.replicate != GUESSED
-    pairs = sorted(set(zip(table.target[measured].tolist(), table.sign[measured].tolist(), strict=True)))
-    effects = []
-    for target, sign in pairs:
-        own = measured & (table.target == target) & (table.sign == sign)
-        effects.append(np.average(table.effect[own], axis=0, weights=table.cells[own]))
-    targets, signs = np.array(pairs).T
-    return Responses(genes, targets.astype(str), signs, np.array(effects))
+def known_by(screen, prior=None):
+    """The table of a screen, with its genes by symbol."""
+    checkpoint, store = stored(screen, WIDE)
+    if prior is not None:
+        add_prior(checkpoint, prior)
+    table = effect_table(store, checkpoint.tokenizer, checkpoint.prior)
+    whole = table.without == WHOLE
+    rows = {}
+    for row in np.flatnonzero(whole & (table.target >= 0)):
+        rows[checkpoint.vocabulary.symbols[table.target[row]], int(table.sign[row])] = row
+    return table, rows
 
 
-def test_a_guess_is_a_ridge_on_coexpression_that_has_not_seen_the_target():
-    screen = simulate_screen(n_genes=32, n_targets=10, n_cells=6000, seed=3, design=ScreenDesign(n_batches=1))
-    checkpoint, store = stored(screen, tiny(n_genes=32, n_total_genes=120))
-    table = effect_table(store, checkpoint.tokenizer)
-    genes, targets = table.gene_ids.astype(str), table.target.astype(str)
-    train_on = pooled(table, genes)
-    log1p = log1p_of(screen, checkpoint)
-    unit = (log1p - log1p.mean(0)) / log1p.std(0) / np.sqrt(6000)
-    _, values, directions = np.linalg.svd(unit, full_matrices=False)
-    kept = values**2 > (1 + np.sqrt(32 / 6000)) ** 2
-    assert 1 < kept.sum() < 10
-    vectors = dict(zip(genes, directions[kept].T * values[kept], strict=True))
-    ridge = Linear(vectors=vectors).fit(train_on).chosen
-    asked = set()
-    for row in np.flatnonzero(table.replicate == GUESSED):
-        target, sign = targets[row], int(table.sign[row])
-        others = train_on.drop(np.flatnonzero(train_on.targets == target))
-        guess = Linear(ridge, vectors=vectors).fit(others).effect(target, sign)
-        np.testing.assert_allclose(table.effect[row], guess, atol=2e-4)  # depths are stored in single precision
-        asked.add((target, sign))
-    for gene in genes:
-        assert {(gene, -1), (gene, 1)} <= asked
+def modules(n_known=12, n_modules=3, seed=5):
+    """A screen in which each target does what its module does, and the modules of all targets as gene sets."""
+    rng = np.random.default_rng(seed)
+    n_genes = 40
+    effect = rng.normal(size=(n_modules, n_genes)) * 0.6
+    names = [f"T{i}" for i in range(n_known)]
+    obs, rates = [], []
+    for target in ["non-targeting"] * 4 + names:
+        for batch in ("a", "b"):
+            log_rate = np.linspace(0.5, 2, n_genes)
+            if target != "non-targeting":
+                log_rate = log_rate + effect[int(target[1:]) % n_modules]
+            obs += [(target, batch)] * 60
+            rates.append(np.tile(np.exp(log_rate), (60, 1)))
+    counts = sparse.csr_matrix(rng.poisson(np.concatenate(rates)).astype(np.float32))
+    obs = pd.DataFrame(obs, columns=["target_gene", "batch"]).rename(index=str)
+    screen = ad.AnnData(counts, obs, pd.DataFrame(index=[f"G{i}" for i in range(n_genes)]))
+    sets = {f"module {k}": frozenset(f"T{i}" for i in range(n_known + n_modules) if i % n_modules == k)
+            for k in range(n_modules)}
+    return screen, sets, effect, n_known
 
 
-def test_a_guess_is_worth_the_variance_of_a_cell_over_the_variance_of_what_it_misses():
-    rng, rows, guesses = np.random.default_rng(0), [], {}
-    for target in range(40):
-        guesses[target, -1] = rng.normal(size=300)
-        truth = guesses[target, -1] + 0.1 * rng.normal(size=300)
-        for replicate, n in enumerate((20.0, 50.0, 80.0)):
-            noise = 0.8 * rng.normal(size=300) / np.sqrt(n)
-            rows.append(Row(target, -1, replicate, n, truth + noise))
-    assert worth_in_cells(rows, guesses) == pytest.approx(0.8**2 / 0.1**2, rel=0.15)
-    assert worth_in_cells(rows[::3], guesses) == 0  # measured once: nothing to judge by
+def test_gene_sets_carry_effects_to_targets_that_nobody_perturbed_and_off_the_panel():
+    screen, sets, effect, first = modules()
+    table, rows = known_by(screen, memberships(sets, ["T0"]))
+    shuffled = memberships(sets, ["T0"])
+    shuffled.index = np.random.default_rng(1).permutation(shuffled.index)
+    other, other_rows = known_by(screen, shuffled)
+    right, wrong = [], []
+    for k in range(3):
+        unseen = f"T{first + k}"
+        said = table.weights[rows[unseen, -1]] @ table.effect
+        right.append(np.corrcoef(said, effect[(first + k) % 3])[0, 1])
+        amiss = other.weights[other_rows[unseen, -1]] @ other.effect
+        wrong.append(np.corrcoef(amiss, effect[(first + k) % 3])[0, 1])
+        assert table.left[rows[unseen, -1]] < 0.3 < other.left[other_rows[unseen, -1]]
+    assert min(right) > 0.95 and max(wrong) < 0.8
+
+
+def test_the_likelihood_passes_over_a_prior_that_knows_nothing():
+    screen, sets, _, _ = modules()
+    checkpoint, store = stored(screen, WIDE)
+    table = memberships(sets, ["T0"])
+    table.index = np.random.default_rng(1).permutation(table.index)
+    add_prior(checkpoint, table)
+    without, _ = fitted(store, checkpoint.tokenizer)
+    given, _ = fitted(store, checkpoint.tokenizer, checkpoint.prior)
+    assert given.log_likelihood >= without.log_likelihood
+    assert given.log_likelihood < without.log_likelihood + 20
 
 
 def test_the_sampler_lets_half_of_the_unknown_be_guessed(trained):
@@ -173,18 +205,39 @@ def test_a_model_may_be_trained_without_the_table(tmp_path):
     assert np.isfinite(predict_mean(checkpoint, screen, "G3", n_cells=8)).all()
 
 
-def test_the_table_alone_says_what_was_measured_or_guesses(trained):
+def test_the_table_alone_says_what_is_known(trained):
     screen, checkpoint, store = trained
     table = effect_table(store, checkpoint.tokenizer)
     wanted = wanted_cells(screen[(screen.obs["sign"] != 0).to_numpy()])
     wanted["G7", -1, "a"] = 8
     said = table_changes(checkpoint, wanted)
     assert set(said.index) == {("G3", -1), ("G5", -1), ("G7", -1)}
-    for gene in ("G3", "G5"):
-        rows = table.target == checkpoint.vocabulary.id(gene)
-        expected = np.average(table.effect[rows], axis=0, weights=table.cells[rows])
-        np.testing.assert_allclose(said.loc[gene, -1], expected, atol=1e-5)
-    others = said.loc[["G3", "G5"]].mean()  # two pairs are too few for a ridge
-    np.testing.assert_allclose(said.loc["G7", -1], others, atol=1e-5)
+    for gene in ("G3", "G5", "G7"):
+        row = (table.target == checkpoint.vocabulary.id(gene)) & (table.without == WHOLE)
+        np.testing.assert_allclose(said.loc[gene, -1], table.weights[row][0] @ table.effect, atol=1e-5)
     v1 = start(tiny("v1"), screen)
     assert table_changes(v1, wanted).empty and with_clean_table(v1, screen, screen[:0]).model.effect is None
+
+
+def test_a_prior_travels_with_the_model(tmp_path):
+    screen, sets, _, _ = modules()
+    checkpoint = start(WIDE, screen, gene_sets=sets)
+    assert "T14" in checkpoint.vocabulary  # off the panel, and nobody perturbed it
+    for half in (False, True):
+        loaded = Checkpoint.load(checkpoint.save(tmp_path, half=half))
+        assert list(loaded.prior.index) == list(checkpoint.prior.index)
+        np.testing.assert_allclose(loaded.prior, checkpoint.prior, atol=1e-3)
+    with pytest.raises(CDTError, match="v1.*no use of gene sets"):
+        start(tiny("v1", n_genes=40, n_total_genes=200), screen, gene_sets=sets)
+
+
+@pytest.mark.parametrize("targets", [[], ["T0"], ["T0", "T1"]])
+def test_few_perturbations_are_enough_and_none_is_an_empty_table(targets):
+    screen, sets, _, _ = modules()
+    few = screen[screen.obs["target_gene"].isin(["non-targeting", *targets])].copy()
+    table, rows = known_by(few, memberships(sets, ["T0"]))
+    assert len(table.effect) == 2 * len(targets) and bool(rows) == bool(targets)
+    for target in targets:
+        said = table.weights[rows[target, -1]] @ table.effect
+        own = table.effect[2 * int(target[1:]) : 2 * int(target[1:]) + 2].mean(0)
+        assert np.corrcoef(said, own)[0, 1] > 0.98

@@ -291,7 +291,7 @@ def test_wheels_for_another_python_are_named_when_pip_fails(calls, tmp_path, nam
 
 
 def test_filling_a_folder_leaves_the_project_itself_out_and_says_what_it_is_for(calls, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(environment, "fetch_screen", lambda folder: "no cells")
+    monkeypatch.setattr(environment, "fetch_public", lambda folder: "no cells")
     (tmp_path / "cdt_lite-0.1.0-py3-none-any.whl").touch()
     (tmp_path / "numpy-1-py3-none-any.whl").touch()
     assert environment.fill_wheels(PYTHON, str(tmp_path)) == 0
@@ -302,12 +302,14 @@ def test_filling_a_folder_leaves_the_project_itself_out_and_says_what_it_is_for(
 
 def test_the_room_gets_the_real_cells_checked(monkeypatch, tmp_path, real_screen_dir):
     monkeypatch.setenv("CDT_LITE_MIRROR", str(real_screen_dir))
-    assert "the real cells: " in environment.fetch_screen(tmp_path)
+    assert environment.fetch_public(tmp_path).startswith("papalexi2021: ")
+    assert {path.name for path in tmp_path.iterdir()} == {"lowmoi_example_data.rda", "default_gene_sets.json"}
     file = next(tmp_path.glob("*.rda"))
     file.write_bytes(file.read_bytes()[:-1])
     monkeypatch.setenv("CDT_LITE_MIRROR", str(tmp_path))
     (tmp_path / "new").mkdir()
-    assert "damaged" in environment.fetch_screen(tmp_path / "new") and not list((tmp_path / "new").iterdir())
+    assert "damaged" in environment.fetch_public(tmp_path / "new")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["default_gene_sets.json"]
 
 
 @pytest.mark.parametrize(("own", "wanted"), [

@@ -319,3 +319,24 @@ def test_cells_given_to_a_mean_scatter_as_cells_do():
 def test_the_judge_imports_neither_torch_nor_a_model():
     code = "import sys, cdt_lite.evaluation; print({'torch', 'cdt_lite.model'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_the_pathway_neighbour_is_the_mean_of_the_trained_targets_that_are_named():
+    real, train = world(), world(prefix="train")
+    first, second, third, *_ = sorted(set(train.obs["target_gene"]) - {"non-targeting"})
+    train.uns["neighbours"] = {first: [second], second: [second, third], third: ["nobody"]}
+    scored = evaluate(real, train=train, metrics=["mae", "pearson_delta"], baselines=["pathway neighbour"])
+    assert set(scored["target"]) == {first, second}
+    controls = (train.obs["target_gene"] == "non-targeting").to_numpy()
+    truth, _ = control_halves(real)
+    hidden = train.obs_names.isin(truth.obs_names)
+    depth = scored.attrs["target_depth"]
+    log1p = np.log1p(np.asarray(train.X.todense()) / np.asarray(train.X.sum(1)) * depth)
+    means = {}
+    for target in (second, third):
+        cells = (train.obs["target_gene"] == target).to_numpy()
+        means[target] = log1p[cells].mean(0) - log1p[controls & ~hidden].mean(0)
+    table = pd.DataFrame([means[second], means[third]], index=[first, second], columns=train.var_names)
+    same = evaluate(real, {"by hand": Changes(table)}, train=train, metrics=["mae", "pearson_delta"], baselines=False)
+    for metric in ("mae", "pearson_delta"):
+        np.testing.assert_allclose(of(scored, "pathway neighbour")[metric], of(same, "by hand")[metric], atol=0.02)

@@ -28,7 +28,7 @@ def test_every_run_lacks_one_thing_of_the_recipe():
     for part, config in one_out.RECIPES.items():
         other = asdict(config)
         changed = [name for name, value in whole.items() if other[name] != value]
-        if part in ("nothing", "learned schedule"):  # the latter is learned after training
+        if part in ("nothing", "learned schedule"):  # the latter is learned at the end of training
             assert changed == []
         elif changed == ["finetune"]:
             fields = [name for name, value in whole["finetune"].items() if other["finetune"][name] != value]
@@ -63,7 +63,7 @@ def test_a_run_is_trained_and_judged(part):
     checkpoint = one_out.trained(part, told, seed=0, steps=2)
     empty = part == "table of mean effects"
     assert (len(checkpoint.model.effect.target) == 0) == empty
-    schedule = "learned" if part == "learned schedule" else "cosine"
+    schedule = "cosine" if part == "learned schedule" else "learned"
     assert checkpoint.process.config.sampling_schedule == schedule and sum(checkpoint.process.counts(96)) == 96
     scores = one_out.judge(part, checkpoint, told, validation, seed=0)
     assert set(scores) == {"bits_per_gene", "bits_all_hidden", "pearson_change", *one_out.METRICS}

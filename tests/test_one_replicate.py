@@ -10,9 +10,8 @@ from scipy import sparse
 import cdt_lite as cdt
 from cdt_lite.data.expression import log1p_counts
 from cdt_lite.data.store import FOLDS
-from cdt_lite.model.mean_effect import GUESSED
 from cdt_lite.model.perturbation import NO_TARGET
-from cdt_lite.training.effects import effect_table
+from cdt_lite.training.effects import effect_table, fitted
 
 STEPS = 400
 
@@ -54,20 +53,21 @@ def test_a_set_is_told_the_effect_in_the_other_parts_of_its_perturbation():
     screen.obs["batch"] = "only"
     checkpoint, store = stored(screen)
     table = effect_table(store, checkpoint.tokenizer)
+    kriging, genes = fitted(store, checkpoint.tokenizer)
+    m = kriging.measured
     effect = checkpoint.model.train().effect
     effect.fill(table)
     sampler = cdt.SetSampler(store, checkpoint.config.finetune)
     told = 0
     for index in range(30):
         p = sampler.batch(index).perturbation
-        for weights, fold, target in zip(effect.weights(p), p.replicate, p.target, strict=True):
-            used = weights.numpy() > 0
-            measured = used & (table.replicate != GUESSED)
+        for row, fold, target in zip(effect.rows(p).tolist(), p.replicate.tolist(), p.target.tolist(), strict=True):
             if target == NO_TARGET:
-                assert not used.any()
+                assert row == -1
             elif target >= 0:
-                assert measured.sum() == FOLDS - 1 and int(fold) not in table.replicate[measured]
-                assert set(table.target[measured]) == {int(target)}
+                assert (table.target[row], table.without[row]) == (target, fold)
+                used = table.weights[row] != 0
+                assert used.sum() == 2 * FOLDS - 1 and not used[(m.part == fold) & (genes[m.gene] == target)].any()
                 told += 1
     assert told > 20
 

@@ -15,14 +15,14 @@ from cdt_lite.data.simulate import ScreenDesign, simulate_screen
 from cdt_lite.data.store import TokenStore
 from cdt_lite.errors import CDTError, CDTWarning
 from cdt_lite.evaluation.evaluate import evaluate
-from cdt_lite.model.mean_effect import GUESSED
 from cdt_lite.model.perturbation import NO_TARGET, UNKNOWN_TARGET, Perturbation
 from cdt_lite.training.checkpoint import Checkpoint
 from cdt_lite.training.effects import effect_table
 from cdt_lite.training.predict import Generation, _guided, _Plan, as_log1p, predict, predict_mean
 from cdt_lite.training.request import check_request
 from cdt_lite.training.start import start
-from cdt_lite.training.train import denoiser, train
+from cdt_lite.training.train import train
+from cdt_lite.training.trust import denoiser
 
 SCREEN = toy_screen()
 IS_CONTROL = (SCREEN.obs["target_gene"] == CONTROL).to_numpy()
@@ -92,7 +92,8 @@ def test_labels_may_have_other_names():
     columns = Columns(target="gene", batch="lane", control="NT", sign="way", magnitude="size")
     out = predict(model(), renamed, "G3", n_cells=20, options=Generation(columns=columns))
     assert np.array_equal(out.X.toarray(), counts_of(model()))
-    assert list(out.obs.columns) == ["gene", "way", "lane", "n_umi"] and set(out.obs["gene"]) == {"G3"}
+    assert list(out.obs.columns) == ["gene", "way", "lane", "n_umi", "beyond_average"]
+    assert set(out.obs["gene"]) == {"G3"}
 
 
 def test_the_same_seed_gives_the_same_cells_and_no_ground_truth_is_read():
@@ -157,7 +158,7 @@ def test_an_unseen_target_is_guessed_unless_the_average_is_asked_for():
     assert np.allclose(average, mean_of(checkpoint, "G6", options=AVERAGE))  # one answer for all
     one, other = mean_of(checkpoint, "G5"), mean_of(checkpoint, "G6")
     assert not np.allclose(average, one, atol=1e-4) and not np.allclose(one, other, atol=1e-4)
-    assert "from its co-expression" in notes_of(checkpoint, "G5")[0]
+    assert "predicted from genes like it" in notes_of(checkpoint, "G5")[0]
     said = "G5 was never perturbed in training: predicted as the average perturbation"
     assert notes_of(checkpoint, "G5", options=AVERAGE) == [said]
 
@@ -174,18 +175,23 @@ def test_what_the_model_is_told_of_a_target():
     assert told("G5") == (UNKNOWN_TARGET, -1, five)
     assert told("G5", unseen="average") == (UNKNOWN_TARGET, -1, NO_TARGET)
     assert told(CONTROL) == told("G3", 0) == (NO_TARGET, 0, NO_TARGET)
-    checkpoint.panel = checkpoint.panel[:5]  # of a gene off the panel no co-expression is known
+    table = checkpoint.model.effect
+    table.target[(table.target == five) & (table.sign == -1)] = 0  # of a gene that nothing is known of
     assert told("G5") == (UNKNOWN_TARGET, -1, NO_TARGET)
     assert check_request(model("v1"), "G5", -1, None, CONTROL).gene_id == five  # v1 has a row for every gene
 
 
-def test_a_guess_that_is_the_average_says_so():
+def test_a_target_nobody_perturbed_comes_with_what_is_known_of_it():
     checkpoint = model()
-    assert "no more than the average" not in notes_of(checkpoint, "G5")[0]
     table = checkpoint.model.effect
-    table.effect[table.replicate == GUESSED] = table.effect[0].clone()  # the only measured knockdown
-    said = "from its co-expression, which says no more than the average perturbation"
-    assert notes_of(checkpoint, "G5")[0].endswith(said)
+    unnamed = (table.target == UNKNOWN_TARGET).nonzero().item()
+    of_gene = ((table.target == checkpoint.vocabulary.id("G5")) & (table.sign == -1)).nonzero().item()
+    table.left[unnamed], table.left[of_gene] = 0.9, 0.25  # a share of the variance each
+    said = ("G5 was never perturbed in training: predicted from genes like it, by which 65% of its effect's variance "
+            "is known beyond what all perturbations share; 25% stays unknown")
+    assert notes_of(checkpoint, "G5") == [said]
+    table.left[of_gene] = 0.895
+    assert notes_of(checkpoint, "G5")[0].endswith("as the average perturbation: nothing is known of a gene like it")
 
 
 def pair_model():

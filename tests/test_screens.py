@@ -20,12 +20,12 @@ from helpers import shown_to_a_reader
 
 from cdt_lite.data import public
 from cdt_lite.data.layout import check_screen, screen_hash
-from cdt_lite.data.public import MANIFEST
+from cdt_lite.data.public import SCREENS
 from cdt_lite.data.screens import load_screen, resolve_screen
 from cdt_lite.data.simulate import ScreenDesign, simulate_screen
 from cdt_lite.errors import CDTError
 
-ENTRY = MANIFEST["papalexi2021"]
+ENTRY = SCREENS["papalexi2021"]
 FILE = ENTRY["file"]
 
 

@@ -13,7 +13,7 @@ import tempfile
 import time
 import urllib.request
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 OLDEST_PYTHON = (3, 11)
@@ -211,20 +211,26 @@ def use_wheels(folder: str) -> None:
         os.environ.setdefault("CDT_LITE_MIRROR", str(path))
 
 
-def fetch_screen(folder: Path) -> str:
-    """Puts the real screen's file into the folder, from the mirror or the network; returns what happened."""
-    manifest = (ROOT / "cdt_lite" / "data" / "manifest.json").read_text(encoding="utf-8")
-    screen = json.loads(manifest)["papalexi2021"]
-    near = Path(os.environ.get("CDT_LITE_MIRROR", "nowhere"), screen["file"]).absolute()
-    address = near.as_uri() if near.exists() else screen["url"]
+def fetch_public(folder: Path) -> str:
+    """Puts the public files into the folder, from the mirror or the network; returns what happened."""
+    manifest = json.loads((ROOT / "cdt_lite" / "data" / "manifest.json").read_text(encoding="utf-8"))
+    said = []
+    for kind_of_file in manifest.values():
+        said += [_fetch(name, entry, folder) for name, entry in kind_of_file.items()]
+    return "; ".join(said)
+
+
+def _fetch(name: str, entry: dict[str, Any], folder: Path) -> str:
+    near = Path(os.environ.get("CDT_LITE_MIRROR", "nowhere"), entry["file"]).absolute()
+    address = near.as_uri() if near.exists() else entry["url"]
     try:
-        cells = urllib.request.urlopen(address, timeout=60).read()
+        content = urllib.request.urlopen(address, timeout=60).read()
     except OSError as error:
-        return f"the real cells could not be fetched ({error}): the room will use simulated ones"
-    if hashlib.sha256(cells).hexdigest() != screen["sha256"]:
-        return f"the real cells at {address} are damaged and were left out: run the command again"
-    (folder / screen["file"]).write_bytes(cells)
-    return f"the real cells: {screen['file']}"
+        return f"{name} could not be fetched ({error}): the room will do without"
+    if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+        return f"{name} at {address} is damaged and was left out: run the command again"
+    (folder / entry["file"]).write_bytes(content)
+    return f"{name}: {entry['file']}"
 
 
 def fill_wheels(python: Path, folder: str = "output/wheels") -> int:
@@ -238,7 +244,7 @@ def fill_wheels(python: Path, folder: str = "output/wheels") -> int:
     for own in path.glob("cdt[_-]lite-*"):  # the project itself comes with its folder
         own.unlink()
     (path / "MADE_FOR.txt").write_text(f"{kind()}\n", encoding="utf-8")
-    said = fetch_screen(path)
+    said = fetch_public(path)
     print(f"{len(list(path.glob('*.whl')))} wheels; {said}")
     print(f"On the laptop, with this project and that folder: python3 run.py lab --wheels {path.name}")
     return 0

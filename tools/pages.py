@@ -91,7 +91,7 @@ def fill(notebook: NotebookNode, name: str, seconds: float, gigabytes: float, ex
         python = platform.python_version()
         outputs = f"The outputs below: profile {profile}, {when}; Python {python}, {packages}."
     files = json.loads((ROOT / "cdt_lite" / "data" / "manifest.json").read_text(encoding="utf-8"))
-    megabytes = sum(each["bytes"] for each in files.values()) / 1e6
+    megabytes = sum(each["bytes"] for kind in files.values() for each in kind.values()) / 1e6
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     repository = settings["tool"]["cdt-lite"]["repository"]  # empty while there is none
     place = re.match(r"https://github.com/(.+?)/?$", repository)

@@ -38,8 +38,9 @@ def pretrain(args: argparse.Namespace) -> int:
 
 def finetune(args: argparse.Namespace) -> int:
     """Fine-tunes on a screen's training side, from a pretrained checkpoint or from nothing."""
-    from cdt_lite.data import CONTROL, SetSampler, TokenStore, named_split
+    from cdt_lite.data import CONTROL, SetSampler, TokenStore, named_split, sets_for
     from cdt_lite.report.tasks import places_of
+    from cdt_lite.training.prior import give_gene_sets
     from cdt_lite.training.start import start_from
 
     if args.start and args.gene_vectors:
@@ -49,6 +50,9 @@ def finetune(args: argparse.Namespace) -> int:
     side = named_split(screen)
     cells = screen[side == "train"].copy()
     checkpoint = start_from(found, cells) if found else _begun(args, config, cells)
+    sets = sets_for(screen, args.gene_sets) if found and args.gene_sets else None
+    if sets:
+        give_gene_sets(checkpoint, sets, sorted(set(cells.obs["target_gene"])))
     checkpoint.config = config
     checkpoint.card["held_out"] = sorted(set(places_of(screen[side == "held_out"])))
     targets = set(screen.obs["target_gene"]) - {CONTROL}
@@ -59,6 +63,7 @@ def finetune(args: argparse.Namespace) -> int:
 
 def capsule(args: argparse.Namespace) -> int:
     """Makes the small trained model that the notebooks load, or checks one."""
+    from cdt_lite.data import sets_for
     from cdt_lite.terminal import with_bar
     from cdt_lite.training.capsule import make_capsule, open_capsule, save_capsule
     from cdt_lite.training.checkpoint import Checkpoint
@@ -71,11 +76,13 @@ def capsule(args: argparse.Namespace) -> int:
     config = config_of(args)
     screen = screen_of(args)
     folder = open_capsule(screen, args.preset, args.out, args.overwrite)
+    sets = sets_for(screen, _asked_sets(args, config))
     n = (None, None) if args.epochs else (args.pretrain_steps, args.finetune_steps)
     made: list[Checkpoint] = []
 
     def progress() -> Iterator[Any]:
-        for item in make_capsule(screen, config, seed=args.seed, pretrain_steps=n[0], finetune_steps=n[1]):
+        for item in make_capsule(screen, config, gene_sets=sets, seed=args.seed, pretrain_steps=n[0],
+                                 finetune_steps=n[1]):
             if isinstance(item, Checkpoint):
                 made.append(item)
             else:
@@ -128,11 +135,18 @@ def _training_screen(args: argparse.Namespace, found: "Checkpoint | None", confi
 
 def _begun(args: argparse.Namespace, config: "Config", *files: "AnnData") -> "Checkpoint":
     """A new model for these cells."""
+    from cdt_lite.data import sets_for
     from cdt_lite.training.gene_vectors import read_gene_vectors
     from cdt_lite.training.start import start
 
     vectors = read_gene_vectors(args.gene_vectors) if args.gene_vectors else None
-    return start(config, *files, gene_vectors=vectors, seed=args.seed or 0)
+    sets = sets_for(files[0], _asked_sets(args, config))
+    return start(config, *files, gene_vectors=vectors, gene_sets=sets, seed=args.seed or 0)
+
+
+def _asked_sets(args: argparse.Namespace, config: "Config") -> str | None:
+    """The gene sets that are asked for; a preset that begins with random gene vectors is told nothing unasked."""
+    return args.gene_sets or ("none" if config.gene_vectors == "random" else None)
 
 
 def _train(checkpoint: "Checkpoint", data: "SetSampler", args: argparse.Namespace) -> int:

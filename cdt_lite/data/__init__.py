@@ -7,6 +7,7 @@ __all__, __getattr__, __dir__ = lazily(__name__, {
     "expression": ["dense", "gene_means", "log1p_counts"],
     "screens": ["load_screen", "resolve_screen"],
     "public": ["blood_cells"],
+    "gene_sets": ["load_gene_sets", "sets_for"],
     "simulate": ["ScreenDesign", "simulate_screen"],
     "splits": ["named_split", "split_screen"],
     "vocabulary": ["Vocabulary"],

@@ -1,7 +1,7 @@
 """Batches: sets of cells that share a perturbation, drawn from a token store with matched controls."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
-from cdt_lite.data.store import TokenStore
+from cdt_lite.data.store import TokenStore, set_aside
 from cdt_lite.errors import CDTError, require_whole
 from cdt_lite.model.config import TrainConfig
 from cdt_lite.model.perturbation import NO_TARGET, UNKNOWN_TARGET, Perturbation
@@ -57,22 +57,26 @@ class _Group(NamedTuple):
 class _Source:
     """One store's groups with their weights, and the controls of each replicate and of all together."""
 
-    def __init__(self, store: TokenStore, config: TrainConfig, stage: str) -> None:
+    def __init__(self, store: TokenStore, config: TrainConfig, stage: str, aside: bool) -> None:
         self.store = store
         is_control = store.target == NO_TARGET
-        keys = np.stack([store.target, store.sign, store.group, store.folds()], 1)
+        keys, number = store.groups()
+        wanted = set_aside(keys, config.validation_share) == aside
         if stage == "pretrain":  # no labels, and any cell can stand for a control
-            keys[:, :2] = NO_TARGET, 0
-            keys[:, 3] = store.group
+            replicates, number = np.unique(store.group, return_inverse=True)
+            nothing = np.zeros_like(replicates)
+            keys = np.stack([nothing + NO_TARGET, nothing, replicates, replicates], 1)
+            wanted = np.ones(len(keys), bool)
             is_control = np.ones(len(store), bool)
-        unique, number, sizes = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
+        sizes = np.bincount(number.ravel(), minlength=len(keys))
         order = np.argsort(number.ravel(), kind="stable")
         cells = np.split(order, np.cumsum(sizes)[:-1])
         self.groups = []
-        for (target, sign, replicate, fold), rows in zip(unique.tolist(), cells, strict=True):
-            self.groups.append(_Group(target, sign, replicate, fold, rows))
-        self.weights = _weights(unique, sizes)
-        of_controls = unique[:, 0] == NO_TARGET
+        for i in np.flatnonzero(wanted):
+            target, sign, replicate, fold = keys[i].tolist()
+            self.groups.append(_Group(target, sign, replicate, fold, cells[i]))
+        self.weights = _weights(keys[wanted], sizes[wanted])
+        of_controls = keys[wanted][:, 0] == NO_TARGET
         if of_controls.any() and not of_controls.all():
             share = config.control_share  # controls are many: they get this, perturbed sets the rest
             self.weights[of_controls] *= share / self.weights[of_controls].sum()
@@ -92,21 +96,35 @@ class SetSampler:
         config: Sizes and dropout shares.
         stage: "finetune": sets share target, sign and replicate. "pretrain": labels are ignored, a set is cells of one
             replicate or cell type, and its "controls" are other cells of the same kind.
+        aside: Draw from the groups of cells that training does not see (`set_aside`), instead of from all others.
 
     Raises:
         CDTError: No cells, or fine-tuning without control cells.
     """
 
-    def __init__(self, stores: TokenStore | Sequence[TokenStore], config: TrainConfig, stage: str = "finetune") -> None:
+    def __init__(self, stores: TokenStore | Sequence[TokenStore], config: TrainConfig, stage: str = "finetune",
+                 aside: bool = False) -> None:
         self.stores = [stores] if isinstance(stores, TokenStore) else list(stores)
         self.config = config
         self.stage = stage
         self._sizes = np.array([len(store) for store in self.stores], float)
         if not self.stores or not self._sizes.all():
             raise CDTError("no cells to train on: the selection is empty.")
-        self._sources = [_Source(store, config, stage) for store in self.stores]
+        self._sources = []
+        for i, store in enumerate(self.stores):  # cells are set aside from the first: mean effects are its own
+            own = config if i == 0 else replace(config, validation_share=0.0)
+            self._sources.append(_Source(store, own, stage, aside))
         if any(len(source.controls[ALL]) == 0 for source in self._sources):
             raise CDTError("no control cells to fine-tune with: keep the screen's on the training side.")
+
+    def validation(self) -> "SetSampler | None":
+        """Returns a sampler of the cells that training does not see, with nothing withheld; None: all are seen."""
+        told = replace(self.config, target_dropout=0.0, perturbation_dropout=0.0, magnitude_dropout=1.0,
+                       controls_dropout=0.0, control_share=0.0)
+        keys, _ = self.stores[0].groups()
+        if self.stage == "pretrain" or not set_aside(keys, self.config.validation_share).any():
+            return None
+        return SetSampler(self.stores[0], told, aside=True)
 
     @property
     def n_cells(self) -> int:
@@ -123,9 +141,16 @@ class SetSampler:
         rng = np.random.default_rng([c.seed, require_whole("index", index), STAGES.index(self.stage)])
         which = rng.choice(len(self.stores), p=self._sizes / self._sizes.sum())
         source = self._sources[which]
-        store = source.store
         chosen = rng.choice(len(source.groups), c.sets_per_batch, p=source.weights)
-        groups = [source.groups[i] for i in chosen]
+        return self._batch(rng, source, [source.groups[i] for i in chosen])
+
+    def batch_of(self, group: int) -> Batch:
+        """Returns a batch whose sets are all drawn from one group of cells of the first store, by its number."""
+        rng = np.random.default_rng([self.config.seed, group])
+        return self._batch(rng, self._sources[0], [self._sources[0].groups[group]] * self.config.sets_per_batch)
+
+    def _batch(self, rng: Rng, source: _Source, groups: list[_Group]) -> Batch:
+        c, store = self.config, source.store
         cells = np.stack([_take(rng, group.cells, c.cells_per_set) for group in groups])
         controls = None
         if rng.random() >= c.controls_dropout:
@@ -150,7 +175,7 @@ class SetSampler:
         target, sign, magnitude, guess = [], [], [], []
         for group in groups:
             lose_all, lose_target, lose_size = rng.random(3)
-            # half of the targets that are withheld come with a guess
+            # half of the targets that are withheld come with what is known of their gene by its like
             guess.append(group.target if lose_target < c.target_dropout / 2 else NO_TARGET)
             if self.stage == "pretrain" or group.target == NO_TARGET or lose_all < c.perturbation_dropout:
                 target.append(NO_TARGET)

@@ -6,7 +6,7 @@ outcome of the experiment, so nobody knows it for a perturbation that has not be
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -230,3 +230,29 @@ def screen_hash(adata: AnnData) -> str:
     for names in (adata.var_names, *columns):
         digest.update("\n".join(map(str, names)).encode())
     return digest.hexdigest()
+
+
+def neighbours(screen: AnnData, targets: Iterable[str]) -> dict[str, list[str]]:
+    """Returns, by target, other targets of its pathway: what a person knows who knows the biology of a screen.
+
+    They are what uns["neighbours"] says; else, of a simulated screen, those that drive the same program the same way,
+    of a public one what its entry in the manifest names (papalexi2021: the receptor of interferon-gamma, for every
+    target); of any other nothing.
+    """
+    if "neighbours" in screen.uns:
+        named = screen.uns["neighbours"]
+        if not isinstance(named, Mapping) or any(isinstance(others, str) for others in named.values()):
+            raise CDTError('uns["neighbours"]: expected lists of targets by target, such as {"JAK2": ["IFNGR1"]}, '
+                           f"found {named!r:.60}")
+        return {str(target): list(map(str, others)) for target, others in named.items()}
+    if "truth" not in screen.uns:
+        about = screen.uns.get("screen")
+        pathway = [str(target) for target in about.get("pathway", [])] if isinstance(about, Mapping) else []
+        return {target: [other for other in pathway if other != target] for target in targets if pathway}
+    table = screen.uns["truth"]["perturbations"]
+    groups = table[table["gain"] != 0].groupby(["program", table["gain"] > 0], observed=True)["target_gene"]
+    found: dict[str, list[str]] = {}
+    for _, members in groups:
+        names = sorted(set(members.astype(str)))
+        found |= {name: [other for other in names if other != name] for name in names}
+    return found

@@ -26,7 +26,8 @@ from cdt_lite.errors import CDTError
 from cdt_lite.files import read_h5ad, user_folder, write_h5ad
 
 # Address, hash and licence of every download; raise "version" when the conversion of a file changes.
-MANIFEST = json.loads(Path(__file__).with_name("manifest.json").read_text(encoding="utf-8"))
+_MANIFEST = json.loads(Path(__file__).with_name("manifest.json").read_text(encoding="utf-8"))
+SCREENS, GENE_SETS = _MANIFEST["screens"], _MANIFEST["gene sets"]
 PROBE_SECONDS = 3.0
 MIN_GUIDE_UMI, MIN_GUIDE_SHARE = 5, 0.6  # what a cell's top guide needs, in UMI and as a share of its guide UMI
 
@@ -59,10 +60,14 @@ def blood_cells() -> AnnData:
         "attribution": "Zheng et al. 2017, Nature Communications, doi:10.1038/ncomms14049; 10x Genomics; scanpy"})
 
 
+def cached(entry: dict[str, Any]) -> Path:
+    """Returns a public file of the manifest, whole: from the cache, the mirror or the network."""
+    return _fetch(entry, user_folder("cache"))
+
+
 def load_public(name: str) -> AnnData:
     """Reads the converted file in the cache, or makes it: a second load takes a fraction of a second."""
-    entry = MANIFEST[name]
-    folder = user_folder("cache")
+    entry, folder = SCREENS[name], user_folder("cache")
     converted = folder / f"{name}-{entry['version']}-{entry['sha256'][:12]}.h5ad"
     with contextlib.suppress(Exception):  # not there yet, cut short or of another version: made again
         adata = read_h5ad(converted)
@@ -158,7 +163,7 @@ def _convert_papalexi(path: Path, name: str) -> AnnData:
     obs["magnitude"] = _own_mrna(counts[kept], genes, target, batch)
     obs["guide"] = pd.Categorical(guide)
     obs["cell_type"] = pd.Categorical(np.full(len(guide), "THP-1"))
-    return in_layout(counts[kept], obs, genes, {"name": name, "source": MANIFEST[name]["url"], **MANIFEST[name]})
+    return in_layout(counts[kept], obs, genes, {"name": name, "source": SCREENS[name]["url"], **SCREENS[name]})
 
 
 def _own_mrna(counts: sp.csr_matrix, genes: np.ndarray, target: np.ndarray, batch: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from cdt_lite.data.expression import depths, log1p_counts
 from cdt_lite.data.labels import with_symbols
 from cdt_lite.data.layout import CONTROL, Columns, Labels, check_cells, check_screen, in_layout
 from cdt_lite.data.panel import choose_panel
-from cdt_lite.data.public import MANIFEST, Unreachable, load_public
+from cdt_lite.data.public import SCREENS, Unreachable, load_public
 from cdt_lite.data.simulate import simulate_screen
 from cdt_lite.errors import CDTError, CDTWarning, suggest
 from cdt_lite.files import read_h5ad
@@ -45,7 +45,7 @@ def load_screen(name_or_path: str | Path, columns: Columns = Columns(), *, layer
     name = str(name_or_path)
     if name == "simulated":
         return simulate_screen()
-    if name in MANIFEST:
+    if name in SCREENS:
         adata = load_public(name)
     else:
         adata = _load_file(Path(name), columns, layer, default_sign)
@@ -133,7 +133,7 @@ def _check_direction(adata: AnnData, labels: Labels, sign: int) -> None:
 def _read(path: Path, layer: str | None) -> AnnData:
     """Reads an .h5ad file, with the counts of a layer in X."""
     if not path.is_file():
-        screens = ["simulated", *MANIFEST]
+        screens = ["simulated", *SCREENS]
         close = suggest(str(path), [*screens, *map(str, path.parent.glob("*.h5ad"))])
         raise CDTError(f"no screen or file is called {str(path)!r}; screens: {screens}{close}")
     adata = read_h5ad(path)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from anndata import AnnData
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from cdt_lite.data.expression import dense, depths
 from cdt_lite.data.layout import CONTROL, Columns, check_cells, read_labels
@@ -93,12 +93,41 @@ class TokenStore:
                 fold[cells] = first + rng.permutation(len(cells)) % FOLDS
         return fold
 
+    def groups(self) -> tuple[Int[np.ndarray, "groups 4"], Int[np.ndarray, " cells"]]:
+        """Returns target, sign, replicate and fold of every group of cells that share them, and each cell's group."""
+        labels = np.stack([self.target, self.sign, self.group, self.folds()], 1)
+        keys, number = np.unique(labels, axis=0, return_inverse=True)
+        return keys, number.ravel()
+
     def digest(self) -> str:
         """Returns a hash of the tokens and labels: what a model was trained on."""
         h = hashlib.sha256()
         for array in (self.tokens, self.gene_ids, self.target, self.sign):
             h.update(np.ascontiguousarray(array).tobytes())
         return h.hexdigest()[:16]
+
+
+def set_aside(keys: Int[np.ndarray, "groups 4"], share: float) -> Bool[np.ndarray, " groups"]:
+    """Chooses the groups that fine-tuning never shows the network, so that it can be judged by them in the end.
+
+    They are parts of perturbations (a replicate, or a fold) of which another part is left, one of each at most, the
+    same whatever the seed.
+
+    Args:
+        keys: Of all groups, as `TokenStore.groups` returns them.
+        share: Of the groups of perturbed cells; where it is not 0, one at least is set aside.
+    """
+    aside = np.zeros(len(keys), bool)
+    perturbed = keys[:, 1] != 0
+    if not share or not perturbed.any():
+        return aside
+    _, which, n_parts = np.unique(keys[perturbed][:, :2], axis=0, return_inverse=True, return_counts=True)
+    rng = np.random.default_rng(len(keys))
+    wanted = max(1, round(share * perturbed.sum()))
+    for perturbation in rng.permutation(np.flatnonzero(n_parts > 1))[:wanted]:
+        parts = np.flatnonzero(perturbed)[which.ravel() == perturbation]
+        aside[rng.choice(parts)] = True
+    return aside
 
 
 def _warn_of_high_values(n_above: Int[np.ndarray, " G"], adata: AnnData, last: float) -> None:

@@ -5,8 +5,8 @@ A pair of genes perturbed together is labelled "A+B".
 """
 
 import copy
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -28,6 +28,7 @@ class Responses:
     targets: Shaped[np.ndarray, " P"]  # perturbed gene of every row; "A+B" for a pair
     signs: Int[np.ndarray, " P"]  # -1 knockout or knockdown, +1 activation
     effects: Float[np.ndarray, "P G"]  # mean log1p expression minus that of controls of the same batches
+    neighbours: Mapping[str, Sequence[str]] = field(default_factory=dict)  # targets that do what a target does
 
     def others(self, target: str | None, sign: int) -> Bool[np.ndarray, "P"]:
         """Marks the rows of other perturbations; of the same sign, where there are any."""
@@ -41,8 +42,8 @@ class Responses:
 
     def drop(self, rows: int | Int[np.ndarray, " n"]) -> "Responses":
         """Returns a copy without one or more rows."""
-        kept = (np.delete(a, rows, axis=0) for a in (self.targets, self.signs, self.effects))
-        return Responses(self.genes, *kept)
+        targets, signs, effects = (np.delete(a, rows, axis=0) for a in (self.targets, self.signs, self.effects))
+        return replace(self, targets=targets, signs=signs, effects=effects)
 
 
 def gene_scores(train: Responses) -> Float[np.ndarray, "G K"]:
@@ -61,6 +62,12 @@ def gene_scores(train: Responses) -> Float[np.ndarray, "G K"]:
 def perturbed_mean(train: Responses, target: str, sign: int) -> Vector | None:
     """A perturbation does what the others, of the same sign, do on average."""
     return train.mean(train.others(target, sign))
+
+
+def neighbour_mean(train: Responses, target: str, sign: int) -> Vector | None:
+    """A perturbation does what others of its pathway do on average: what a person predicts who knows the pathway."""
+    others = [name for name in train.neighbours.get(target, ()) if name != target]
+    return train.mean(np.isin(train.targets, others) & (train.signs == sign))
 
 
 def replicate_mean(train: Responses, target: str, sign: int) -> Vector | None:
@@ -189,6 +196,7 @@ Predictor = Callable[[str, int], Vector | None]  # target and sign to the change
 BASELINES: dict[str, Callable[[Responses], Predictor]] = {
     "control": lambda train: lambda target, sign: np.zeros(len(train.genes)),
     "perturbed mean": lambda train: partial(perturbed_mean, train),
+    "pathway neighbour": lambda train: partial(neighbour_mean, train),
     "replicate mean": lambda train: partial(replicate_mean, train),
     "linear": lambda train: Linear().fit(train).effect,
     "kNN": lambda train: NearestNeighbours().fit(train).effect,

@@ -14,7 +14,7 @@ import pandas as pd
 from anndata import AnnData
 
 from cdt_lite.data.expression import check_target_depth, gene_means, log1p_counts
-from cdt_lite.data.layout import Columns, read_labels
+from cdt_lite.data.layout import Columns, neighbours, read_labels
 from cdt_lite.errors import CDTError, CDTWarning, require_whole, suggest
 from cdt_lite.evaluation.baselines import BASELINES, Responses
 from cdt_lite.evaluation.cells import Cells, Given, Key, Predicted, Split, keys_of, read_predictions, read_screen
@@ -58,6 +58,7 @@ class _Task:
     baselines: list[str]
     depth: float
     seed: int
+    neighbours: Mapping[str, Sequence[str]]
 
     @property
     def keys(self) -> list[Key]:
@@ -133,7 +134,7 @@ def _responses(task: _Task, truth: Truth, split: Split) -> Responses:
     for rows in cells.groups.values():
         effects.append(gene_means(log1p[rows]) - controls.mean_like(cells.batch[rows]))
     targets, signs = zip(*cells.groups, strict=True)
-    return Responses(cells.genes, np.array(targets), np.array(signs), np.array(effects))
+    return Responses(cells.genes, np.array(targets), np.array(signs), np.array(effects), task.neighbours)
 
 
 def _same_cells(real: Cells, train: Cells) -> np.ndarray:
@@ -165,6 +166,7 @@ def evaluate(
             DataFrame holds mean log1p expression, targets x genes; wrapped in `Changes`, it holds changes from control,
             which are put on the real control means. Both get cells as baselines do. None: baselines only.
         train: Training cells, for the baselines that learn; control cells that the truth uses are left out of them.
+            uns["neighbours"], by target other targets of its pathway, is for the baseline "pathway neighbour".
         baselines: All that can answer, none, or names from `BASELINES` and "ceiling", one half of the real cells.
         columns: Where the labels are; a pair of targets is "A+B".
         target_depth: Depth of the log1p scale; by default the median depth of training (else real) controls.
@@ -189,7 +191,8 @@ def evaluate(
     seed = require_whole("seed", seed)
     names = _known(METRICS if metrics is None else metrics, METRICS, "metric")
     methods = read_predictions(predicted, columns, cells, depth)
-    task = _Task(cells, trained, methods, _chosen(baselines, train is not None), depth, seed)
+    task = _Task(cells, trained, methods, _chosen(baselines, train is not None), depth, seed,
+                 {} if train is None else neighbours(train, [target for target, _ in cells.groups]))
     _check(task)
     table = _scores(task, [METRICS[name] for name in names], cells.split_controls(seed))
     shared = _scores(task, [METRICS["pearson_delta"]], (cells.control, cells.control))

@@ -19,6 +19,7 @@ PARTS = {  # what a parameter's name begins with -> part of the model
     "embed.token": "token embedding", "embed.position": "position embedding", "embed.rank": "ordinal token MLP",
     "embed.identity": "gene identity projection", "embed.statistics": "control statistics MLP",
     "embed.summary": "cell summary", "embed.effect": "mean effect MLP", "trust": "trust in the mean effect",
+    "response": "strength of a cell's answer",
     "time": "time MLP", "control_set": "control-set encoder", "gene_table": "gene table",
     "perturbation.sign": "sign embedding", "perturbation.magnitude": "magnitude MLP",
     "perturbation.project": "conditioning projection", r"perturbation.\w+_target": "no / unknown target",

@@ -186,9 +186,11 @@ def forward_pass_flow(config: Config) -> Diagram:
     if "trust" in seen:
         d.box("tilt", "tilt", "the target's mean effect, as far as trusted", "added to the logits", group="condition")
         d.box("effects", "table of mean effects", "from the training cells", group="condition")
+        d.box("response", "response", "how strongly this cell answers,", "by its visible genes", group="condition")
         d.link("norm", "tilt", "loss", kind="condition")
+        d.link("effects", "response", "tilt", kind="condition")
         d.link("effects", "tilt", kind="condition")
-        d.ranks += [["norm", "effects"], ["head", "tilt"]]
+        d.ranks += [["norm", "effects"], ["head", "tilt", "response"]]
     return d
 
 

@@ -24,7 +24,7 @@ from cdt_lite.model.schedule import cosine_counts
 from cdt_lite.model.v1 import N_TIMESTEPS, expected_reveals, mask_probabilities
 from cdt_lite.training.checkpoint import Checkpoint
 from cdt_lite.training.predict import align_panel, possible
-from cdt_lite.training.train import denoiser
+from cdt_lite.training.trust import denoiser
 
 
 class Panel(NamedTuple):

@@ -15,7 +15,7 @@ from cdt_lite.model.diffusion import (
     sample_steps,
 )
 from cdt_lite.model.layers import MLP, ModulatedResidual, MultiQueryAttention
-from cdt_lite.model.mean_effect import GUESSED, tilts
+from cdt_lite.model.mean_effect import WHOLE, tilts
 from cdt_lite.model.perturbation import NO_TARGET, UNKNOWN_TARGET, Perturbation
 from cdt_lite.model.schedule import best_schedule, cosine_counts, full_curve, schedule_error, uniform_counts
 from cdt_lite.model.v1 import (
@@ -29,9 +29,9 @@ from cdt_lite.model.v1 import (
 )
 
 __all__ = [
-    "CDT", "CURRICULUM", "GUESSED", "MLP", "NO_TARGET", "PRESETS", "UNKNOWN_TARGET", "V1", "Config", "ControlSet",
+    "CDT", "CURRICULUM", "MLP", "NO_TARGET", "PRESETS", "UNKNOWN_TARGET", "V1", "Config", "ControlSet",
     "MaskedDiffusion", "ModulatedResidual", "MultiQueryAttention", "Perturbation", "TokenControlSet", "TokenizerConfig",
-    "V1Diffusion",
+    "V1Diffusion", "WHOLE",
     "best_schedule", "beta_masks", "build", "cosine_counts", "draw", "draw_masks", "expected_reveals", "full_curve",
     "get_preset", "guide", "hide", "loss_curve", "mask_probabilities", "masked_loss", "nelbo", "sample_steps",
     "schedule_error", "tilts", "uniform_counts",

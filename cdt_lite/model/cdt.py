@@ -47,6 +47,7 @@ class CDT(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.norm = nn.LayerNorm(config.dim)
         self.head = nn.Linear(config.dim, config.n_bins)
+        self.response = Response()
         self.trust = Tilt(config.dim)
         self.initialise(seed)
 
@@ -72,7 +73,8 @@ class CDT(nn.Module):
             h = block(h, modulation, memory)                        # (B, S, G, D)
         h = self.norm(h)                                            # (B, S, G, D)
         logits = self.head(h)                                       # (B, S, G, K)
-        return logits + self.trust(h, known, self.effect.values)    # (B, S, G, K)
+        answer = self.response(xt, log_depth, known, self.effect.values)  # (B, S)
+        return logits + self.trust(h, known, answer, self.effect.values)  # (B, S, G, K)
 
     @property
     def effect(self) -> MeanEffect:
@@ -232,18 +234,50 @@ class ControlSet(nn.Module):
         return self.out(cells)
 
 
+class Response(nn.Module):
+    """How strongly a cell answers to its perturbation, as far as its visible genes tell; 1 is the known mean effect.
+
+    Some cells escape: a share p answers, by e = effect / p, the others not at all. With normal departures x from the
+    controls' mean, of variance v, the log odds of a responder are logit p + sum over visible genes of
+    (e x - e^2 / 2) / v; n genes that vary together say less than n times what one says, so the sum is divided by
+    1 + overlap * sum of e^2 / v.
+
+    Source: Mixscape's two states (Papalexi et al. 2021).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.responders = nn.Parameter(torch.tensor(1.4))  # logit of the share that answers: at first 80 %
+        self.weight = nn.Parameter(torch.tensor(0.0))  # log of what the evidence of a gene alone counts
+        self.overlap = nn.Parameter(torch.tensor(-2.3))  # log of what the evidence of genes has in common
+
+    def forward(self, xt: Int[Tensor, "B S G"], log_depth: Float[Tensor, "B S"], known: Known,
+                values: Float[Tensor, " K"]) -> Float[Tensor, "B S"]:
+        """Returns the expected answer of every cell, 0 to 1 / p; 1 where nothing is visible."""
+        p = self.responders.sigmoid()
+        effect = known.effect / p
+        pull = effect / known.variance                              # (B, G)
+        visible = (xt < len(values)).to(pull.dtype)                 # (B, S, G)
+        counts = F.pad(values.expm1(), (0, 1))[xt] * (-log_depth).exp()[..., None]
+        departure = counts.log1p() - known.mean                     # (B, S, G)
+        said = (visible * (pull * effect)[:, None]).sum(-1)         # (B, S)
+        log_ratio = (visible * departure * pull[:, None]).sum(-1) - said / 2
+        log_ratio = self.weight.exp() * log_ratio / (1 + self.overlap.exp() * said)
+        return (self.responders + log_ratio).sigmoid() / p
+
+
 class Tilt(nn.Linear):
     """Moves each gene's distribution by the mean effect known of it, as far as the network has learned to trust it.
 
-    At first, with zero weights, in full: were softmax(logits) the controls' shares, the mean would move by exactly the
-    known effect (`tilts`, which are bounded; trust is not).
+    At first, with zero weights, as strongly as the cell answers: were softmax(logits) the controls' shares, and nothing
+    visible, the mean would move by exactly the known effect (`tilts`, which are bounded; trust is not).
     """
 
     def __init__(self, dim: int) -> None:
         super().__init__(dim, 1)
 
-    def forward(self, h: Float[Tensor, "B S G D"], known: Known, values: Float[Tensor, " K"]  # type: ignore[override]
-               ) -> Float[Tensor, "B S G K"]:
+    def forward(self, h: Float[Tensor, "B S G D"], known: Known, answer: Float[Tensor, "B S"],  # type: ignore[override]
+                values: Float[Tensor, " K"]) -> Float[Tensor, "B S G K"]:
         """Returns what is added to the logits."""
-        trust = 1 + super().forward(h)                              # (B, S, G, 1)
+        trust = answer[..., None, None] + super().forward(h)        # (B, S, G, 1)
         return known.tilt[:, None, :, None] * trust * values

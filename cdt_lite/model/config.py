@@ -140,6 +140,7 @@ class TrainConfig:
     magnitude_dropout: float = 0.0  # share of sets whose magnitude is withheld: it is an outcome, rarely known
     control_share: float = 0.0  # share of sets made of control cells only
     controls_dropout: float = 0.0  # share of batches trained without any controls (the unconditional mode)
+    validation_share: float = 0.1  # of perturbed groups, set aside in fine-tuning to judge it; 0: nothing does
     mean_effects: bool = True  # whether fine-tuning begins with a table of what its cells say of mean effects
     checkpoint_interval: int = 500
     seed: int = 0
@@ -150,7 +151,7 @@ class TrainConfig:
         _require_one_of(self, "precision", ("fp32", "bf16"))
         _require_whole(self, 1, "sets_per_batch", "cells_per_set", "controls_per_set", "checkpoint_interval")
         _require_range(self, 0, 1, "target_dropout", "perturbation_dropout", "magnitude_dropout", "control_share")
-        _require_range(self, 0, 1, "controls_dropout", "weight_decay")
+        _require_range(self, 0, 1, "controls_dropout", "weight_decay", "validation_share")
         _require_range(self, 1e-9, 10, "learning_rate")
         require_whole("seed", self.seed)
 
@@ -179,7 +180,7 @@ class Config:
         _require(n == m, f"model and tokenizer disagree on n_bins: {n} and {m}")
 
 
-_V1_STAGE = TrainConfig(sets_per_batch=32, cells_per_set=1)
+_V1_STAGE = TrainConfig(sets_per_batch=32, cells_per_set=1, validation_share=0.0)
 _V1 = Config(
     name="v1",
     system="v1",

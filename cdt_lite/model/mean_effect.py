@@ -13,31 +13,38 @@ from cdt_lite.model.config import ModelConfig
 from cdt_lite.model.layers import MLP
 from cdt_lite.model.perturbation import NO_TARGET, UNKNOWN_TARGET, Perturbation
 
-GUESSED = -1  # the replicate of an effect that was never measured
+WHOLE, OWN, NAMELESS = -1, -2, -3  # nothing is left out; all cells of the target are; its name is, too
+LEAST_VARIANCE = 1e-4  # of a gene among control cells: what varies less is taken for constant
 LIMIT = 8.0  # of a tilt: more than any gene needs whose values can be told apart
 
 
 @dataclass(frozen=True)
 class EffectTable:
-    """Mean changes of log1p expression against the controls: K rows, one a perturbation and replicate."""
+    """What training cells say of mean effects: k measured ones, and K answers, each a weighted sum of them.
 
-    target: Int[np.ndarray, " K"]  # gene id
+    An answer belongs to a perturbation and to what was left out for it: in training the set's own cells.
+    """
+
+    target: Int[np.ndarray, " K"]  # gene id, or UNKNOWN_TARGET: what all perturbations of a sign share
     sign: Int[np.ndarray, " K"]  # -1 or +1
-    replicate: Int[np.ndarray, " K"]  # its number, or GUESSED
-    cells: Float[np.ndarray, " K"]  # that the mean is over; of a guess, how many cells it is worth
-    share: Float[np.ndarray, " K"]  # of its target's cells: in an average every target counts once
-    effect: Float[np.ndarray, "K G"]
+    without: Int[np.ndarray, " K"]  # the replicate that was left out, or WHOLE, OWN, NAMELESS
+    left: Float[np.ndarray, " K"]  # share of the effect's variance that stays unknown
+    weights: Float[np.ndarray, "K k"]
+    effect: Float[np.ndarray, "k G"]  # measured: change of mean log1p expression
     shares: Float[np.ndarray, "G bins"]  # of the control cells in every bin
     gene_ids: Int[np.ndarray, " G"]  # of every column
     values: Float[np.ndarray, " bins"]  # log1p expression that each bin stands for
     highest: Int[np.ndarray, " G"]  # bin that any cell, perturbed or not, showed
+    trusted: Float[np.ndarray, " 2"]  # share of the table in a predicted mean change: of seen, of unseen targets
 
 
 class Known(NamedTuple):
-    """What is known of a perturbation at every gene: its mean effect, and the tilt that makes it, (B, G) each."""
+    """What is known of a perturbation at every gene: its mean effect, the tilt that makes it, and the controls' law."""
 
     effect: Float[Tensor, "B G"]
     tilt: Float[Tensor, "B G"]
+    mean: Float[Tensor, " G"]  # of log1p expression among control cells
+    variance: Float[Tensor, " G"]
 
 
 def tilts(shares: Float[Tensor, "G bins"], values: Float[Tensor, " bins"], change: Float[Tensor, "B G"]
@@ -64,35 +71,36 @@ def tilts(shares: Float[Tensor, "G bins"], values: Float[Tensor, " bins"], chang
 
 
 class MeanEffect(nn.Module):
-    """What the training cells say about a perturbation: the mean effect on every gene, given at its own position.
+    """What is known of a perturbation's mean effect, given to the model gene by gene, each at its own position.
 
-    A seen target: the mean over replicates and its guess, by cells; in training without the set's own replicate, so
-    that the network learns how far an effect seen elsewhere can be trusted. A target that is unknown, or not seen
-    elsewhere: the guess, if there is one, else the mean over the targets of its sign. No perturbation: zero. A model
-    that knows no effects is one whose table is empty.
+    In training a set is told what follows without its own replicate, as prediction is told of other cells than those
+    that it makes; where its target's name is withheld, what follows without any cell of that target. No perturbation:
+    zero. A model that knows no effects is one whose table is empty.
     """
 
     target: Tensor
     sign: Tensor
-    replicate: Tensor
-    gene_ids: Tensor
-    cells: Tensor
-    share: Tensor
+    without: Tensor
+    left: Tensor
+    weights: Tensor
     effect: Tensor
     shares: Tensor
+    gene_ids: Tensor
     values: Tensor
     highest: Tensor
+    trusted: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.mlp = MLP(1, config.dim, config.dim)
-        for name in ("target", "sign", "replicate", "gene_ids", "highest"):
+        for name in ("target", "sign", "without", "gene_ids", "highest"):
             self.register_buffer(name, torch.zeros(0, dtype=torch.long))
-        for name in ("cells", "share"):
-            self.register_buffer(name, torch.zeros(0))
+        self.register_buffer("left", torch.zeros(0))
+        self.register_buffer("weights", torch.zeros(0, 0))
         self.register_buffer("effect", torch.zeros(0, 0))
         self.register_buffer("shares", torch.zeros(0, config.n_bins))
         self.register_buffer("values", torch.zeros(config.n_bins))
+        self.register_buffer("trusted", torch.zeros(2))
 
     def forward(self, effect: Float[Tensor, "B G"]) -> Float[Tensor, "B G D"]:
         """Embeds the mean effect on every gene."""
@@ -122,38 +130,46 @@ class MeanEffect(nn.Module):
 
     def fits(self) -> bool:
         """Says whether the table's parts have sizes that fit each other."""
-        k, g, bins = len(self.target), len(self.gene_ids), len(self.values)
-        rows = all(part.shape == (k,) for part in (self.target, self.sign, self.replicate, self.cells, self.share))
-        genes = self.gene_ids.shape == (g,) and self.shares.shape == (g, bins) and self.highest.shape in ((g,), (0,))
-        return rows and genes and self.effect.shape == (k, g)
+        k, measured = self.weights.shape
+        g, bins = len(self.gene_ids), len(self.values)
+        rows = all(part.shape == (k,) for part in (self.target, self.sign, self.without, self.left))
+        genes = self.shares.shape == (g, bins) and self.highest.shape in ((g,), (0,))
+        return rows and genes and self.effect.shape == (measured, g) and len(self.trusted) == 2
 
-    def weights(self, p: Perturbation) -> Float[Tensor, "B K"]:
-        """Returns what each row of the table counts for each set; rows sum to 1, or to 0 without a perturbation."""
-        asked = p.target if p.guess is None else torch.where(p.target == UNKNOWN_TARGET, p.guess, p.target)
-        of_sign = self.sign == p.sign[:, None]
-        same = of_sign & (self.target == asked[:, None])
-        measured = self.replicate != GUESSED
-        seen = same & measured & (p.target >= 0)[:, None]
-        average = of_sign & measured & ~same
-        if self.training and p.replicate is not None:
-            seen = seen & (self.replicate != p.replicate[:, None])
-        if self.training and p.own is not None:
-            average = average & (self.target != p.own[:, None])
-        guessed = same & ~measured
-        w = average * self.share
-        w = torch.where(guessed.any(1, keepdim=True), guessed, w)  # a guess is better than the average
-        w = torch.where(seen.any(1, keepdim=True), (seen | guessed) * self.cells, w)
-        w = w * (p.target != NO_TARGET)[:, None]
-        return w / w.sum(1, keepdim=True).clamp(min=1e-9)
+    def measured(self) -> set[tuple[int, int]]:
+        """Returns gene id and sign of every perturbation that training cells show."""
+        seen = self.without >= 0
+        return set(zip(self.target[seen].tolist(), self.sign[seen].tolist(), strict=True))
+
+    def rows(self, p: Perturbation) -> Int[Tensor, " B"]:
+        """Returns the answer for each set, as a row of the table, or -1 where nothing is known."""
+        if not len(self.target):
+            return torch.full_like(p.target, -1)
+        named = p.target >= 0
+        guess = torch.full_like(p.target, NO_TARGET) if p.guess is None else p.guess
+        asked = torch.where(named, p.target, torch.where(guess >= 0, guess, UNKNOWN_TARGET))
+        without = torch.full_like(asked, WHOLE)
+        if self.training and p.replicate is not None and p.own is not None:
+            unnamed = torch.where(guess >= 0, OWN, NAMELESS)
+            without = torch.where(named, p.replicate, unnamed)
+            asked = torch.where(named, asked, p.own)
+        match = (self.target == asked[:, None]) & (self.sign == p.sign[:, None]) & (self.without == without[:, None])
+        match = match & (p.target != NO_TARGET)[:, None]
+        return torch.where(match.any(1), match.int().argmax(1), -1)
 
     def look_up(self, perturbation: Perturbation, gene_ids: Int[Tensor, " g"]) -> Known:
         """Returns mean effects and the tilts that make them; 0 for a gene that the table does not have."""
         if not len(self.target):
             nothing = torch.zeros(len(perturbation.target), len(gene_ids), device=gene_ids.device)
-            return Known(nothing, nothing)
+            return Known(nothing, nothing, torch.zeros_like(nothing[0]), torch.ones_like(nothing[0]))
         match = gene_ids[:, None] == self.gene_ids
         here, found = match.int().argmax(1), match.any(1)
-        weights = self.weights(perturbation).double()  # a tilt is steep where a gene is rare: not in half precision
-        mixed = (weights @ self.effect.double()).to(self.effect.dtype)
-        effect = mixed[:, here] * found
-        return Known(effect, tilts(self.shares[here], self.values, effect) * found)
+        rows = self.rows(perturbation)
+        weights = self.weights[rows].double()  # a tilt is steep where a gene is rare: not in half precision
+        known = (weights @ self.effect.double()).to(self.effect.dtype) * (rows >= 0)[:, None]
+        effect = known[:, here] * found
+        shares = self.shares[here].double()
+        mean = shares @ self.values.double()
+        variance = shares @ self.values.double() ** 2 - mean**2
+        tilt = tilts(shares, self.values, effect) * found
+        return Known(effect, tilt, mean.to(effect.dtype), variance.clamp(min=LEAST_VARIANCE).to(effect.dtype))

@@ -26,7 +26,7 @@ class Perturbation:
     target: Int[Tensor, " B"]  # row in the gene table, or NO_TARGET, or UNKNOWN_TARGET
     sign: Int[Tensor, " B"]  # -1 knockdown or knockout, 0 control, +1 activation
     magnitude: Float[Tensor, " B"]  # log2 fold change of the target's own expression, NaN where unknown
-    guess: Int[Tensor, " B"] | None = None  # gene whose guessed effect stands in for UNKNOWN_TARGET; -1: the average
+    guess: Int[Tensor, " B"] | None = None  # gene of UNKNOWN_TARGET, whose effect is known by its like; -1: by all
     replicate: Int[Tensor, " B"] | None = None  # of the training cells
     own: Int[Tensor, " B"] | None = None  # their target, also where its name is withheld
 

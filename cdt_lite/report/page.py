@@ -25,8 +25,9 @@ SHORT = {
 OF_MEANS, OF_CELLS = list(SHORT)[:6], list(SHORT)[6:]
 SHORT["own_predicted"] = "own gene"
 PER_TARGET = {  # {} is the model
-    "pearson_delta": [CHANGE, "{}", "perturbed mean", "replicate mean", "linear", "ceiling"],
-    "mae": [CHANGE, "control", "perturbed mean"],
+    "pearson_delta": [CHANGE, "{}", "table alone", "pathway neighbour", "perturbed mean", "replicate mean", "linear",
+                      "ceiling"],
+    "mae": [CHANGE, "table alone", "pathway neighbour", "control", "perturbed mean"],
     "own_predicted": [CHANGE, "perturbed mean"],
 }
 HEAD = """# Results
@@ -40,6 +41,10 @@ FACTS = """Split {split[name]}. Model: {models}. Seeds {seeds}: {seeds_are}. {ce
 perturbation and seed. {seconds} s. {packages}."""
 SUITE = """Its own names and conventions; real controls on both sides, so their shared noise is in it. Rivals are real \
 training cells: controls, and those of the same perturbation (unseen: of all others of its sign)."""
+
+
+GUIDES = """How much of the effect of its siblings (the other guides of its target) each guide has, over all \
+replicates; targets whose guides do something. A dud surely does less than half."""
 
 
 def markdown(results: dict[str, Any]) -> str:
@@ -57,6 +62,8 @@ def markdown(results: dict[str, Any]) -> str:
             blocks += _task(title, task, entry.get("model", SHIPPED))
         for suite, scores in entry.get("suites", {}).items():
             blocks += _suite(suite, scores)
+        if entry.get("guides"):
+            blocks += ["### Guides", GUIDES, _guides(pd.DataFrame(entry["guides"]))]
         if entry["quality"]:
             tested = "Random cells of seen perturbations" if RANDOM in entry["tasks"] else "Held-out replicates"
             blocks += _quality(tested, **entry["quality"])
@@ -93,8 +100,12 @@ def _task(title: str, task: dict[str, Any], model: str) -> list[str]:
 
 
 def _per_target(rows: pd.DataFrame, model: str) -> str:
+    """A row a perturbation, the largest first: by what "no change" misses."""
     keys = ["target", "sign"]
     ours = rows[rows["method"] == CHANGE.format(model)].set_index(keys)
+    if "mae" in rows:
+        size = rows[rows["method"] == "control"].set_index(keys)["mae"].reindex(ours.index)
+        ours = ours.loc[size.sort_values(ascending=False, kind="stable").index]
     table = pd.DataFrame({"cells": ours["n_real"].map("{:.0f}".format)})
     null = ours["null"].map({True: " (null)", False: ""})
     table["changed genes"] = ours["n_changed"].map(_number) + null
@@ -104,7 +115,7 @@ def _per_target(rows: pd.DataFrame, model: str) -> str:
         if metric not in rows:
             continue
         names = [method.format(model) for method in methods]
-        shown = rows.pivot(index=keys, columns="method", values=metric).reindex(columns=names)
+        shown = rows.pivot(index=keys, columns="method", values=metric).reindex(index=ours.index, columns=names)
         for method, values in shown.dropna(axis=1, how="all").items():
             table[f"{SHORT[metric]}: {method}"] = values.map(_number)
     where = ours["measured"].map({True: "", False: ", not measured"})
@@ -118,6 +129,13 @@ def _suite(name: str, suite: dict[str, Any]) -> list[str]:
         table = pd.DataFrame(methods).map(lambda x: f"{x[0]:.3f} ({x[1]:.0f})", na_action="ignore")
         blocks.append(_grid(f"{title}: mean over targets (targets)", table.fillna("")))
     return blocks
+
+
+def _guides(rows: pd.DataFrame) -> str:
+    strengths = [_interval(list(numbers)) for numbers in zip(rows["strength"], rows["low"], rows["high"], strict=True)]
+    table = pd.DataFrame({"cells": rows["cells"].map(str), "share of its siblings' effect": strengths,
+                          "": rows["dud"].map({True: "dud", False: ""})})
+    return _grid("guide", table.set_axis([in_markdown(guide) for guide in rows["guide"]]))
 
 
 def _quality(tested: str, bits: dict[str, list], curve: dict[str, list], likeness: dict[str, Any]) -> list[str]:

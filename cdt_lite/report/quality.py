@@ -21,7 +21,7 @@ from cdt_lite.model.diffusion import loss_curve
 from cdt_lite.model.perturbation import Perturbation
 from cdt_lite.report.densities import DepthMarginals, NegativeBinomial, prepared
 from cdt_lite.training.checkpoint import Checkpoint
-from cdt_lite.training.train import denoiser
+from cdt_lite.training.trust import denoiser
 
 SHARES = [0.05, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95]  # of hidden genes
 N_SPLITS = 20  # of the real cells in halves

@@ -21,6 +21,7 @@ from cdt_lite.errors import CDTError, CDTWarning
 from cdt_lite.evaluation.baselines import BASELINES
 from cdt_lite.evaluation.cells import read_predictions, read_screen
 from cdt_lite.evaluation.evaluate import CEILING, evaluate
+from cdt_lite.evaluation.guides import guide_effects
 from cdt_lite.evaluation.metrics import METRICS
 from cdt_lite.evaluation.suites import suite_scores
 from cdt_lite.evaluation.summary import OWN, compare, summarise
@@ -72,6 +73,7 @@ def write_report(screen: AnnData, checkpoints: Sequence[str | Path], options: Re
     for model, folder in zip(models, map(Path, checkpoints), strict=True):
         about = {"name": folder.name, "sha256": read_verified(folder)[0]["sha256"]}
         entry["checkpoints"].append(about | {"split_verified": check_split(model, screen)})
+    entry["gene_sets"] = models[0].prior is not None
     entry |= {"seeds": list(range(len(runs))), "cells_per_perturbation": options.n_cells}
     tasks = list(tasks_of(screen))
     entry |= {"tasks": {}, "quality": {}, "suites": {}, "left_out": left_out(tasks)}
@@ -92,6 +94,9 @@ def write_report(screen: AnnData, checkpoints: Sequence[str | Path], options: Re
         for suite in options.suites:
             scores = entry["suites"].setdefault(suite, {"version": version(suite), "tasks": {}})
             scores["tasks"][task.title] = suite_means(task, suite, cells, options)
+    if "guide" in screen.obs:
+        guides = guide_effects(screen)
+        entry["guides"] = guides[guides["told"].fillna(False).astype(bool)].to_dict("records")
     return add_entry(entry | {"seconds": round(time.perf_counter() - began)}, path)
 
 
@@ -215,6 +220,7 @@ def add_entry(entry: dict[str, Any], path: str | Path) -> Path:
     title = entry["screen"].get("name", "screen")
     if options := entry["screen"].get("options"):  # of a simulated one
         title += f" {options['world']} {options['n_targets']} targets"
+        title += " with gene sets" if entry.get("gene_sets") else ""
     results[title] = json.loads(
         json.dumps(entry, default=str),
         parse_float=lambda number: float(f"{float(number):.4g}"),

@@ -26,6 +26,7 @@ SHIPPED = "capsule"  # what a model that ships with the package is called
 CHANGE = "{}, change"
 TOLD = "{}, change, magnitude told"
 AVERAGE = "{}, change, as the average"  # of a target never perturbed
+TRAINING_CELLS = "training cells"  # real ones of the same perturbation, handed in as a prediction
 RANDOM = "task 1: seen perturbations, random cells held out"
 Runs = list[tuple[Checkpoint, int]]  # a model and a sampling seed
 
@@ -115,6 +116,8 @@ def score_task(task: Task, runs: Runs, options: ReportOptions) -> tuple[pd.DataF
         sampled.append(sampled_cells(told, controls, wanted, options.n_cells, seed))
         predicted: dict[str, Any] = {options.name: sampled[-1]}
         predicted |= _changes(told, task, controls, options, seed)
+        if task.seen:
+            predicted[TRAINING_CELLS] = rival_cells(task, options.n_cells)[TRAINING_CELLS]
         for name, cells in options.others.items():
             here = np.isin(_names(cells), asked)
             if here.any():
@@ -177,14 +180,16 @@ def rival_cells(task: Task, n_cells: int) -> dict[str, AnnData]:
     """
     obs = task.train.obs
     made: dict[str, list[AnnData]] = {"control cells": [], "training cells": []}
-    for (target, sign), _ in task.asked.obs.groupby(CONDITION, observed=True):
+    for (target, sign), asked in task.asked.obs.groupby(CONDITION, observed=True):
+        places = asked["batch"].astype(str)  # the replicates that they are handed in for
         of_sign = obs[obs["sign"] == sign]
         own = of_sign[of_sign["target_gene"] == target]
-        pools = {"control cells": obs[obs["sign"] == 0], "training cells": own if len(own) else of_sign}
+        pools = {"control cells": obs[obs["sign"] == 0], TRAINING_CELLS: own if len(own) else of_sign}
         for kind, pool in pools.items():
             drawn = pool.sample(n_cells, replace=len(pool) < n_cells, random_state=0).index
             names = [f"{target} {sign} {i}" for i in range(n_cells)]
             labels = pd.DataFrame({"target_gene": target, "sign": sign}, index=names)
+            labels["batch"] = places.sample(n_cells, replace=True, random_state=0).to_numpy()
             made[kind].append(AnnData(task.train[drawn].X, labels, task.train.var[[]]))
     return {kind: concat(cells) for kind, cells in made.items()}
 

@@ -40,7 +40,7 @@ def mean_changes(checkpoint: Checkpoint, controls: AnnData, wanted: pd.Series, n
     """Returns one-step means minus those of generated controls, in the same draws, (perturbations, genes).
 
     With `magnitudes` the model is told the target's own log2 fold change; perturbations without one are left out.
-    With `unseen="average"` so are perturbations that it makes no different: seen or unmeasured targets.
+    With `unseen="average"` so are perturbations that it makes no different: seen targets, and those that are like none.
     """
     options = Generation(unseen=unseen)
     rows: dict[tuple[str, int], np.ndarray] = {}
@@ -49,7 +49,7 @@ def mean_changes(checkpoint: Checkpoint, controls: AnnData, wanted: pd.Series, n
         magnitude = None if magnitudes is None else float(magnitudes[target, sign, batch])
         if magnitude is not None and np.isnan(magnitude):
             continue
-        if unseen == "average" and (target in checkpoint.trained_targets or target not in checkpoint.panel):
+        if unseen == "average" and check_request(checkpoint, str(target), int(sign), None, CONTROL).guess < 0:
             continue
         here = controls[(controls.obs["batch"] == batch).to_numpy()]
         if batch not in plain:
@@ -96,5 +96,6 @@ def with_clean_table(checkpoint: Checkpoint, train: AnnData, truth: AnnData) -> 
     if clean.model.effect is not None and len(clean.model.effect.target):
         kept = train[~train.obs_names.isin(truth.obs_names)].copy()
         store = TokenStore.from_adata(kept, clean.tokenizer, clean.vocabulary)
-        clean.model.effect.fill(effect_table(store, clean.tokenizer))
+        table = effect_table(store, clean.tokenizer, clean.prior)
+        clean.model.effect.fill(replace(table, trusted=clean.model.effect.trusted.cpu().numpy()))
     return clean

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import dacite
+import pandas as pd
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
@@ -26,8 +27,9 @@ from cdt_lite.errors import CDTError
 from cdt_lite.files import locked, named, write_atomically
 from cdt_lite.model import CDT, V1, MaskedDiffusion, V1Diffusion, build
 from cdt_lite.model.config import Config
+from cdt_lite.training.prior import prior_of, prior_tensors
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 GENE_TABLE = "gene_table.weight"
 READ_AGAIN = 20  # times, while a writer is at work beside the reader
 SAVE_SECONDS = 60.0  # how long a save waits for another one
@@ -70,6 +72,7 @@ class Checkpoint:
     step: int = 0  # training steps done in that stage
     card: dict[str, Any] = field(default_factory=dict)  # provenance: data, hashes, time, scores
     training: dict[str, Tensor] = field(default_factory=dict)  # optimizer state, while training goes on
+    prior: pd.DataFrame | None = None  # what is known of genes beforehand, a row each, named by its id
 
     def save(self, folder: str | Path, half: bool = False) -> Path:
         """Writes the checkpoint and returns its folder; `half` makes a capsule (no training state).
@@ -79,6 +82,7 @@ class Checkpoint:
         """
         folder = open_folder(folder)
         tensors = _capsule_tensors(self) if half else _all_tensors(self)
+        tensors |= prior_tensors(self.prior)
         tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         _require_finite(tensors, "nothing was saved")
         blob = save_tensors(tensors)
@@ -133,7 +137,7 @@ class Checkpoint:
         vocabulary.ids(facts.panel)  # all are known
         tokenizer = Tokenizer(config.tokenizer, facts.target_depth)
         return cls(model, process, config, tokenizer, vocabulary, facts.panel, facts.trained_targets, facts.seed,
-                   facts.stage, facts.step, facts.card, state)
+                   facts.stage, facts.step, facts.card, state, prior_of(tensors))
 
 
 def open_folder(folder: str | Path) -> Path:
@@ -251,7 +255,6 @@ def _load_weights(model: CDT | V1, tensors: dict[str, Tensor], folder: str | Pat
     if model.effect is not None:
         prefix = "embed.effect."
         model.effect.make_room({name.removeprefix(prefix): w.shape for name, w in weights.items() if prefix in name})
-        weights.setdefault(f"{prefix}highest", model.effect.highest)  # older files do not know it
         if not model.effect.fits():
             raise CDTError(f"the table of mean effects in {folder} has parts that do not fit each other. {REMEDY}")
     try:

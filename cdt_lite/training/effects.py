@@ -1,59 +1,58 @@
-"""What training cells say about perturbations before any network is trained: mean effects, and guesses by ridge."""
+"""What training cells say about perturbations before any network is trained: mean effects, known by kriging."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+import pandas as pd
+from jaxtyping import Bool, Float, Int
 
 from cdt_lite.data.batches import ALL
-from cdt_lite.data.store import TokenStore
+from cdt_lite.data.store import TokenStore, set_aside
 from cdt_lite.data.tokenizer import BLOCK, Tokenizer
-from cdt_lite.evaluation.baselines import Linear, Responses
-from cdt_lite.model.mean_effect import GUESSED, EffectTable
+from cdt_lite.model.mean_effect import NAMELESS, OWN, WHOLE, EffectTable
+from cdt_lite.model.perturbation import UNKNOWN_TARGET
 from cdt_lite.training.gene_vectors import coexpression
+from cdt_lite.training.kriging import Kriging, Measured
+
+LEAST_SD = 0.01  # of a gene among control cells: what varies less is taken for constant
 
 
-class Row(NamedTuple):
-    """One row of the table: a perturbation in a replicate, the number of its cells, its mean effect (G,)."""
+class Answer(NamedTuple):
+    """One row of the table."""
 
     target: int
     sign: int
-    replicate: int
-    cells: float
-    effect: Float[np.ndarray, " G"]
+    without: int
+    weights: Float[np.ndarray, " k"]
+    left: float
 
 
-Pair = tuple[int, int]  # target and sign
+def effect_table(store: TokenStore, tokenizer: Tokenizer, prior: pd.DataFrame | None = None,
+                 validation_share: float = 0.0) -> EffectTable:
+    """Returns what is known of the mean change of log1p expression that each perturbation makes.
 
-
-def effect_table(store: TokenStore, tokenizer: Tokenizer) -> EffectTable:
-    """Returns the mean change of log1p expression of every perturbation, replicate by replicate, and guesses.
-
-    Changes are against the control cells of the same replicate (of all, where it has none). A guess is what a ridge on
-    the genes' co-expression says of a gene's perturbation without having seen it: for a trained one, fitted on the
-    others (the strength of the ridge and the co-expression are those of all training cells). A target that is not in
-    the panel has no co-expression: its guess is the mean of the others. A guess counts as so many cells as, mixed with
-    what some replicates measured, best says what another replicate measured (empirical Bayes: Efron and Morris 1975).
+    Changes are measured against the control cells of the same replicate (of all, where it has none). What is known of a
+    perturbation follows from all that was measured, by kriging (`training/kriging.py`), and for training from all but
+    the set's own replicate. Genes are alike as their co-expression says, as the prior says, or as the mean of both: the
+    likelihood of what was measured chooses.
 
     Args:
         store: Training cells, with controls.
         tokenizer: What their tokens mean.
+        prior: What is known of genes beforehand, a row each, named by its id (`add_prior`).
+        validation_share: Of the groups of cells whose effects count for nothing in it (`set_aside`).
     """
-    measured = list(_measured(store, tokenizer))
-    known = coexpression((block for _, block in _expression(store, tokenizer)), above_noise=True)
-    guesses = _guesses(measured, store.gene_ids, known)
-    worth = worth_in_cells(measured, guesses)
-    rows = list(measured)
-    for (target, sign), effect in guesses.items():
-        rows.append(Row(target, sign, GUESSED, worth, effect))
-    labels = np.array([row[:3] for row in rows], int).reshape(len(rows), 3)
-    cells = np.array([row.cells for row in rows], float)
-    effect = np.array([row.effect for row in rows]).reshape(len(rows), len(store.gene_ids))
+    kriging, genes = fitted(store, tokenizer, prior)
+    keys, _ = store.groups()
+    answers = list(_answers(kriging, genes, set_aside(keys, validation_share)[keys[:, 1] != 0]))
+    columns = list(zip(*answers, strict=True)) or [()] * len(Answer._fields)
+    target, sign, without = (np.array(column, int) for column in columns[:3])
     values = np.log1p(tokenizer.centres)
     shares = _control_shares(store, len(values))
-    return EffectTable(labels[:, 0], labels[:, 1], labels[:, 2], cells, _target_shares(labels, cells), effect,
-                       shares, store.gene_ids, values, store.tokens.max(0).astype(int))
+    weights = np.array(columns[3]).reshape(len(answers), len(kriging.measured.effect))
+    return EffectTable(target, sign, without, np.array(columns[4], float), weights, kriging.measured.effect, shares,
+                       store.gene_ids, values, store.tokens.max(0).astype(int), np.zeros(2))
 
 
 def magnitudes(stores: Sequence[TokenStore]) -> dict[str, list[float]]:
@@ -68,60 +67,88 @@ def magnitudes(stores: Sequence[TokenStore]) -> dict[str, list[float]]:
     return known
 
 
-def _target_shares(labels: Int[np.ndarray, "K 3"], cells: Float[np.ndarray, " K"]) -> Float[np.ndarray, " K"]:
-    """Each row's share of its target's cells, guesses apart."""
-    keys = labels.copy()
-    keys[:, 2] = keys[:, 2] == GUESSED
-    _, which = np.unique(keys, axis=0, return_inverse=True)
-    total = np.maximum(np.bincount(which.ravel(), cells), 1)
-    return cells / total[which.ravel()]
-
-
-def worth_in_cells(measured: list[Row], guesses: dict[Pair, Float[np.ndarray, " G"]]) -> float:
-    """Returns how many cells a guess is worth, by leaving each replicate out; 0 where nothing was measured twice.
+def fitted(store: TokenStore, tokenizer: Tokenizer, prior: pd.DataFrame | None = None
+           ) -> tuple[Kriging, Int[np.ndarray, " V"]]:
+    """Returns the kriging of what was measured, under the likeliest likeness, and the gene of each of its rows.
 
     Args:
-        measured: Effects by replicate.
-        guesses: Effects by target and sign.
+        store: Training cells, with controls.
+        tokenizer: What their tokens mean.
+        prior: As for `effect_table`.
     """
-    grid = np.array([0.0, *np.geomspace(1, 10_000, 81)])
-    error = np.zeros(len(grid))
-    for row in measured:
-        pair = (row.target, row.sign)
-        others = [r for r in measured if (r.target, r.sign) == pair and r.replicate != row.replicate]
-        if not others or pair not in guesses:
-            continue
-        n, mean = _pooled(others)
-        share = grid / (n + grid)  # of the guess in the mixture
-        missed, guessed_more = row.effect - mean, guesses[pair] - mean
-        squares = np.mean(missed**2) - 2 * share * np.mean(missed * guessed_more) + share**2 * np.mean(guessed_more**2)
-        error += row.cells * squares
-    return float(grid[np.argmin(error)])
+    sources = [coexpression_of(store, tokenizer)]
+    if prior is not None:
+        sources.append(prior)
+    named = [store.target[store.sign != 0], *(source.index for source in sources)]
+    genes = np.unique(np.concatenate(named).astype(int))
+    measured, sd = measured_effects(store, tokenizer, genes)
+    alike = [likeness_of(source.reindex(genes).to_numpy(float), measured.gene) for source in sources]
+    if len(alike) > 1:
+        alike.append(np.mean(alike, axis=0))
+    candidates = [Kriging(measured, likeness, sd) for likeness in alike]
+    return max(candidates, key=lambda kriging: kriging.log_likelihood), genes
 
 
-def _pooled(rows: list[Row]) -> tuple[float, Float[np.ndarray, " G"]]:
-    """Cells of several replicates, and their mean effect."""
-    cells = [row.cells for row in rows]
-    return sum(cells), np.average([row.effect for row in rows], axis=0, weights=cells)
+def coexpression_of(store: TokenStore, tokenizer: Tokenizer) -> pd.DataFrame:
+    """Returns vectors of the panel's genes, by gene id, that point the same way where genes vary together."""
+    vectors = coexpression((block for _, block in _expression(store, tokenizer)), above_noise=True)
+    return pd.DataFrame(vectors, index=store.gene_ids)
 
 
-def _measured(store: TokenStore, tokenizer: Tokenizer) -> Iterator[Row]:
-    """Effects of every perturbation in every replicate, or, where it has one alone, in each of its folds."""
-    labels = np.stack([store.target, store.sign, store.group, store.folds()], 1)
-    keys, which = np.unique(labels, axis=0, return_inverse=True)
-    cells = np.bincount(which.ravel())
-    means = np.zeros((len(keys), store.tokens.shape[1]))
+def likeness_of(vectors: Float[np.ndarray, "V n"], gene: Int[np.ndarray, " k"]) -> Float[np.ndarray, "V k"]:
+    """Cosine of every gene's vector with that of each measured one; a gene without a vector is like itself alone."""
+    vectors = np.nan_to_num(vectors)
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit = vectors / np.where(length > 0, length, 1.0)
+    alike = np.clip(unit @ unit[gene].T, -1.0, 1.0)
+    alike[np.arange(len(vectors))[:, None] == gene] = 1.0
+    return alike
+
+
+def _answers(kriging: Kriging, genes: Int[np.ndarray, " V"], aside: Bool[np.ndarray, " K"]) -> Iterator[Answer]:
+    """What is known of every gene by all that was measured, and of every measured one without its own cells."""
+    m = kriging.measured
+    every = np.arange(len(genes))
+    for sign in np.unique(m.sign).tolist():
+        signs = np.full(len(genes), sign)
+        for gene, weights, left in zip(genes.tolist(), *kriging.known(every, signs, aside), strict=True):
+            yield Answer(gene, sign, WHOLE, weights, float(left))
+        (weights,), (left,) = kriging.known(every[:1], signs[:1], aside, named=False)
+        yield Answer(UNKNOWN_TARGET, sign, WHOLE, weights, float(left))
+    for row, sign in np.unique(np.stack([m.gene, m.sign], 1), axis=0):
+        one, way, gene = np.array([row]), np.array([sign]), int(genes[row])
+        own = (m.gene == row) & (m.sign == sign)
+        for part in m.part[own].tolist():
+            (weights,), (left,) = kriging.known(one, way, aside | (own & (m.part == part)))
+            yield Answer(gene, int(sign), part, weights, float(left))
+        for without, named in ((OWN, True), (NAMELESS, False)):
+            (weights,), (left,) = kriging.known(one, way, aside | (m.gene == row), named)
+            yield Answer(gene, int(sign), without, weights, float(left))
+
+
+def measured_effects(store: TokenStore, tokenizer: Tokenizer, genes: Int[np.ndarray, " V"]
+              ) -> tuple[Measured, Float[np.ndarray, " G"]]:
+    """Effects of every perturbation in every replicate (or fold of one), and the spread of control cells."""
+    keys, which = store.groups()
+    cells = np.bincount(which).astype(float)
+    means, squares = np.zeros((2, len(keys), store.tokens.shape[1]))
     for rows, expression in _expression(store, tokenizer):
-        np.add.at(means, which.ravel()[rows], expression)
-    means /= cells[:, None]
+        np.add.at(means, which[rows], expression)
+        np.add.at(squares, which[rows], expression**2)
+    means, squares = means / cells[:, None], squares / cells[:, None]
     is_control = keys[:, 1] == 0
-    overall = np.average(means[is_control], axis=0, weights=cells[is_control])
-    controls = {ALL: overall}
+    share = cells[is_control] / cells[is_control].sum()
+    variance = share @ (squares[is_control] - means[is_control] ** 2)
+    controls = {ALL: (share @ means[is_control], cells[is_control].sum())}
     for i in np.flatnonzero(is_control):
-        controls[int(keys[i, 2])] = means[i]
-    for i in np.flatnonzero(~is_control):
-        target, sign, group, fold = map(int, keys[i])
-        yield Row(target, sign, fold, float(cells[i]), means[i] - controls.get(group, overall))
+        controls[int(keys[i, 2])] = (means[i], cells[i])
+    target, sign, replicate, part = keys[~is_control].T
+    against = [controls.get(group, controls[ALL]) for group in replicate.tolist()]
+    effect = means[~is_control] - np.array([mean for mean, _ in against]).reshape(len(against), means.shape[1])
+    n_controls = np.array([n for _, n in against], float)
+    gene = np.searchsorted(genes, target)
+    measured = Measured(gene, sign, part, replicate, cells[~is_control], n_controls, effect)
+    return measured, np.sqrt(np.maximum(variance, LEAST_SD**2))
 
 
 def _expression(store: TokenStore, tokenizer: Tokenizer) -> Iterator[tuple[slice, Float[np.ndarray, "rows G"]]]:
@@ -144,32 +171,3 @@ def _control_shares(store: TokenStore, n_bins: int) -> Float[np.ndarray, "G bins
         tokens = np.asarray(store.tokens[controls[begin : begin + BLOCK]])
         np.add.at(found, (np.arange(len(found)), tokens), 1)
     return found / found.sum(1, keepdims=True)
-
-
-def _guesses(measured: list[Row], gene_ids: Int[np.ndarray, " G"], known: Float[np.ndarray, "G K"]
-            ) -> dict[Pair, Float[np.ndarray, " G"]]:
-    """Guesses for every gene of the panel that might be asked for, from a ridge on the targets' vectors."""
-    by_pair: dict[Pair, list[Row]] = {}
-    for row in measured:
-        by_pair.setdefault((row.target, row.sign), []).append(row)
-    pairs = sorted(by_pair)
-    if len(pairs) < 3:
-        return {}
-    pooled = np.array([_pooled(by_pair[pair])[1] for pair in pairs])
-    targets, signs = np.array(pairs).T
-    train = Responses(gene_ids.astype(str), targets.astype(str), signs, pooled)
-    vectors = dict(zip(gene_ids.astype(str), known, strict=True))
-    whole = Linear(vectors=vectors)
-    whole.fit(train)
-    guesses = {}
-    for sign in sorted(set(signs)):
-        for gene in sorted({*gene_ids, *targets[signs == sign]}):
-            own = np.flatnonzero(targets == gene)
-            model = whole
-            if len(own):
-                model = Linear(whole.chosen, vectors=vectors)
-                model.fit(train.drop(own))
-            guess = model.effect(str(gene), int(sign))
-            if guess is not None:
-                guesses[int(gene), int(sign)] = guess
-    return guesses

@@ -24,15 +24,15 @@ from cdt_lite.model.perturbation import Perturbation
 from cdt_lite.training.checkpoint import Checkpoint
 from cdt_lite.training.request import Request, check_request
 from cdt_lite.training.runs import require_device
-from cdt_lite.training.train import denoiser
+from cdt_lite.training.trust import denoiser, one_step_mean, trusting
 
 
 @dataclass(frozen=True)
 class Generation:
     """How cells are generated.
 
-    A target that training never perturbed is predicted from its "vector", what its co-expression with other genes
-    suggests (only for genes on the panel; of others nothing is known), or as the "average" perturbation.
+    A target that training never perturbed is predicted from its "vector", what genes like it did when they were
+    perturbed, by gene sets, co-expression or a user's vectors; or as the "average" perturbation.
     """
 
     guidance: float = 1.0  # 1 is plain, above exaggerates what the perturbation changes; 0 to 20
@@ -66,8 +66,9 @@ def predict(checkpoint: Checkpoint, screen: ad.AnnData, target: str, sign: int =
         options: How they are generated.
 
     Returns:
-        AnnData of integer counts with the columns of `options`, n_umi, and provenance in uns["cdt_lite"]. Depths are
-        drawn from the controls of the same replicate.
+        AnnData of integer counts with the columns of `options`, n_umi, provenance in uns["cdt_lite"], and
+        beyond_average: by how much of its effect's variance this prediction is expected to be better than the average
+        perturbation. Depths are drawn from the controls of the same replicate.
 
     Raises:
         CDTError: See `check_request` and `align_panel`; no control cells; steps out of range.
@@ -102,19 +103,10 @@ def predict_mean(checkpoint: Checkpoint, screen: ad.AnnData, target: str, sign: 
     """
     request = check_request(checkpoint, target, sign, magnitude, options.columns.control, options.unseen)
     plan = _Plan(checkpoint, screen, request, seed, options)
-    tokenizer = checkpoint.tokenizer
-    centres = torch.as_tensor(tokenizer.centres, dtype=torch.float32)
     total = np.zeros(plan.n_genes)
     for _, batch in plan.batches(n_cells):
-        size = batch.log_depth.shape[1]
-        scale = torch.ones(size)
-        if tokenizer.config.space == "counts":
-            scale = torch.exp(-batch.log_depth[0].cpu())
-        values = torch.log1p(centres * scale[:, None]).to(options.device)  # what a bin is worth depends on the depth
-        hidden = torch.full((1, size, plan.n_genes), tokenizer.mask_id, device=options.device)
-        logits = plan.possible(denoiser(checkpoint.model, batch))(hidden)[..., : tokenizer.mask_id]
-        means = (logits.float().softmax(-1) * values[:, None, :]).sum(-1)
-        total += means[0].sum(0).cpu().numpy()
+        denoise = plan.possible(trusting(checkpoint.model, batch, checkpoint.tokenizer))
+        total += one_step_mean(denoise, batch, checkpoint.tokenizer)[0].sum(0).cpu().numpy()
     return total / n_cells
 
 
@@ -172,7 +164,7 @@ def _labels(request: Request, batches: list[str], counts: np.ndarray, columns: C
     obs = pd.DataFrame({columns.target: request.target}, index=names)
     obs[columns.sign or "sign"] = np.int8(request.sign)
     obs[columns.batch or "batch"] = batches
-    return obs.assign(n_umi=counts.sum(1))
+    return obs.assign(n_umi=counts.sum(1), beyond_average=np.float32(request.beyond_average))
 
 
 def _provenance(checkpoint: Checkpoint, options: Generation, n_genes: int) -> dict:
@@ -190,7 +182,7 @@ def _provenance(checkpoint: Checkpoint, options: Generation, n_genes: int) -> di
 
 
 def _guided(checkpoint: Checkpoint, batch: Batch, guidance: float) -> Denoiser:
-    conditional = denoiser(checkpoint.model, batch)
+    conditional = trusting(checkpoint.model, batch, checkpoint.tokenizer)
     if guidance == 1:
         return conditional
     plain = denoiser(checkpoint.model, replace(batch, perturbation=Perturbation.none(1, batch.tokens.device)))

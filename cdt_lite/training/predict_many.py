@@ -11,7 +11,6 @@ from cdt_lite.data.expression import dense
 from cdt_lite.data.layout import read_controls
 from cdt_lite.errors import CDTError
 from cdt_lite.files import named, write_h5ad
-from cdt_lite.model.mean_effect import GUESSED
 from cdt_lite.training.checkpoint import Checkpoint, open_folder
 from cdt_lite.training.predict import Generation, align_panel, as_log1p, predict
 from cdt_lite.training.request import check_request
@@ -59,8 +58,7 @@ def perturbations_of(checkpoint: Checkpoint, targets: Sequence[str], sign: int |
     found = set()
     table = checkpoint.model.effect
     if table is not None and len(table.target):
-        measured = table.replicate != GUESSED
-        for gene, way in zip(table.target[measured].tolist(), table.sign[measured].tolist(), strict=True):
+        for gene, way in table.measured():
             found.add((checkpoint.vocabulary.symbols[gene], way))
     signs = {way for _, way in found}
     if sign is None:
@@ -135,11 +133,12 @@ def _joined(made: list[ad.AnnData], checkpoint: Checkpoint, screen: ad.AnnData, 
         return made[0]
     controls, replicate = read_controls(screen, options.columns)
     controls = align_panel(checkpoint, controls, options.align)
-    target, sign, batch, _ = made[0].obs.columns
+    target, sign, batch, *_ = made[0].obs.columns
     obs = pd.DataFrame({target: options.columns.control}, index=controls.obs_names)
     obs[batch] = replicate
     obs[sign] = np.int8(0)
     obs["n_umi"] = dense(controls.X).sum(1)
+    obs["beyond_average"] = np.float32(0)
     joined = ad.concat([*made, ad.AnnData(controls.X, obs=obs, var=made[0].var)])
     notes: list[str] = []
     for cells in made:

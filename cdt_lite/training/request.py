@@ -9,9 +9,11 @@ import pandas as pd
 
 from cdt_lite.data.labels import tidy_targets
 from cdt_lite.errors import CDTError, CDTWarning, suggest
-from cdt_lite.model.mean_effect import GUESSED, MeanEffect
+from cdt_lite.model.mean_effect import MeanEffect
 from cdt_lite.model.perturbation import NO_TARGET, UNKNOWN_TARGET, Perturbation
 from cdt_lite.training.checkpoint import Checkpoint
+
+LITTLE = 0.01  # share of an effect's variance that is not worth a word
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,9 @@ class Request:
     sign: int  # -1, 0 or +1
     magnitude: float  # log2 fold change of the target's own expression, NaN where unknown
     gene_id: int  # row of the target in the gene table, NO_TARGET or UNKNOWN_TARGET
-    guess: int = NO_TARGET  # gene whose guessed mean effect stands in for an unknown one
+    guess: int = NO_TARGET  # gene whose effect, known by its like, stands in for an unknown one
     notes: tuple[str, ...] = ()  # what the user should know
+    beyond_average: float = 0.0  # share of its effect's variance known beyond what all perturbations share
 
     def perturbation(self) -> Perturbation:
         """Returns what the model is told, for one set."""
@@ -59,21 +62,21 @@ def check_request(checkpoint: Checkpoint, target: str, sign: int, magnitude: flo
         notes += _sign_notes(target, sign, gene_id if seen else NO_TARGET, table)
     if target not in checkpoint.trained_targets and table is not None:
         origin = "as the average perturbation"
-        if unseen == "vector" and target in checkpoint.panel:
-            origin, guess = _from_coexpression(table, gene_id, sign), gene_id
+        if unseen == "vector":
+            guess, origin = _from_its_like(table, gene_id, sign)
         notes.append(f"{target} was never perturbed in training: predicted {origin}")
         gene_id = UNKNOWN_TARGET
+    beyond = 0.0 if table is None else known_shares(table, gene_id, guess, sign)[0]
     size = float("nan") if magnitude is None else float(magnitude)
-    return Request(target, sign, size, gene_id, guess, tuple(notes))
+    return Request(target, sign, size, gene_id, guess, tuple(notes), beyond)
 
 
 def _sign_notes(target: str, sign: int, gene: int, table: MeanEffect) -> list[str]:
     """Says where training had no perturbation of this sign, or none of this target."""
-    measured = table.replicate != GUESSED
-    if sign not in table.sign[measured]:
+    measured = table.measured()
+    if sign not in {way for _, way in measured}:
         return [f"training had no perturbation of sign {sign:+d}: nothing is known of what it does"]
-    own = table.sign[measured & (table.target == gene)]  # none of a gene that was not perturbed
-    if len(own) and sign not in own:
+    if (gene, -sign) in measured and (gene, sign) not in measured:
         return [f"{target} was perturbed in training with sign {-sign:+d} only"]
     return []
 
@@ -101,11 +104,27 @@ def _magnitude_notes(target: str, sign: int, magnitude: float | None, checkpoint
     return [f"magnitude {magnitude:+.2f} lies outside those of training, {low:+.2f} to {high:+.2f}"]
 
 
-def _from_coexpression(table: MeanEffect, gene: int, sign: int) -> str:
-    """Says where a guess comes from, and if it is no guess: the ridge behind it may have found nothing to go by."""
-    if len(table.target):
-        asked = Perturbation.of([UNKNOWN_TARGET] * 2, [sign] * 2, [float("nan")] * 2, [gene, NO_TARGET])
-        guess, average = table.look_up(asked.to(table.effect.device), table.gene_ids).effect
-        if (guess - average).norm() <= 0.01 * average.norm():
-            return "from its co-expression, which says no more than the average perturbation"
-    return "from its co-expression"
+def known_shares(table: MeanEffect, target: int, guess: int, sign: int) -> tuple[float, float]:
+    """Returns the share of an effect's variance that is known beyond what all perturbations share, and what is left.
+
+    Args:
+        table: What training cells say.
+        target: What the model is told, as in `Perturbation`.
+        guess: Likewise.
+        sign: -1 or +1.
+    """
+    asked = Perturbation.of([target, UNKNOWN_TARGET], [sign] * 2, [float("nan")] * 2, [guess, NO_TARGET])
+    rows = table.rows(asked.to(table.sign.device))
+    if (rows < 0).any():
+        return 0.0, 1.0
+    left, of_average = table.left[rows].tolist()
+    return max(of_average - left, 0.0), left
+
+
+def _from_its_like(table: MeanEffect, gene: int, sign: int) -> tuple[int, str]:
+    """Which gene to ask the table for, and how much is known of its effect beside what all perturbations share."""
+    more, left = known_shares(table, UNKNOWN_TARGET, gene, sign)
+    if more >= LITTLE:
+        return gene, (f"from genes like it, by which {more:.0%} of its effect's variance is known beyond what all "
+                      f"perturbations share; {left:.0%} stays unknown")
+    return NO_TARGET, "as the average perturbation: nothing is known of a gene like it"

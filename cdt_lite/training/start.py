@@ -9,6 +9,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from cdt_lite.data.expression import dense, log1p_counts
+from cdt_lite.data.gene_sets import Sets
 from cdt_lite.data.labels import check_targets
 from cdt_lite.data.layout import Columns, read_labels
 from cdt_lite.data.tokenizer import Tokenizer, count_blocks, fit_tokenizer
@@ -18,10 +19,11 @@ from cdt_lite.model import build
 from cdt_lite.model.config import Config
 from cdt_lite.training.checkpoint import Checkpoint
 from cdt_lite.training.gene_vectors import coexpression, give_vectors
+from cdt_lite.training.prior import add_prior, give_gene_sets
 
 
 def start(config: Config, screen: ad.AnnData, *others: ad.AnnData, gene_vectors: pd.DataFrame | None = None,
-          seed: int = 0, columns: Columns = Columns()) -> Checkpoint:
+          gene_sets: Sets | None = None, seed: int = 0, columns: Columns = Columns()) -> Checkpoint:
     """Returns a new, untrained model for a screen: bins fitted on its control cells, a vocabulary of all genes named.
 
     Args:
@@ -30,6 +32,8 @@ def start(config: Config, screen: ad.AnnData, *others: ad.AnnData, gene_vectors:
         others: Further files for pretraining, whose panels may differ; their genes join the vocabulary.
         gene_vectors: What is known about genes, a row each (`read_gene_vectors`); by default what the preset says:
             their co-expression in `screen`, or nothing.
+            Vectors that are given say, besides, which genes a perturbation's effect can be carried over to.
+        gene_sets: Which genes work together (`load_gene_sets`): so do they.
         seed: Seed of the initial weights.
         columns: Where the cells' labels are.
 
@@ -39,18 +43,23 @@ def start(config: Config, screen: ad.AnnData, *others: ad.AnnData, gene_vectors:
     seed = require_whole("seed", seed)
     tokenizer = fit_tokenizer(config.tokenizer, screen, columns)
     vocabulary = Vocabulary(screen.var_names, config.model.n_total_genes)
+    perturbed: set[str] = set()
     for adata in (screen, *others):
         labels = read_labels(adata, columns, unlabelled=True)
         targets = set(labels.target[~labels.is_control].tolist())
         check_targets(targets, adata, columns.target, "the screen")
         vocabulary = vocabulary.extended([*adata.var_names, *sorted(targets)])
+        perturbed |= targets
     model, process = build(config, seed)
     checkpoint = Checkpoint(model, process, config, tokenizer, vocabulary, list(screen.var_names), seed=seed)
-    if gene_vectors is None and config.gene_vectors == "coexpression":
-        known = coexpression(_log1p_blocks(screen, tokenizer.target_depth))
-        gene_vectors = pd.DataFrame(known[:, : config.model.gene_embed_dim], index=screen.var_names)
     if gene_vectors is not None:
         give_vectors(checkpoint, gene_vectors)
+        add_prior(checkpoint, gene_vectors)
+    elif config.gene_vectors == "coexpression":
+        known = coexpression(_log1p_blocks(screen, tokenizer.target_depth))
+        give_vectors(checkpoint, pd.DataFrame(known[:, : config.model.gene_embed_dim], index=screen.var_names))
+    if gene_sets is not None:
+        give_gene_sets(checkpoint, gene_sets, sorted(perturbed))
     return checkpoint
 
 

@@ -4,8 +4,9 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,15 +14,18 @@ from jaxtyping import Float
 from torch import nn
 
 from cdt_lite import __version__
-from cdt_lite.data.batches import STAGES, Batch, SetSampler
+from cdt_lite.data.batches import STAGES, SetSampler
 from cdt_lite.errors import CDTError, require_whole
 from cdt_lite.files import locked, named, sweep
-from cdt_lite.model import CDT, V1
 from cdt_lite.model.config import TrainConfig
-from cdt_lite.model.diffusion import SHARES, Denoiser, loss_curve
+from cdt_lite.model.diffusion import SHARES, MaskedDiffusion, loss_curve
 from cdt_lite.training.checkpoint import Checkpoint, open_folder
-from cdt_lite.training.effects import effect_table, magnitudes
+from cdt_lite.training.effects import effect_table, fitted, magnitudes
 from cdt_lite.training.runs import require_device
+from cdt_lite.training.trust import denoiser, trust
+
+VALIDATION_BATCHES = 4
+JUDGED = "validation"  # what is on the card once a fine-tuned model was judged
 
 
 @dataclass(frozen=True)
@@ -35,11 +39,6 @@ class Progress:
     learning_rate: float
     cells_per_second: float  # since this call began
     seconds_left: float  # at that speed
-
-
-def denoiser(model: CDT | V1, batch: Batch) -> Denoiser:
-    """Returns the model with a batch's condition filled in: xt -> logits."""
-    return model.given(batch.perturbation, batch.controls, batch.gene_ids, batch.log_depth)
 
 
 def optimizer_for(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
@@ -117,8 +116,12 @@ def _run(loop: "_Loop", out: str | Path | None) -> Generator[Progress, None, Non
     checkpoint, config, n_steps = loop.checkpoint, loop.data.config, loop.n_steps
     began, first = time.perf_counter(), checkpoint.step
     try:
+        if checkpoint.step == n_steps:  # a run that is gone on with; it may have been stopped before it was judged
+            loop.end(out)
         while checkpoint.step < n_steps:
             loss = loop.step()
+            if checkpoint.step == n_steps:
+                loop.end(out)
             speed = (checkpoint.step - first) * config.batch_size / (time.perf_counter() - began)
             left = (n_steps - checkpoint.step) * config.batch_size / speed
             if out is not None and checkpoint.step % config.checkpoint_interval == 0:
@@ -135,10 +138,11 @@ def _begin(checkpoint: Checkpoint, data: SetSampler) -> None:
     """Begins a stage, or goes on with it; fine-tuning begins with what its cells say of mean effects."""
     if checkpoint.stage != data.stage or not checkpoint.training:
         checkpoint.stage, checkpoint.step, checkpoint.training = data.stage, 0, {}
+        checkpoint.card.pop(JUDGED, None)
     elif checkpoint.card.get("data") != [store.digest() for store in data.stores]:
         raise CDTError(f"this {data.stage} was begun on other cells than it is to go on with: pass the same data, or "
                        "begin anew from Checkpoint.load(folder) without resume")
-    if data.stage != "finetune":
+    if data.stage != "finetune" or JUDGED in checkpoint.card:
         return
     names = set(checkpoint.trained_targets)
     for store in data.stores:
@@ -147,7 +151,25 @@ def _begin(checkpoint: Checkpoint, data: SetSampler) -> None:
     checkpoint.trained_targets = sorted(names)
     checkpoint.card["magnitudes"] = magnitudes(data.stores)
     if checkpoint.model.effect is not None and data.config.mean_effects:
-        checkpoint.model.effect.fill(effect_table(data.stores[0], checkpoint.tokenizer))
+        known = (data.stores[0], checkpoint.tokenizer, checkpoint.prior)
+        checkpoint.model.effect.fill(effect_table(*known, data.config.validation_share))
+
+
+def _end(checkpoint: Checkpoint, data: SetSampler) -> None:
+    """Ends fine-tuning: says what cells that were set aside say of the model, and tells it their effects, too."""
+    held_out = data.validation()
+    if held_out is not None:
+        nats = validation_curve(checkpoint, held_out, n_batches=VALIDATION_BATCHES).round(4).tolist()
+        curve = tuple(zip(SHARES, nats, strict=True))
+        diffusion = replace(checkpoint.config.diffusion, sampling_schedule="learned", loss_curve=curve)
+        checkpoint.config = replace(checkpoint.config, diffusion=diffusion)
+        checkpoint.process = MaskedDiffusion(diffusion, checkpoint.tokenizer.mask_id)
+    judged: dict[str, Any] = {}
+    if data.config.mean_effects and checkpoint.model.effect is not None:
+        known = (data.stores[0], checkpoint.tokenizer, checkpoint.prior)
+        shares, judged = trust(checkpoint, data, fitted(*known)[0])
+        checkpoint.model.effect.fill(replace(effect_table(*known), trusted=shares))
+    checkpoint.card[JUDGED] = judged
 
 
 class _Loop:
@@ -209,6 +231,16 @@ class _Loop:
             torch.manual_seed(seed)  # dropout, too, depends on it
             denoise = denoiser(self.model, batch)
             return self.checkpoint.process.loss(denoise, batch.tokens, generator, stage, number)
+
+    def end(self, out: str | Path | None) -> None:
+        """Judges a fine-tuned model, once; whoever stops this finds the run saved as it was, and goes on with it."""
+        if self.data.stage != "finetune" or self.checkpoint.model.effect is None or JUDGED in self.checkpoint.card:
+            return
+        if out is not None:
+            self.save(out)
+        self.whole = False
+        _end(self.checkpoint, self.data)
+        self.whole = True
 
     def save(self, out: str | Path) -> None:
         """Writes model and optimizer state."""

@@ -1,0 +1,139 @@
+"""How far what is known of mean effects is trusted beside the network, judged by cells that fine-tuning set aside."""
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cdt_lite.data.batches import Batch, SetSampler
+from cdt_lite.data.store import set_aside
+from cdt_lite.data.tokenizer import Tokenizer
+from cdt_lite.model import CDT, V1
+from cdt_lite.model.diffusion import Denoiser
+from cdt_lite.model.mean_effect import tilts
+from cdt_lite.model.perturbation import UNKNOWN_TARGET, Perturbation
+from cdt_lite.training.checkpoint import Checkpoint
+from cdt_lite.training.kriging import Kriging
+
+ASKED = ("seen", "unseen")  # by name; and as a target that training never perturbed
+
+
+class Changes(NamedTuple):
+    """Mean changes of log1p expression of n groups of cells, in units of the spread of control cells."""
+
+    real: Float[np.ndarray, "n G"]
+    network: Float[np.ndarray, "n G"]
+    table: Float[np.ndarray, "n G"]
+    weight: Float[np.ndarray, " n"]  # 1 / variance of the noise of `real`
+
+
+def denoiser(model: CDT | V1, batch: Batch) -> Denoiser:
+    """Returns the model with a batch's condition filled in: xt -> logits."""
+    return model.given(batch.perturbation, batch.controls, batch.gene_ids, batch.log_depth)
+
+
+def one_step_mean(denoise: Denoiser, batch: Batch, tokenizer: Tokenizer) -> Float[Tensor, "B S G"]:
+    """Returns the expected log1p expression of every gene of every cell, from the fully masked state."""
+    return expected(denoise(torch.full_like(batch.tokens, tokenizer.mask_id)), batch, tokenizer)
+
+
+def expected(logits: Float[Tensor, "B S G classes"], batch: Batch, tokenizer: Tokenizer) -> Float[Tensor, "B S G"]:
+    """Returns the log1p expression that logits expect, at the depth of each cell."""
+    logits = logits[..., : tokenizer.mask_id]
+    centres = torch.as_tensor(tokenizer.centres, dtype=torch.float32, device=logits.device)
+    scale = torch.ones_like(batch.log_depth)
+    if tokenizer.config.space == "counts":
+        scale = torch.exp(-batch.log_depth)
+    values = torch.log1p(centres * scale[..., None])  # what a bin is worth depends on the depth
+    return (logits.float().softmax(-1) * values[..., None, :]).sum(-1)
+
+
+def change(model: CDT | V1, batch: Batch, tokenizer: Tokenizer) -> Float[Tensor, "B S G"]:
+    """Returns how the network changes the expected log1p expression of control cells of the same depths."""
+    nothing = Perturbation.none(len(batch.tokens), batch.tokens.device)
+    plain = replace(batch, perturbation=nothing)
+    changed = one_step_mean(denoiser(model, batch), batch, tokenizer)
+    return changed - one_step_mean(denoiser(model, plain), plain, tokenizer)
+
+
+@torch.no_grad()
+def trusting(model: CDT | V1, batch: Batch, tokenizer: Tokenizer) -> Denoiser:
+    """Returns the denoiser of one set, tilted so that its mean change is the mixture that held-out cells asked for.
+
+    Where the network's own mean change is n and the table's is t, the mean change becomes n + share (t - n).
+    """
+    denoise = denoiser(model, batch)
+    if model.effect is None or int(model.effect.rows(batch.perturbation)[0]) < 0:
+        return denoise
+    share = model.effect.trusted[int(batch.perturbation.target[0] < 0)]
+    if not share:
+        return denoise
+    told = model.effect.look_up(batch.perturbation, batch.gene_ids).effect
+    n_bins = tokenizer.mask_id
+    logits = denoise(torch.full_like(batch.tokens, n_bins))
+    plain = replace(batch, perturbation=Perturbation.none(1, batch.tokens.device))
+    change_here = expected(logits, batch, tokenizer) - one_step_mean(denoiser(model, plain), plain, tokenizer)
+    missing = share * (told - change_here.mean(1))
+    law = logits[0, ..., :n_bins].float().softmax(-1).mean(0)
+    tilt = tilts(law, model.effect.values, missing)[0, :, None] * model.effect.values
+    return lambda xt: denoise(xt)[..., :n_bins] + tilt
+
+
+def trust(checkpoint: Checkpoint, data: SetSampler, kriging: Kriging) -> tuple[Float[np.ndarray, " 2"], dict[str, Any]]:
+    """Finds the share of the table that predicts the cells that were set aside best, of seen and of unseen targets.
+
+    The model's table must not know these cells yet. Asked as unseen, a target is told what follows without any of its
+    cells. Where none could be set aside nothing can be shown, and the table is trusted whole;
+    where none was to be (validation_share 0), the network stands alone.
+
+    Args:
+        checkpoint: At the end of fine-tuning.
+        data: What it was tuned on.
+        kriging: Of the same cells (`fitted`), those that were set aside among them.
+
+    Returns:
+        The two shares, and for the card the mean squared errors of network, table and mixture in units of the spread
+        of control cells, the noise of what was measured included.
+    """
+    held_out = data.validation()
+    if held_out is None:
+        return np.full(2, float(data.config.validation_share > 0)), {}
+    shares, card = np.ones(2), {}
+    for i, name in enumerate(ASKED):
+        found = _changes(checkpoint, held_out, kriging, name == "unseen")
+        gap, missed = found.table - found.network, found.real - found.network
+        weight = found.weight[:, None]
+        shares[i] = np.clip((weight * gap * missed).sum() / max((weight * gap**2).sum(), 1e-12), 0.0, 1.0)
+        mixture = found.network + shares[i] * gap
+        errors = {"network": found.network, "table": found.table, "mixture": mixture, "no change": 0 * gap}
+        card[name] = {"share": round(float(shares[i]), 3), "groups": len(gap)}
+        for method, predicted in errors.items():
+            error = (weight * (found.real - predicted) ** 2).sum() / weight.sum() / gap.shape[1]
+            card[name][method] = float(f"{error:.4g}")
+    return shares, card
+
+
+@torch.no_grad()
+def _changes(checkpoint: Checkpoint, held_out: SetSampler, kriging: Kriging, as_unseen: bool) -> Changes:
+    """Changes of the groups that were set aside."""
+    model, measured = checkpoint.model.eval(), kriging.measured
+    assert isinstance(model, CDT)
+    keys, _ = held_out.stores[0].groups()
+    rows = np.flatnonzero(set_aside(keys, held_out.config.validation_share)[keys[:, 1] != 0])
+    model.effect.training = True  # so that a set is told what follows without its own group; eval() ends it
+    network, table = [], []
+    for i in range(len(rows)):
+        batch = held_out.batch_of(i).to(model.head.weight.device)
+        if as_unseen:
+            told = batch.perturbation
+            unnamed = replace(told, target=torch.full_like(told.target, UNKNOWN_TARGET), guess=told.own)
+            batch = replace(batch, perturbation=unnamed)
+        network.append(change(model, batch, checkpoint.tokenizer).mean((0, 1)))
+        table.append(model.effect.look_up(batch.perturbation, batch.gene_ids).effect[0])
+    model.effect.training = False
+    by_network, by_table = (torch.stack(found).cpu().numpy() / kriging.sd for found in (network, table))
+    weight = 1 / (1 / measured.cells[rows] + 1 / measured.controls[rows])
+    return Changes(measured.effect[rows] / kriging.sd, by_network, by_table, weight)
