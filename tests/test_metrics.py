@@ -164,6 +164,22 @@ def test_spearman_brown_predicts_full_reliability():
     assert m.spearman_brown(1.0) == 1.0 and m.spearman_brown(-0.2) == 0 and np.isnan(m.spearman_brown(np.nan))
 
 
+def test_what_a_loud_program_does_to_all_other_genes_is_no_change_of_theirs():
+    """Five loud genes fall silent, nothing else happens: at one depth all others seem to rise, and none does."""
+    rng = RNG(40)
+    rate = rng.gamma(1.0, 2.0, 60)
+    rate[:5] = 12.0
+    silent = np.where(np.arange(60) < 5, 0.1, 1.0)
+    control, changed = (log1p_counts(rng.poisson(r, (20_000, 60)), 160.0) for r in (rate, rate * silent))
+    change, sensitivity = changed.mean(0) - control.mean(0), (1 - np.exp(-control)).mean(0)
+    assert (change[5:] > 0).all()
+    program, loud = np.where(np.arange(60) < 5, change, 0.0), tuple(range(5))
+    assert m.pearson_composition(change, program, sensitivity) > 0.999 > m.pearson_delta(change, program) + 0.01
+    everything_rises = 0.3 * sensitivity
+    assert m.pearson_delta(change, everything_rises, loud) > 0.95
+    assert np.isnan(m.pearson_composition(change, everything_rises, sensitivity, loud))
+
+
 def test_permuting_genes_and_cells_changes_nothing():
     rng = RNG(20)
     X, Y = counts(rng, 50, 30), counts(rng, 45, 30, rate=1.2)
@@ -184,12 +200,13 @@ def compared(**changes):
     side = Side(np.log1p(X), X, np.log1p(counts(RNG(22), 80, 30, rate=2.0)), (3,))
     rivals = RNG(23).normal(size=(4, 30))
     same = {"real_mean": X.mean(0), "predicted_mean": X.mean(0), "real_delta": rivals[1], "predicted_delta": rivals[1],
-            "reference": rivals[0], "real_deltas": rivals, "index": 1, "exclude": (3,), "real": side, "predicted": side}
+            "reference": rivals[0], "sensitivity": np.full(30, 0.5), "real_deltas": rivals, "index": 1, "exclude": (3,),
+            "real": side, "predicted": side}
     return Comparison(**{**same, **changes})
 
 
 def test_registry_is_complete_and_its_best_is_best():
-    assert list(m.METRICS)[:2] == ["mae", "pearson_delta"] and len(m.METRICS) == 11
+    assert list(m.METRICS)[:2] == ["mae", "pearson_delta"] and len(m.METRICS) == 12
     for name, metric in m.METRICS.items():
         value = metric.score(compared())
         if name == "energy_distance":  # a cell meets itself across the two groups, never within one: just below 0
@@ -198,7 +215,7 @@ def test_registry_is_complete_and_its_best_is_best():
             assert value <= 0.6
         else:
             assert value == pytest.approx(metric.best), name
-        assert metric.needs_cells == (name in list(m.METRICS)[5:])
+        assert metric.needs_cells == (name in list(m.METRICS)[6:])
 
 
 def test_what_is_missing_or_too_little_is_nan():

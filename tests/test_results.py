@@ -13,6 +13,7 @@ import torch
 from helpers import opened, tiny
 from scipy.sparse import csr_matrix
 
+from benchmarks.contexts import by_cell_type
 from cdt_lite.data.batches import SetSampler
 from cdt_lite.data.simulate import ScreenDesign, simulate_screen
 from cdt_lite.data.splits import choose_split, named_split
@@ -370,3 +371,47 @@ def test_the_fields_own_tools_stand_in_the_report(folder, screen, tmp_path, suit
         assert list(methods) == ["a", "control cells", "training cells"]
         assert all(scores and all(0 < count <= n for _, count in scores.values()) for scores in methods.values())
     assert f"### {suite}" in page
+
+
+def test_the_truth_is_told_with_and_without_the_cells_of_duds(screen, folder, tmp_path, monkeypatch):
+    """Half of a held-out target's cells are made controls by a guide that does nothing: without it, more is changed."""
+    mixed = screen.copy()
+    counts = mixed.X.toarray()
+    side, rng = named_split(mixed), np.random.default_rng(0)
+    target = mixed.obs["target_gene"][side == "held_out"].iloc[0]
+    own = np.flatnonzero((mixed.obs["target_gene"] == target).to_numpy())
+    spoilt = own[::2]
+    is_control = (mixed.obs["target_gene"] == "non-targeting").to_numpy()
+    counts[spoilt] = counts[rng.choice(np.flatnonzero(is_control), len(spoilt))]
+    mixed.X = csr_matrix(counts)
+    mixed.obs["guide"] = mixed.obs["target_gene"].astype(str) + " a"
+    mixed.obs.iloc[spoilt, mixed.obs.columns.get_loc("guide")] = f"{target} b"
+    duds = pd.DataFrame({"guide": [f"{target} a", f"{target} b"], "told": True, "dud": [False, True],
+                         "strength": 0.5, "low": 0.4, "high": 0.6, "cells": 9})
+    monkeypatch.setattr(r, "guide_effects", lambda _: duds)
+    monkeypatch.setattr(r, "check_split", lambda *_: "as told")
+    task = next(t for t in tasks.tasks_of(mixed) if t.seen)
+    spared = tasks.without_guides(task, [f"{target} b"])
+    assert tasks.without_guides(task, ["of another screen"]) is None
+    for name in ("train", "asked", "real"):
+        before, after = getattr(task, name), getattr(spared, name)
+        assert set(before.obs_names) - set(after.obs_names) == set(mixed.obs_names[spoilt]) & set(before.obs_names)
+    entry, page = written(mixed, [folder], tmp_path, seeds=1, n_cells=16)
+    without = entry["tasks"][SEEN]["without duds"]
+    assert without["duds"] == [f"{target} b"] and f"without the cells of duds ({target} b)" in page
+    asked = task.asked.obs.groupby(KEYS, observed=True).ngroups
+    change = entry["tasks"][SEEN]["groups"]["all"]["summary"]
+    assert without["summary"]["control"]["mae"][3] == change["control"]["mae"][3] == asked
+    assert set(without["summary"]) >= {"control", "replicate mean", "a, change", "table alone"}
+    assert without["summary"]["control"]["mae"] != change["control"]["mae"]
+
+
+def test_a_context_of_which_training_has_controls_alone_is_a_task_of_its_own(screen):
+    by_type = by_cell_type(screen)
+    (task,) = tasks.tasks_of(by_type)
+    assert task.title == tasks.CONTEXT and task.seen
+    unseen = set(task.asked.obs["batch"])
+    assert len(unseen) == 1 and unseen < set(by_type.obs["cell_type"].astype(str))
+    here = task.train.obs[task.train.obs["batch"].isin(unseen)]
+    assert len(here) and set(here["target_gene"]) == {"non-targeting"}
+    assert {"unseen perturbations"} <= {reason.split(":")[0] for reason in tasks.left_out([task])}

@@ -51,6 +51,7 @@ class Comparison:
     real_delta: Vector  # minus the mean of the truth's half of the controls
     predicted_delta: Vector  # minus the mean of the prediction's half
     reference: Vector  # mean of the other perturbations, on the prediction's half of the controls
+    sensitivity: Vector  # change of mean log1p per unit of log expression, among the truth's half of the controls
     real_deltas: Float[np.ndarray, "P G"]  # of all perturbations
     index: int  # of this perturbation among them
     exclude: tuple[int, ...]  # positions of its genes, left out of every metric
@@ -130,6 +131,7 @@ class Truth:
         self.real, self.depth, self.seed, self.with_cells = real, depth, seed, with_cells
         self.log1p = log1p_counts(real.counts, depth)
         self.subtracted, self.given = (Controls(real, self.log1p, rows, seed) for rows in split)
+        self.sensitivity = self._sensitivity(split[0])
         self.index = {key: i for i, key in enumerate(real.groups)}
         means, matched, deltas = [], [], []
         for rows in real.groups.values():
@@ -139,6 +141,11 @@ class Truth:
         self.means, self.deltas = np.array(means), np.array(deltas)
         self.control_means = np.array(matched)
         self.real_sides: dict[tuple[Key, int], Side] = {}  # the same for every method
+
+    def _sensitivity(self, rows: np.ndarray) -> Vector:
+        """The mean of x / (1 + x), which is 1 - exp(-log1p), over control cells: how log1p follows log x."""
+        log1p = self.log1p[rows]
+        return gene_means(-np.expm1(-log1p) if isinstance(log1p, np.ndarray) else -(-log1p).expm1())
 
     def read(self, key: Key, predicted: Predicted) -> Prediction:
         """Reads what a method says of a perturbation."""
@@ -206,7 +213,7 @@ class Truth:
             controls = self.log1p[self.given.rows_like(prediction.batch[picked])]
             counts = None if prediction.counts is None else prediction.counts[picked]
             predicted = Side(prediction.log1p[picked], counts, controls, self._exclude(key))
-        return Comparison(self.means[i], prediction.mean, self.deltas[i], delta, reference,
+        return Comparison(self.means[i], prediction.mean, self.deltas[i], delta, reference, self.sensitivity,
                           self.deltas, i, self._exclude(key), real, predicted)
 
     def real_side(self, key: Key, rows: np.ndarray | None = None) -> Side:

@@ -47,6 +47,31 @@ def pearson_delta(real_delta: Vector, predicted_delta: Vector, exclude: Genes = 
     return float(np.clip(a @ b / scale, -1.0, 1.0)) if scale > ROUNDING else float("nan")
 
 
+def pearson_composition(real_delta: Vector, predicted_delta: Vector, sensitivity: Vector, exclude: Genes = ()) -> float:
+    """As `pearson_delta`, without the shadow that a loud program throws on all other genes.
+
+    Counts are scaled to one depth: where a loud program falls silent, every other gene seems to rise. By what factor
+    says the median of ratios to the controls, over the better expressed half of the genes; in log1p a gene follows
+    that factor as far as its `sensitivity` goes. Each side loses its own.
+
+    Args:
+        real_delta: Real change, (G,).
+        predicted_delta: Predicted change, (G,).
+        sensitivity: Change of each gene's mean log1p per unit of log expression: the controls' mean of x / (1 + x), x
+            being counts at the common depth, (G,).
+        exclude: Positions of genes to leave out.
+
+    Source: size factors, Anders and Huber 2010.
+    """
+    expressed = sensitivity >= max(np.median(sensitivity), ROUNDING)
+    without = []
+    for delta in (real_delta, predicted_delta):
+        factor = np.median(delta[expressed] / sensitivity[expressed]) if expressed.any() else 0.0
+        without.append(delta - factor * sensitivity)
+    real, predicted = without
+    return pearson_delta(real, predicted, exclude)
+
+
 def systema_pearson(real_mean: Vector, predicted_mean: Vector, reference: Vector, exclude: Genes = ()) -> float:
     """Whether what is special about this perturbation is predicted, beyond the shift that all of them share.
 
@@ -196,6 +221,9 @@ _METRICS = [
     Metric("mae", lambda c: mae(c.real_mean, c.predicted_mean, c.exclude),
            0.0, False, needs_cells=False, of_full_size=lambda error: error / np.sqrt(2)),  # as its noise is
     Metric("pearson_delta", lambda c: pearson_delta(c.real_delta, c.predicted_delta, c.exclude),
+           1.0, True, needs_cells=False, of_full_size=spearman_brown),
+    Metric("pearson_composition",
+           lambda c: pearson_composition(c.real_delta, c.predicted_delta, c.sensitivity, c.exclude),
            1.0, True, needs_cells=False, of_full_size=spearman_brown),
     Metric("systema_pearson", lambda c: systema_pearson(c.real_mean, c.predicted_mean, c.reference, c.exclude),
            1.0, True, needs_cells=False, of_full_size=spearman_brown),

@@ -11,6 +11,7 @@ from cdt_lite.report.tasks import CHANGE, RANDOM, SHIPPED
 SHORT = {
     "pearson_delta": "Pearson of change",
     "pearson_delta_shared": "the same, shared controls (trap)",
+    "pearson_composition": "the same, by size factors",
     "mae": "MAE",
     "systema_pearson": "Systema-Pearson",
     "discrimination_score_l1": "PDS l1",
@@ -22,7 +23,7 @@ SHORT = {
     "significant_gene_ratio": "significant-gene ratio",
     "library_size_sd_ratio": "library-size sd ratio",
 }
-OF_MEANS, OF_CELLS = list(SHORT)[:6], list(SHORT)[6:]
+OF_MEANS, OF_CELLS = list(SHORT)[:7], list(SHORT)[7:]
 SHORT["own_predicted"] = "own gene"
 PER_TARGET = {  # {} is the model
     "pearson_delta": [CHANGE, "{}", "table alone", "pathway neighbour", "perturbed mean", "replicate mean", "linear",
@@ -79,7 +80,9 @@ def _number(value: float | None) -> str:
     return "" if pd.isna(value) else f"{value:.3f}"
 
 
-def _interval(numbers: list) -> str:
+def _interval(numbers: list | float) -> str:
+    if not isinstance(numbers, list):  # older results do not know this score
+        return ""
     value, low, high = map(_number, numbers[:3])
     return f"{value} [{low}, {high}]" if value else ""
 
@@ -91,10 +94,17 @@ def _task(title: str, task: dict[str, Any], model: str) -> list[str]:
         for corner, rows, scores in (
             ("method", "summary", OF_MEANS),
             ("method", "summary", OF_CELLS),
-            (f"{change}, minus", f"{change}, minus", [OF_MEANS[0], *OF_MEANS[2:5]]),
+            (f"{change}, minus", f"{change}, minus", [OF_MEANS[0], *OF_MEANS[2:6]]),
             (f"{model}, minus", f"{model}, minus", OF_CELLS[:3]),
         ):
-            blocks.append(_grid(corner, pd.DataFrame(averages[rows]).T[scores].map(_interval)))
+            shown = pd.DataFrame(averages[rows]).T.reindex(columns=scores).dropna(axis=1, how="all")
+            blocks.append(_grid(corner, shown.map(_interval)))
+    if spared := task.get("without duds"):
+        table = pd.DataFrame(spared["summary"]).T.reindex(columns=OF_MEANS).dropna(axis=1, how="all")
+        duds = ", ".join(map(in_markdown, spared["duds"]))
+        blocks.append(f"The same without the cells of duds ({duds}), in training, truth and tables; the model was "
+                      "trained with them:")
+        blocks.append(_grid("method", table.map(_interval)))
     blocks += [f"Note: {note}." for note in task["notes"]]
     return [*blocks, _per_target(pd.DataFrame(task["perturbations"]), model)]
 

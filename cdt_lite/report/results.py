@@ -34,12 +34,16 @@ from cdt_lite.report.tasks import (
     SHIPPED,
     TOLD,
     ReportOptions,
+    Runs,
+    Task,
     check_split,
     left_out,
     places_of,
+    score_means,
     score_task,
     suite_means,
     tasks_of,
+    without_guides,
 )
 from cdt_lite.training.capsule import CAPSULES
 from cdt_lite.training.checkpoint import Checkpoint, read_verified
@@ -76,6 +80,7 @@ def write_report(screen: AnnData, checkpoints: Sequence[str | Path], options: Re
     entry["gene_sets"] = models[0].prior is not None
     entry |= {"seeds": list(range(len(runs))), "cells_per_perturbation": options.n_cells}
     tasks = list(tasks_of(screen))
+    guides = guide_effects(screen) if "guide" in screen.obs else None
     entry |= {"tasks": {}, "quality": {}, "suites": {}, "left_out": left_out(tasks)}
     options = replace(options, name=model_name(checkpoints, options.others))
     entry["model"] = options.name
@@ -89,15 +94,29 @@ def write_report(screen: AnnData, checkpoints: Sequence[str | Path], options: Re
             warnings.simplefilter("ignore", UserWarning)  # the notes are kept
             table, cells = score_task(task, runs, options)
         entry["tasks"][task.title] = averaged(table, apart=not task.seen, name=options.name)
+        if guides is not None:
+            entry["tasks"][task.title]["without duds"] = _without_duds(task, runs, options, guides)
         if task.seen:
             entry["quality"] = quality(*runs[0], task.train, task.asked, cells, options.name)
         for suite in options.suites:
             scores = entry["suites"].setdefault(suite, {"version": version(suite), "tasks": {}})
             scores["tasks"][task.title] = suite_means(task, suite, cells, options)
-    if "guide" in screen.obs:
-        guides = guide_effects(screen)
+    if guides is not None:
         entry["guides"] = guides[guides["told"].fillna(False).astype(bool)].to_dict("records")
     return add_entry(entry | {"seconds": round(time.perf_counter() - began)}, path)
+
+
+def _without_duds(task: Task, runs: Runs, options: ReportOptions, guides: pd.DataFrame) -> dict[str, Any]:
+    """Scores of means where cells of guides that do nothing are neither learned from nor taken for the truth."""
+    duds = guides["guide"][guides["dud"]].tolist()
+    spared = without_guides(task, duds)
+    if spared is None:
+        return {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        table = score_means(spared, runs, options)
+    metrics = [name for name in METRICS if name in table]
+    return {"duds": duds, "summary": _nested(summarise(table, metrics=metrics), "mean")}
 
 
 def model_name(folders: Sequence[str | Path], others: Collection[str] = ()) -> str:

@@ -3,8 +3,8 @@
 The rivals of a discrimination score are all perturbations of the test side, of whose cells no training has seen any.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from cdt_lite.data.store import TokenStore
 from cdt_lite.errors import CDTError, require_whole
 from cdt_lite.evaluation.cells import Changes
 from cdt_lite.evaluation.evaluate import control_halves, evaluate
+from cdt_lite.evaluation.metrics import METRICS
 from cdt_lite.evaluation.suites import suite_scores
 from cdt_lite.training.changes import mean_changes, sampled_cells, table_changes, wanted_cells, with_clean_table
 from cdt_lite.training.checkpoint import Checkpoint
@@ -28,6 +29,7 @@ TOLD = "{}, change, magnitude told"
 AVERAGE = "{}, change, as the average"  # of a target never perturbed
 TRAINING_CELLS = "training cells"  # real ones of the same perturbation, handed in as a prediction
 RANDOM = "task 1: seen perturbations, random cells held out"
+CONTEXT = "task 5: seen perturbations, an unseen context"  # known by its control cells alone
 Runs = list[tuple[Checkpoint, int]]  # a model and a sampling seed
 
 
@@ -69,8 +71,11 @@ def tasks_of(screen: AnnData) -> Iterator[Task]:
     ):
         asked = screen[side == tested].copy()
         here = screen.obs["batch"].isin(asked.obs["batch"])
+        perturbed = train.obs["batch"][train.obs["target_gene"] != CONTROL]
         if set(places_of(asked)) & set(places_of(train)):
             title = RANDOM
+        elif tested == "held_out" and not set(perturbed) & set(asked.obs["batch"]):
+            title = CONTEXT
         if asked.n_obs:
             yield Task(title, tested == "held_out", train, asked, screen[here & is_real].copy())
 
@@ -98,6 +103,31 @@ def left_out(tasks: Sequence[Task]) -> list[str]:
 def places_of(cells: AnnData) -> list[str]:
     """Returns the perturbation and the replicate of every cell, in words."""
     return (cells.obs["target_gene"].astype(str) + " in " + cells.obs["batch"].astype(str)).tolist()
+
+
+def without_guides(task: Task, guides: Collection[str]) -> Task | None:
+    """Returns a task without the cells of some guides, on either side; None: it is the same task."""
+    sides = {}
+    for name in ("train", "asked", "real"):
+        cells: AnnData = getattr(task, name)
+        sides[name] = cells[~cells.obs["guide"].isin(guides).to_numpy()].copy()
+    if sides["asked"].n_obs == task.asked.n_obs and sides["train"].n_obs == task.train.n_obs:
+        return None
+    return replace(task, **sides)
+
+
+def score_means(task: Task, runs: Runs, options: ReportOptions) -> pd.DataFrame:
+    """Scores predicted mean changes and baselines alone, by what needs no cells, in every run (column seed)."""
+    metrics = [name for name, metric in METRICS.items() if not metric.needs_cells]
+    tables = []
+    for i, (model, seed) in enumerate(runs):
+        truth, controls = control_halves(task.real, seed=seed)
+        told = with_clean_table(model, task.train, truth)
+        predicted = _changes(told, task, controls, options, seed)
+        depth = model.tokenizer.target_depth
+        scored = evaluate(task.real, predicted, train=task.train, metrics=metrics, target_depth=depth, seed=seed)
+        tables.append(scored.assign(seed=i))
+    return pd.concat(tables, ignore_index=True)
 
 
 def score_task(task: Task, runs: Runs, options: ReportOptions) -> tuple[pd.DataFrame, AnnData]:
