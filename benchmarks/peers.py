@@ -33,6 +33,8 @@ def prepare(screen: ad.AnnData, out: Path) -> None:
     data = out / "data"
     data.mkdir(parents=True, exist_ok=True)
     cells.write_h5ad(data / "screen.h5ad")
+    (out / "counts").mkdir(exist_ok=True)
+    ad.AnnData(screen.X, obs, screen.var[[]]).write_h5ad(out / "counts" / "screen.h5ad")
     text = f'[datasets]\nscreen = "{data.as_posix()}"\n[training]\nscreen = "train"\n[zeroshot]\n[fewshot]\n'
     for batch, rows in obs[obs["side"] != "train"].groupby("batch"):
         targets = json.dumps(sorted(rows["target_gene"].unique()))

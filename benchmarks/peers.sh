@@ -34,8 +34,13 @@ for peer in "$@"; do
         SECONDS=0
         "$bin/python" benchmarks/scgen.py "$out/data/screen.h5ad" "$out/scgen_made.h5ad"
         ;;
+    scvi)
+        "$bin/pip" install -q scvi-tools
+        "$bin/python" benchmarks/scvi_cells.py "$out/counts/screen.h5ad" "$out/scvi.json" 0 1 2
+        continue
+        ;;
     *)
-        echo "there is no recipe for $peer: state, scgen" >&2
+        echo "there is no recipe for $peer: state, scgen, scvi" >&2
         exit 2
         ;;
     esac

@@ -2,15 +2,19 @@
 
 import json
 import tomllib
+from dataclasses import replace
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 
-from benchmarks import peers
+from benchmarks import densities, peers
 from cdt_lite.data.simulate import ScreenDesign, simulate_screen
 from cdt_lite.data.splits import named_split
+from cdt_lite.data.tokenizer import Tokenizer
 from cdt_lite.evaluation.evaluate import evaluate
+from cdt_lite.model import PRESETS
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +63,21 @@ def test_predictions_are_read_by_evaluate_and_what_was_reached_before_stays(prep
     table = evaluate(real, {"oracle": ad.read_h5ad(out / "oracle.h5ad")}, baselines=False,
                      target_depth=float(cells.uns["target_depth"]), metrics=["mae"])
     assert (table[table["method"] == "oracle"]["mae"] < 0.02).all()
+
+
+@pytest.mark.parametrize("preset", ["lite", "v1"])
+def test_a_bin_shared_out_evenly_prices_every_count_and_all_of_them_to_one(preset):
+    tokenizer = Tokenizer(replace(PRESETS[preset].tokenizer, space="counts"), 400.0)
+    counts = np.arange(int(tokenizer.edges[-1]))  # below the last bin, which has no end
+    bins = np.searchsorted(tokenizer.edges, counts, side="right") - 1
+    nats = np.log(bins.max() + 1) + densities.shared_out(tokenizer, bins, counts)  # all bins equally likely
+    assert np.exp(-nats).sum() == pytest.approx(1)
+    assert nats.max() > nats.min(), "some bins hold several counts"
+
+
+def test_the_gap_between_densities_is_averaged_over_perturbations():
+    cells = [f"c{i}" for i in range(6)]
+    model, other = pd.Series([1.0, 1, 1, 1, 2, 2], cells), pd.Series([2.0, 2, 2, 2, 2, 2], cells)
+    table = densities.compared({"model": model, "b": other}, pd.Series(list("xxxxyy"), cells)).set_index("density")
+    assert table.loc["b", "model_minus_it"] == pytest.approx((-1 + 0) / 2)
+    assert table.loc["model", ["model_minus_it", "low", "high"]].tolist() == [0, 0, 0]
