@@ -161,6 +161,13 @@ def test_loss_curve_is_H():
     assert curve.tolist() == pytest.approx(H, abs=0.02)
 
 
+def test_the_curve_of_a_denoiser_that_reads_nothing_is_flat_whatever_was_drawn():
+    """Which genes and cells were drawn moves the whole curve, not its slope: schedules are made from slopes."""
+    blind = MARGINALS.float().log()[None, None]
+    curve = loss_curve(lambda xt: blind.expand(*xt.shape, -1), some_cells(5), MASK, rng(4), shares=(1 / 3, 2 / 3, 1.0))
+    torch.testing.assert_close(curve, curve[-1:].expand(3))
+
+
 def test_one_gene_a_step_samples_the_exact_law():
     assert fit(sampled([1, 1, 1], seed=2), LAW) > 0.001
 
