@@ -66,7 +66,9 @@ def main() -> None:
     nats = {"model": pd.Series(np.mean(costs, 0), names)}
     by_condition = NegativeBinomial(train, "condition").nats(held_out, tokenizer).mean(1) + beyond
     nats["negative binomial, condition"] = pd.Series(by_condition, names)
-    peers = json.loads((OUT / "scvi.json").read_text())
+    peers = []
+    for path in sorted(OUT.glob("scvi-seed*.json")):
+        peers += json.loads(path.read_text())
     for name, rows in pd.DataFrame(peers).groupby("density", sort=False):
         nats[str(name)] = pd.DataFrame(rows["cells"].tolist()).mean().reindex(names) / held_out.n_vars
     table = compared(nats, held_out.obs["condition"])

@@ -42,8 +42,8 @@ def prepare(screen: ad.AnnData, out: Path) -> None:
     (out / "split.toml").write_text(text)
 
 
-def collect(peer: str, seconds: int, out: Path, record: Path) -> None:
-    """Writes a peer's predicted cells as `evaluate` reads them, and what they took."""
+def collect(peer: str, seed: int, seconds: int, out: Path, record: Path) -> None:
+    """Writes the cells that a peer predicts with one training seed as `evaluate` reads them, and what they took."""
     screen = ad.read_h5ad(out / "data" / "screen.h5ad")
     made = ad.read_h5ad(out / f"{peer}_made.h5ad")
     made.obs_names = [f"cell_{i}" for i in range(made.n_obs)]
@@ -51,11 +51,14 @@ def collect(peer: str, seconds: int, out: Path, record: Path) -> None:
     obs = pd.DataFrame({"target_gene": made.obs["target_gene"], "batch": batch}).astype(str).assign(sign=-1)
     space = {"space": "log1p", "target_depth": screen.uns["target_depth"]}
     cells = ad.AnnData(np.maximum(dense(made.X), 0), obs, screen.var[[]], uns={"cdt_lite": space})
-    cells[(obs["target_gene"] != CONTROL).to_numpy()].copy().write_h5ad(out / f"{peer}.h5ad")
+    cells[(obs["target_gene"] != CONTROL).to_numpy()].copy().write_h5ad(out / f"{peer}-seed{seed}.h5ad")
     installed = dict(re.findall(r"^(\S+)==(\S+)$", (out / f"{peer}.txt").read_text(), re.MULTILINE))
     versions = {name: installed[name] for name in PACKAGES if name in installed}
-    entry = {"command": f"bash benchmarks/peers.sh {peer}", "seconds": seconds, "versions": versions}
-    entries = json.loads(record.read_text()) | {peer: entry}
+    entries = json.loads(record.read_text())
+    took = entries.get(peer, {}).get("seconds", {})
+    took = took if isinstance(took, dict) else {}  # of before: one seed
+    entry = {"command": f"bash benchmarks/peers.sh {peer}", "versions": versions}
+    entries[peer] = entry | {"seconds": took | {f"seed {seed}": seconds}}
     write_atomically(record, (json.dumps(entries, indent=1) + "\n").encode())
 
 
@@ -63,4 +66,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "prepare":
         prepare(load_screen("papalexi2021"), OUT)
     else:
-        collect(sys.argv[2], int(sys.argv[3]), OUT, Path(__file__).with_name("peers.json"))
+        collect(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), OUT, Path(__file__).with_name("peers.json"))

@@ -7,7 +7,7 @@ import numpy as np
 import pertpy
 import scvi
 
-scvi.settings.seed = 0
+scvi.settings.seed = int(sys.argv[3])
 cells = ad.read_h5ad(sys.argv[1])
 train = cells[cells.obs["side"] == "train"].copy()
 pertpy.tl.Scgen.setup_anndata(train, batch_key="target_gene", labels_key="batch")

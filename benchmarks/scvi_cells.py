@@ -4,7 +4,7 @@ Both are negative binomials around depth times rate, gene by gene independent gi
 by a network, and the rates follow from them by a network (scVI) or linearly: a factor model (LinearSCVI). Told the
 depth, the target and the replicate, as the model is. The likelihood is estimated by importance sampling.
 
-    python scvi_cells.py COUNTS.h5ad OUT.json SEED...
+    python scvi_cells.py COUNTS.h5ad OUT.json SEED
 """
 
 import json
@@ -21,18 +21,17 @@ NB = {"n_latent": N_LATENT, "gene_likelihood": "nb", "use_observed_lib_size": Tr
 cells = ad.read_h5ad(sys.argv[1])
 train = cells[cells.obs["side"] == "train"].copy()
 held_out = cells[cells.obs["side"] == "held_out"].copy()
-found = []
-for seed in map(int, sys.argv[3:]):
-    for name, kind in (("scVI", scvi.model.SCVI), ("negative-binomial factors", scvi.model.LinearSCVI)):
-        scvi.settings.seed = seed
-        began = time.perf_counter()
-        kind.setup_anndata(train, batch_key="target_gene", categorical_covariate_keys=["batch"])
-        model = kind(train, **NB)
-        model.train(max_epochs=EPOCHS, early_stopping=True, batch_size=512, accelerator="cpu")
-        nats = -np.asarray(model.get_marginal_ll(held_out, n_mc_samples=SAMPLES, return_mean=False), float)
-        row = {"density": name, "seed": seed, "nats_per_cell": float(nats.mean())}
-        row["bound"] = -float(model.get_elbo(held_out))
-        row |= {"epochs": len(model.history["elbo_train"]), "seconds": round(time.perf_counter() - began)}
-        found.append(row | {"cells": dict(zip(held_out.obs_names, nats.round(3).tolist(), strict=True))})
-        with open(sys.argv[2], "w", encoding="utf-8") as file:
-            json.dump(found, file)
+found, seed = [], int(sys.argv[3])
+for name, kind in (("scVI", scvi.model.SCVI), ("negative-binomial factors", scvi.model.LinearSCVI)):
+    scvi.settings.seed = seed
+    began = time.perf_counter()
+    kind.setup_anndata(train, batch_key="target_gene", categorical_covariate_keys=["batch"])
+    model = kind(train, **NB)
+    model.train(max_epochs=EPOCHS, early_stopping=True, batch_size=512, accelerator="cpu")
+    nats = -np.asarray(model.get_marginal_ll(held_out, n_mc_samples=SAMPLES, return_mean=False), float)
+    row = {"density": name, "seed": seed, "nats_per_cell": float(nats.mean())}
+    row["bound"] = -float(model.get_elbo(held_out))
+    row |= {"epochs": len(model.history["elbo_train"]), "seconds": round(time.perf_counter() - began)}
+    found.append(row | {"cells": dict(zip(held_out.obs_names, nats.round(3).tolist(), strict=True))})
+with open(sys.argv[2], "w", encoding="utf-8") as file:
+    json.dump(found, file)

@@ -53,14 +53,16 @@ def test_predictions_are_read_by_evaluate_and_what_was_reached_before_stays(prep
     withheld.write_h5ad(out / "oracle_made.h5ad")
     (out / "oracle.txt").write_text("torch==2.0\nnumpy==2.1\n-e somewhere\n")
     record = tmp_path / "peers.json"
-    record.write_text(json.dumps({"scgen": {"train": {"seconds": 7}}}))
-    peers.collect("oracle", 12, out, record)
+    record.write_text(json.dumps({"scgen": {"train": {"seconds": 7}}, "oracle": {"seconds": 9}}))
+    for seed in (0, 1):
+        peers.collect("oracle", seed, 12 + seed, out, record)
     entries = json.loads(record.read_text())
-    assert entries["scgen"] == {"train": {"seconds": 7}} and entries["oracle"]["seconds"] == 12
+    assert entries["scgen"] == {"train": {"seconds": 7}}
+    assert entries["oracle"]["seconds"] == {"seed 0": 12, "seed 1": 13}
     assert entries["oracle"]["versions"] == {"torch": "2.0"}
     side = named_split(screen)
     real = screen[(side == "held_out") | (screen.obs["target_gene"] == "non-targeting")].copy()
-    table = evaluate(real, {"oracle": ad.read_h5ad(out / "oracle.h5ad")}, baselines=False,
+    table = evaluate(real, {"oracle": ad.read_h5ad(out / "oracle-seed1.h5ad")}, baselines=False,
                      target_depth=float(cells.uns["target_depth"]), metrics=["mae"])
     assert (table[table["method"] == "oracle"]["mae"] < 0.02).all()
 

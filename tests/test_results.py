@@ -415,3 +415,20 @@ def test_a_context_of_which_training_has_controls_alone_is_a_task_of_its_own(scr
     here = task.train.obs[task.train.obs["batch"].isin(unseen)]
     assert len(here) and set(here["target_gene"]) == {"non-targeting"}
     assert {"unseen perturbations"} <= {reason.split(":")[0] for reason in tasks.left_out([task])}
+
+
+def test_training_seeds_of_one_peer_are_one_method_and_take_turns(screen, model):
+    task = next(t for t in tasks.tasks_of(screen) if t.seen)
+    groups = task.train.obs.groupby(KEYS, observed=True).indices
+    wanted = set(task.asked.obs[KEYS].itertuples(index=False, name=None))
+    rows = np.concatenate([found for key, found in groups.items() if key in wanted])
+    half = [task.train[rows[i::2]].copy() for i in (0, 1)]
+    for cells in half:
+        cells.obs_names = [f"x{i}" for i in range(cells.n_obs)]
+        cells.obs["batch"] = task.asked.obs["batch"].iloc[0]
+    options = tasks.ReportOptions(n_cells=16, others={f"peer-seed{i}": half[i] for i in (0, 1)} | {"alone": half[0]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        table, _ = tasks.score_task(task, [(model, 0), (model, 0)], options)
+    mae = table.pivot_table(index="seed", columns="method", values="mae")
+    assert mae.loc[0, "peer"] == mae.loc[0, "alone"] == mae.loc[1, "alone"] != mae.loc[1, "peer"]

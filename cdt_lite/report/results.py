@@ -36,6 +36,7 @@ from cdt_lite.report.tasks import (
     ReportOptions,
     Runs,
     Task,
+    by_method,
     check_split,
     left_out,
     places_of,
@@ -82,7 +83,7 @@ def write_report(screen: AnnData, checkpoints: Sequence[str | Path], options: Re
     tasks = list(tasks_of(screen))
     guides = guide_effects(screen) if "guide" in screen.obs else None
     entry |= {"tasks": {}, "quality": {}, "suites": {}, "left_out": left_out(tasks)}
-    options = replace(options, name=model_name(checkpoints, options.others))
+    options = replace(options, name=model_name(checkpoints, by_method(options.others)))
     entry["model"] = options.name
     for reason in entry["left_out"]:
         say(f"left out: {reason}")

@@ -3,6 +3,7 @@
 The rivals of a discrimination score are all perturbations of the test side, of whose cells no training has seen any.
 """
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -38,7 +39,7 @@ class ReportOptions:
     """What a report is made of, beside the screen and the models."""
 
     name: str = SHIPPED  # of the model, in every table
-    others: Mapping[str, AnnData] = field(default_factory=dict)  # predicted cells of other methods, by name
+    others: Mapping[str, AnnData] = field(default_factory=dict)  # predicted cells of others, by name (`by_method`)
     suites: Sequence[str] = ()  # the field's own tools to score with, too: "cell-eval", "cell-eval2"
     seeds: int = 3  # sampling seeds, each with its own split of the controls; of several models each gets one
     n_cells: int = 256  # sampled of every perturbation and seed; the one-step rows ("change") have no sampling noise
@@ -148,7 +149,8 @@ def score_task(task: Task, runs: Runs, options: ReportOptions) -> tuple[pd.DataF
         predicted |= _changes(told, task, controls, options, seed)
         if task.seen:
             predicted[TRAINING_CELLS] = rival_cells(task, options.n_cells)[TRAINING_CELLS]
-        for name, cells in options.others.items():
+        for name, seeds_of in by_method(options.others).items():
+            cells = seeds_of[i % len(seeds_of)]
             here = np.isin(_names(cells), asked)
             if here.any():
                 predicted[name] = cells[here]
@@ -161,6 +163,14 @@ def score_task(task: Task, runs: Runs, options: ReportOptions) -> tuple[pd.DataF
     table["null"] = _null(task.real, table)
     table.attrs = {"notes": list(notes)}
     return table, sampled[0]
+
+
+def by_method(others: Mapping[str, AnnData]) -> dict[str, list[AnnData]]:
+    """Puts predictions of one method's training seeds together: NAME-seed0, NAME-seed1 and so on are those of NAME."""
+    methods: dict[str, list[AnnData]] = {}
+    for name in sorted(others):
+        methods.setdefault(re.sub(r"-seed\d+$", "", name), []).append(others[name])
+    return methods
 
 
 def _changes(model: Checkpoint, task: Task, controls: AnnData, options: ReportOptions, seed: int) -> dict[str, Changes]:
