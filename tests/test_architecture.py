@@ -102,11 +102,11 @@ def test_the_house_stays_small():
     table = house.sizes()
     lines, code = table["lines"], table["bytes"]
     rooms = [name for name in code.index if name.startswith("cdt_lite") and not name.endswith("exercises")]
-    assert lines["cdt_lite/model"] <= 1530
-    assert lines[["cdt_lite/model", "cdt_lite/data", "cdt_lite/training"]].sum() <= 6060
+    assert lines["cdt_lite/model"] <= 1570
+    assert lines[["cdt_lite/model", "cdt_lite/data", "cdt_lite/training"]].sum() <= 6130
     assert lines["run.py, tools"] <= 906
-    assert lines["all"] <= 15_760
-    assert code[rooms].sum() <= 1.235 * house.FIRST_EDITION
+    assert lines["all"] <= 16_160
+    assert code[rooms].sum() <= 1.255 * house.FIRST_EDITION
     assert table.loc["all", "mean width"] <= 54
     assert table.loc["all", "wide, %"] <= 6
     assert table.loc["all", "comprehensions in 100"] <= 4
