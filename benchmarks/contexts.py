@@ -30,14 +30,15 @@ def by_cell_type(screen: AnnData) -> AnnData:
     """Returns a simulated screen whose replicates are its cell types, the last one known by its controls alone."""
     screen = screen.copy()
     screen.obs["batch"] = screen.obs["cell_type"].astype(str)
-    screen.uns["screen"] = screen.uns["screen"] | {"name": SCREEN}
+    screen.uns["screen"] = screen.uns["screen"] | {"name": SCREEN, "contexts": "cell types"}
     perturbed = screen.obs[screen.obs["target_gene"] != CONTROL]
     last = max(perturbed["batch"])
     targets = sorted(set(perturbed["target_gene"][perturbed["batch"] == last]))
     return choose_split(screen, held_out=[(target, last) for target in targets])
 
 
-def trained(screen: AnnData, config: Config, out: Path, pretrain_steps: int, finetune_steps: int) -> Path:
+def trained(screen: AnnData, config: Config, out: Path, pretrain_steps: int,
+            finetune_steps: int) -> Path:
     """Trains a model on the other cell types, and on this one's controls; one that is there already is kept."""
     if (out / "checkpoint.json").is_file():
         return out
@@ -52,13 +53,14 @@ def trained(screen: AnnData, config: Config, out: Path, pretrain_steps: int, fin
 
 def main() -> None:
     """Trains, and adds the report to the results."""
-    options = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
-    options.add_argument("--pretrain-steps", type=int, default=600)
-    options.add_argument("--finetune-steps", type=int, default=1200)
-    given = options.parse_args()
+    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
+    parser.add_argument("--pretrain-steps", type=int, default=600)
+    parser.add_argument("--finetune-steps", type=int, default=1200)
+    given = parser.parse_args()
     screen = by_cell_type(cdt.simulate_screen())
     folder = trained(screen, PRESETS["lite"], OUT, given.pretrain_steps, given.finetune_steps)
-    write_report(screen, [folder], ReportOptions(n_cells=64), path=RESULTS, command=COMMAND, say=print)
+    options = ReportOptions(n_cells=64)
+    write_report(screen, [folder], options, path=RESULTS, command=COMMAND, say=print)
 
 
 if __name__ == "__main__":

@@ -43,20 +43,23 @@ def compared(nats: dict[str, pd.Series], condition: pd.Series) -> pd.DataFrame:
     for name, cost in nats.items():
         gaps = (model - cost.reindex(model.index)).groupby(condition).mean()
         low, high = np.quantile(bootstrap_means(gaps.to_numpy()[:, None]), [0.025, 0.975])
-        rows.append({"density": name, "nats_per_gene": cost.mean(), "model_minus_it": gaps.mean(), "low": low,
-                     "high": high})
+        row = {"density": name, "nats_per_gene": cost.mean(), "model_minus_it": gaps.mean()}
+        rows.append(row | {"low": low, "high": high})
     return pd.DataFrame(rows)
 
 
 def main() -> None:
     """Prices the cells, prints the table and keeps it."""
     options = argparse.ArgumentParser(prog="python -m benchmarks.densities", description=__doc__)
-    options.add_argument("--checkpoint", nargs="*", help="trained models, seeds of one recipe (default: the capsule)")
+    what = "trained models, seeds of one recipe (default: the capsule)"
+    options.add_argument("--checkpoint", nargs="*", help=what)
     given = options.parse_args()
     screen = cdt.load_screen("papalexi2021")
-    models = [Checkpoint.load(folder) for folder in given.checkpoint or []] or [load_capsule(screen)]
+    models = [Checkpoint.load(folder) for folder in given.checkpoint or []]
+    models = models or [load_capsule(screen)]
     tokenizer, side = models[0].tokenizer, named_split(screen)
-    train, held_out = prepared(screen[side == "train"], tokenizer), prepared(screen[side == "held_out"], tokenizer)
+    train = prepared(screen[side == "train"], tokenizer)
+    held_out = prepared(screen[side == "held_out"], tokenizer)
     controls = train[(train.obs["target_gene"] == CONTROL).to_numpy()]
     beyond = shared_out(tokenizer, held_out.layers["bins"], held_out.X).mean(1)
     costs = []
@@ -70,13 +73,15 @@ def main() -> None:
     for path in sorted(OUT.glob("scvi-seed*.json")):
         peers += json.loads(path.read_text())
     for name, rows in pd.DataFrame(peers).groupby("density", sort=False):
-        nats[str(name)] = pd.DataFrame(rows["cells"].tolist()).mean().reindex(names) / held_out.n_vars
+        of_cells = pd.DataFrame(rows["cells"].tolist()).mean()
+        nats[str(name)] = of_cells.reindex(names) / held_out.n_vars
     table = compared(nats, held_out.obs["condition"])
     print(table.round(4).to_markdown(index=False))
     seeds = [{key: value for key, value in row.items() if key != "cells"} for row in peers]
-    facts = {"cells": len(names), "genes": held_out.n_vars, "seeds of the model": len(models), "peers": seeds}
-    facts["model_by_seed"] = [float(cost.mean()) for cost in costs]
-    write_atomically(RECORD, (json.dumps(facts | {"table": table.to_dict("records")}, indent=1) + "\n").encode())
+    facts = {"cells": len(names), "genes": held_out.n_vars, "peers": seeds}
+    facts["model, by seed"] = [float(cost.mean()) for cost in costs]
+    text = json.dumps(facts | {"table": table.to_dict("records")}, indent=1)
+    write_atomically(RECORD, f"{text}\n".encode())
 
 
 if __name__ == "__main__":
