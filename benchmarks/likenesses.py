@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from scipy import sparse
 
 import cdt_lite as cdt
 from cdt_lite.data import CONTROL, named_split
@@ -46,7 +47,7 @@ class Side(NamedTuple):
     symbols: np.ndarray
     measured: Measured
     sd: np.ndarray
-    coexpression: np.ndarray
+    coexpression: sparse.csr_array
 
 
 def side_of(cells: AnnData, targets: np.ndarray) -> Side:
@@ -56,7 +57,7 @@ def side_of(cells: AnnData, targets: np.ndarray) -> Side:
     store = TokenStore.from_adata(cells, checkpoint.tokenizer, checkpoint.vocabulary)
     ids = np.unique([*store.gene_ids, *checkpoint.vocabulary.ids(sorted(targets))])
     measured, sd = measured_effects(store, checkpoint.tokenizer, ids)
-    vectors = coexpression_of(store, checkpoint.tokenizer).reindex(ids).to_numpy(float)
+    vectors = coexpression_of(store, checkpoint.tokenizer).of(ids)
     return Side(ids, np.array(checkpoint.vocabulary.symbols)[ids], measured, sd, vectors)
 
 
@@ -69,7 +70,7 @@ def by_sets(side: Side, sets: Sets, weight: Callable[[int], float],
     if rng is not None:
         targets = np.unique(side.measured.gene)
         table[targets] = table[rng.permutation(targets)]
-    return likeness_of(table, side.measured.gene)
+    return likeness_of(sparse.csr_array(table), side.measured.gene)
 
 
 def likenesses(side: Side, sets: Sets, rng: np.random.Generator
@@ -77,7 +78,7 @@ def likenesses(side: Side, sets: Sets, rng: np.random.Generator
     """Yields every likeness by name."""
     together = likeness_of(side.coexpression, side.measured.gene)
     shared = by_sets(side, sets, WEIGHTS["1/log(2+n)"])
-    yield "none", likeness_of(np.zeros((len(side.genes), 1)), side.measured.gene)
+    yield "none", likeness_of(sparse.csr_array((len(side.genes), 1)), side.measured.gene)
     yield "co-expression", together
     for name, weight in WEIGHTS.items():
         yield f"gene sets, weight {name}", by_sets(side, sets, weight)

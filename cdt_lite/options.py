@@ -133,7 +133,7 @@ OPTIONS = {
     "predicted": _option([], ".h5ad files, one a method", nargs="+"),
     "suite": _option([], "score with the field's tools, too (extra [eval])", nargs="+",
                      choices=["cell-eval", "cell-eval2"]),
-    "tasks": _option(False, "report tasks 1 to 4 for a trained model, all methods in one table", action="store_true"),
+    "tasks": _option(False, "report the tasks for a trained model, all methods in one table", action="store_true"),
     "model": _option(None, "trained model to draw, too (default: the screen's capsule)"),
     "models": _option([], "trained models, one a training seed (default: the capsule)", nargs="+"),
     "results": _option("output/results.json", "where --tasks writes, and a page .md beside it"),

@@ -65,6 +65,7 @@ def some_effects(n_genes: int, n_bins: int, seed: int) -> EffectTable:
         shares=np.full((n_genes, n_bins), 1 / n_bins),
         gene_ids=ids,
         values=np.log1p(np.arange(n_bins)),
+        counted=True,
         highest=np.full(n_genes, n_bins - 1),
         trusted=np.zeros(2),
     )

@@ -351,7 +351,7 @@ def test_gene_sets_are_told_to_a_model_and_what_they_are_worth_to_the_user(here,
     (here / "sets.gmt").write_text("\r\n".join(lines))
     assert main(["finetune", *SMALL, "--gene-sets", "sets.gmt", "--split-key", "part", "--out", "told"]) == 0
     told = Checkpoint.load(here / "told")
-    named = {told.vocabulary.symbols[gene] for gene in told.prior.index}
+    named = {told.vocabulary.symbols[gene] for gene in told.prior.genes}
     assert named == {"G3", "G5", "G7", "G9", "G11", "G13", "ELSEWHERE"}
     words = ["predict", *SCREEN, "--checkpoint", "told", "--cells", "8", "--out", "out.h5ad", "--target"]
     assert main([*words, "G5", "ELSEWHERE"]) == 0
@@ -368,7 +368,7 @@ def test_a_pretrained_model_is_told_of_gene_sets_when_it_is_tuned_or_never(here,
     again = ["finetune", *SCREEN, "--steps", "2", "--split-key", "part", "--start", "pre"]
     assert main([*again, "--gene-sets", "sets.json", "--out", "told"]) == 0
     assert main([*again, "--gene-sets", "none", "--out", "not"]) == 0
-    assert len(Checkpoint.load(here / "told").prior) == 4
+    assert len(Checkpoint.load(here / "told").prior.genes) == 4
     assert Checkpoint.load(here / "not").prior is None
     (here / "mouse.json").write_text(json.dumps({"one": ["g5", "g7"]}))
     refused(capsys, [*again, "--gene-sets", "mouse.json", "--out", "x"], "differ by case alone")

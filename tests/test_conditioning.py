@@ -63,6 +63,7 @@ def module():
         shares=np.full((3, BINS), 1 / BINS),
         gene_ids=GENES.numpy(),
         values=VALUES,
+        counted=True,
         highest=np.full(3, BINS - 1),
         trusted=np.zeros(2),
     )
@@ -75,7 +76,8 @@ def looked_up(module, target, guess=NO_TARGET, replicate=None, sign=-1, genes=GE
     """The effect on each gene, after checking that the tilt makes just that effect."""
     asked = Perturbation.of([target], [sign], [0.0], [guess], replicate, own)
     known = module.look_up(asked, genes)
-    effect, tilt = known.effect[0].numpy(), known.tilt[0].numpy()
+    effect = known.effect[0].numpy()
+    tilt = tilts(known.shares, known.values, known.effect)[0].numpy()
     p = np.exp(tilt[:, None] * VALUES)
     moved = p @ VALUES / p.sum(1) - VALUES.mean()
     within = np.abs(tilt) < LIMIT
@@ -112,7 +114,7 @@ def test_no_perturbation_has_no_effect(module):
     assert looked_up(module, NO_TARGET, sign=0) == [0, 0, 0]
     assert looked_up(module, 3, sign=1) == [0, 0, 0]  # nothing of this sign is known
     empty = MeanEffect(CONFIG.model).look_up(Perturbation.none(2), GENES)
-    assert not empty.effect.any() and not empty.tilt.any()
+    assert not empty.effect.any()
     assert module.measured() == {(3, -1), (5, -1)}
 
 
@@ -152,11 +154,11 @@ def test_a_mean_of_effects_is_made_by_its_own_tilt_not_by_the_mean_of_tilts(modu
     effect = np.array([[-0.02 * np.log(2)], [0.0]])
     one = np.array([1])
     halves = np.full((1, 2), 0.5)
-    table = EffectTable(3 * one, -one, WHOLE * one, halves[0, :1], halves, effect, rare, 10 * one, VALUES, one,
-                        np.zeros(2))
+    table = EffectTable(3 * one, -one, WHOLE * one, halves[0, :1], halves, effect, rare, 10 * one, VALUES, True,
+                        one, np.zeros(2))
     module.fill(table)
     known = module.look_up(Perturbation.of([3], [-1], [0.0]), torch.tensor([10]))
-    half = tilted(rare[0], known.tilt.item(), VALUES)
+    half = tilted(rare[0], tilts(known.shares, known.values, known.effect).item(), VALUES)
     assert half @ VALUES == pytest.approx(0.01 * np.log(2), rel=1e-3)
     silenced = tilted(rare[0], -LIMIT / 2, VALUES)  # by the mean of the two tilts
     assert silenced @ VALUES < 0.002 * np.log(2)
@@ -167,14 +169,3 @@ def test_an_untrained_model_follows_the_table():
     without = fresh(**given)
     fresh.embed.effect = opened(network(CONFIG)).effect
     assert not torch.allclose(fresh(**given), without, atol=1e-3)
-    values, h = fresh.effect.values, torch.randn(2, 3, 12, CONFIG.model.dim)
-    known = fresh.effect.look_up(given["perturbation"], given["gene_ids"])
-    nothing = fresh.effect.look_up(Perturbation.none(2), given["gene_ids"])
-    answer = torch.tensor([[1.0, 0.0, 0.5], [1.0, 1.0, 1.0]])
-    shift = fresh.trust(h, known, answer, values)
-    expected = answer[..., None, None] * known.tilt[:, None, :, None] * values
-    torch.testing.assert_close(shift, expected)
-    assert fresh.trust(h, nothing, answer, values).abs().max() < 1e-5
-    with torch.no_grad():
-        fresh.trust.bias.fill_(-1)
-    assert not fresh.trust(h, known, torch.ones(2, 3), values).any()  # trust nothing: the network is on its own

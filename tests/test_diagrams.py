@@ -114,6 +114,8 @@ def test_all_heads_share_one_key_and_value(n_head):
 def test_the_trace_is_what_a_real_pass_does(preset):
     config, seen = tiny(preset), {}
     model, told = opened(build(config)[0]), inputs(config, n_sets=1, n_cells=1, n_controls=64)
+    if model.effect is not None:  # as in pretraining: nothing is known of mean effects
+        model.effect.make_room({"target": (0,)})
     for name, module in model.named_modules():
         module.register_forward_hook(lambda _, given, out, name=name: seen.update({name: tuple(out.shape)}))
     with torch.no_grad():

@@ -168,6 +168,11 @@ def test_the_curve_of_a_denoiser_that_reads_nothing_is_flat_whatever_was_drawn()
     torch.testing.assert_close(curve, curve[-1:].expand(3))
 
 
+def test_a_curve_over_shares_that_do_not_rise_is_refused():
+    with pytest.raises(CDTError, match="must rise"):
+        loss_curve(exact, some_cells(5), MASK, rng(4), shares=(1.0, 0.5))
+
+
 def test_one_gene_a_step_samples_the_exact_law():
     assert fit(sampled([1, 1, 1], seed=2), LAW) > 0.001
 

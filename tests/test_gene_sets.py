@@ -2,6 +2,7 @@
 
 import json
 import os
+import tracemalloc
 
 import anndata as ad
 import numpy as np
@@ -13,6 +14,7 @@ from cdt_lite.data.gene_sets import memberships, planted_sets, sets_for
 from cdt_lite.data.layout import neighbours
 from cdt_lite.data.public import GENE_SETS, SCREENS
 from cdt_lite.errors import CDTError, CDTWarning
+from cdt_lite.training.prior import give_gene_sets
 from cdt_lite.training.start import start
 
 PUBLIC = ad.AnnData(uns={"screen": SCREENS["papalexi2021"]})
@@ -88,16 +90,29 @@ def test_sets_without_a_target_are_refused_with_the_reason(members, why):
 def test_a_model_is_told_of_genes_that_it_never_measured():
     checkpoint = start(tiny(), toy_screen(), gene_sets={"s": frozenset({"G3", "G5", "ELSEWHERE"})})
     assert "ELSEWHERE" in checkpoint.vocabulary and "ELSEWHERE" not in checkpoint.panel
-    symbols = [checkpoint.vocabulary.symbols[gene] for gene in checkpoint.prior.index]
+    symbols = [checkpoint.vocabulary.symbols[gene] for gene in checkpoint.prior.genes]
     assert sorted(symbols) == ["ELSEWHERE", "G3", "G5"]
-    np.testing.assert_allclose(np.linalg.norm(checkpoint.prior, axis=1), 1)
+    np.testing.assert_allclose(np.linalg.norm(checkpoint.prior.values.toarray(), axis=1), 1, atol=1e-3)
 
 
 def test_a_target_in_every_set_and_a_set_of_every_target_are_no_trouble():
     genes = [f"G{i}" for i in range(12)]
     sets = {f"s{i}": frozenset({"G3", gene}) for i, gene in enumerate(genes)} | {"all": frozenset(genes)}
     checkpoint = start(tiny(), toy_screen(), gene_sets=sets)
-    assert np.isfinite(checkpoint.prior).all(axis=None)
+    assert np.isfinite(checkpoint.prior.values.data).all()
+
+
+def test_a_large_collection_takes_as_much_room_as_it_has_members():
+    """20,000 genes in 4,000 sets of fifty: dense, 640 MB."""
+    rng = np.random.default_rng(0)
+    sets = {f"s{i}": frozenset(f"G{j}" for j in rng.integers(20_000, size=50)) for i in range(4000)}
+    checkpoint = start(tiny(n_total_genes=20_100), toy_screen())
+    tracemalloc.start()
+    give_gene_sets(checkpoint, sets, ["G3"])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert checkpoint.prior.values.nnz == sum(map(len, sets.values()))
+    assert peak < 200e6
 
 
 @NEEDS_SETS

@@ -386,13 +386,14 @@ def test_the_truth_is_told_with_and_without_the_cells_of_duds(screen, folder, tm
     mixed.X = csr_matrix(counts)
     mixed.obs["guide"] = mixed.obs["target_gene"].astype(str) + " a"
     mixed.obs.iloc[spoilt, mixed.obs.columns.get_loc("guide")] = f"{target} b"
-    duds = pd.DataFrame({"guide": [f"{target} a", f"{target} b"], "told": True, "dud": [False, True],
-                         "strength": 0.5, "low": 0.4, "high": 0.6, "cells": 9})
+    sign = mixed.obs["sign"].iloc[own[0]]
+    duds = pd.DataFrame({"target": target, "sign": sign, "guide": [f"{target} a", f"{target} b"], "told": True,
+                         "dud": [False, True], "strength": 0.5, "low": 0.4, "high": 0.6, "cells": 9})
     monkeypatch.setattr(r, "guide_effects", lambda _: duds)
     monkeypatch.setattr(r, "check_split", lambda *_: "as told")
     task = next(t for t in tasks.tasks_of(mixed) if t.seen)
-    spared = tasks.without_guides(task, [f"{target} b"])
-    assert tasks.without_guides(task, ["of another screen"]) is None
+    spared = tasks.without_guides(task, duds[1:])
+    assert tasks.without_guides(task, duds[1:].assign(target="of another target, with the same name")) is None
     for name in ("train", "asked", "real"):
         before, after = getattr(task, name), getattr(spared, name)
         assert set(before.obs_names) - set(after.obs_names) == set(mixed.obs_names[spoilt]) & set(before.obs_names)

@@ -1,6 +1,7 @@
 """Cells that fine-tuning sets aside, and how far the table is trusted by what they say."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from cdt_lite.model.diffusion import SHARES
 from cdt_lite.model.perturbation import Perturbation
 from cdt_lite.training import train as training
 from cdt_lite.training import trust as module
-from cdt_lite.training.effects import effect_table, fitted
+from cdt_lite.training.effects import effect_table
+from cdt_lite.training.predict import Generation, predict
 from cdt_lite.training.start import start
 from cdt_lite.training.train import train
 from cdt_lite.training.trust import Changes, change, denoiser, trust, trusting
@@ -73,13 +75,16 @@ def test_validation_withholds_nothing_and_another_seed_judges_by_the_same_cells(
 
 
 def test_while_training_goes_on_the_table_makes_no_use_of_what_was_set_aside(tuned):
-    checkpoint, _, store = tuned
+    _, data, store = tuned
     keys, _ = store.groups()
     aside = set_aside(keys, 0.1)[keys[:, 1] != 0]
-    assert aside.any()
-    without = effect_table(store, checkpoint.tokenizer, validation_share=0.1)
-    assert not without.weights[:, aside].any()
-    assert checkpoint.model.effect.weights[:, aside].any(), "at the end it does"
+    checkpoint = start(CONFIG, toy_screen())
+    whole = effect_table(store, checkpoint.tokenizer).effect
+    known = [len(checkpoint.model.effect.effect) for _ in train(checkpoint, data, steps=3)]
+    assert known == [(~aside).sum()] * 2 + [len(whole)] and aside.any()
+    running = start(CONFIG, toy_screen())
+    next(train(running, data, steps=3))
+    np.testing.assert_allclose(running.model.effect.effect, whole[~aside], rtol=1e-5)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
@@ -99,16 +104,23 @@ def test_the_network_the_table_and_all_between(tuned, share):
     plain = replace(one, perturbation=Perturbation.none(1))
     changed = (changed - module.one_step_mean(denoiser(model, plain), plain, tokenizer)).mean(1)
     torch.testing.assert_close(changed, network + share * (told - network), atol=0.02, rtol=0.05)
+    answering, means = model.response.responders.sigmoid().item(), []
+    for state in (True, False):  # of cells in the making, each is in one state
+        choice = partial(torch.full_like, fill_value=state, dtype=torch.bool)
+        means.append(module.one_step_mean(trusting(model, one, tokenizer, choice), one, tokenizer))
+    made = answering * means[0] + (1 - answering) * means[1]
+    made = (made - module.one_step_mean(denoiser(model, plain), plain, tokenizer)).mean(1)
+    torch.testing.assert_close(made, network + share * (told - network), atol=0.02, rtol=0.05)
 
 
 @pytest.mark.parametrize(("truth", "share"), [("network", 0.0), ("table", 1.0), ("beyond", 1.0), ("against", 0.0)])
 def test_the_better_of_the_two_is_trusted_and_neither_is_overdone(tuned, monkeypatch, truth, share):
-    checkpoint, data, store = tuned
+    checkpoint, data, _ = tuned
     rng = np.random.default_rng(0)
     network, table = rng.normal(size=(2, 4, 12))
     real = {"network": network, "table": table, "beyond": 2 * table - network, "against": 2 * network - table}[truth]
     monkeypatch.setattr(module, "_changes", lambda *_: Changes(real, network, table, rng.uniform(1, 9, 4)))
-    found, card = trust(checkpoint, data, fitted(store, checkpoint.tokenizer)[0])
+    found, card = trust(checkpoint, data)
     np.testing.assert_allclose(found, share, atol=1e-12)
     better = card["seen"]["table" if share else "network"]
     assert card["seen"]["mixture"] == pytest.approx(better, abs=1e-12)
@@ -123,11 +135,11 @@ def test_on_the_cells_it_is_judged_by_the_mixture_is_never_worse(tuned):
 
 
 def test_a_noisy_group_says_less(tuned, monkeypatch):
-    checkpoint, data, store = tuned
+    checkpoint, data, _ = tuned
     network, table = np.zeros((2, 1)), np.ones((2, 1))
     weight = np.array([3.0, 1.0])  # one group agrees with the table, the other with the network
     monkeypatch.setattr(module, "_changes", lambda *_: Changes(np.array([[1.0], [0.0]]), network, table, weight))
-    found, _ = trust(checkpoint, data, fitted(store, checkpoint.tokenizer)[0])
+    found, _ = trust(checkpoint, data)
     np.testing.assert_allclose(found, 0.75)
 
 
@@ -203,3 +215,21 @@ def test_of_several_stores_the_first_alone_sets_cells_aside(tuned):
     _, _, store = tuned
     both = SetSampler([store, store], CONFIG.finetune)
     assert len(both._sources[1].groups) == len(both._sources[0].groups) + 1
+
+
+def test_genes_that_are_revealed_together_vary_together(tuned):
+    """Half of the cells answer, six genes fall silent in them, all in one step: only a shared state correlates them."""
+    checkpoint, _, store = tuned
+    model = opened(checkpoint.model)
+    table = effect_table(store, checkpoint.tokenizer)
+    effect = np.where(np.arange(12) < 6, -0.5, 0.0) * (table.shares @ table.values)
+    model.effect.fill(replace(table, effect=np.tile(effect, (len(table.effect), 1)),
+                              weights=np.eye(1, len(table.effect)).repeat(len(table.weights), 0)))
+    with torch.no_grad():
+        model.response.responders.zero_()
+        model.response.trust.bias.zero_()
+        model.response.trust.weight.zero_()
+    target = checkpoint.trained_targets[0]
+    made = predict(checkpoint, toy_screen(), target, n_cells=600, options=Generation(steps=1))
+    pairs = np.corrcoef(np.log1p(made.X.toarray()[:, :6]).T)[np.triu_indices(6, 1)]
+    assert pairs.mean() > 0.15

@@ -52,7 +52,7 @@ def finetune(args: argparse.Namespace) -> int:
     checkpoint = start_from(found, cells) if found else _begun(args, config, cells)
     sets = sets_for(screen, args.gene_sets) if found and args.gene_sets else None
     if sets:
-        give_gene_sets(checkpoint, sets, sorted(set(cells.obs["target_gene"])))
+        give_gene_sets(checkpoint, sets, sorted(set(cells.obs["target_gene"]) - {CONTROL}))
     checkpoint.config = config
     checkpoint.card["held_out"] = sorted(set(places_of(screen[side == "held_out"])))
     targets = set(screen.obs["target_gene"]) - {CONTROL}

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from scipy import sparse
 
 from cdt_lite.data.labels import ENSEMBL
 from cdt_lite.data.public import GENE_SETS, cached
@@ -131,7 +132,7 @@ def _leaves(content: Any, name: str, file: str) -> Iterable[tuple[str, Sequence[
 
 
 def memberships(sets: Sets, targets: Sequence[str]) -> pd.DataFrame:
-    """Returns which genes are in which sets, a row a gene.
+    """Returns which genes are in which sets, a row a gene; sparse, for of large collections nearly all is zero.
 
     A set weighs 1 / log(2 + its size): to share a small one says more.
 
@@ -144,10 +145,11 @@ def memberships(sets: Sets, targets: Sequence[str]) -> pd.DataFrame:
     """
     genes = sorted(frozenset().union(*sets.values()))
     _require_overlap(genes, targets, len(sets))
-    table = pd.DataFrame(0.0, genes, list(sets))
-    for name, members in sets.items():
-        table.loc[sorted(members), name] = 1 / np.log(2 + len(members))
-    return table
+    sizes = np.array([len(members) for members in sets.values()])
+    row = pd.Index(genes).get_indexer([gene for members in sets.values() for gene in members])
+    column = np.repeat(np.arange(len(sets)), sizes)
+    table = sparse.csc_array((1 / np.log(2 + sizes[column]), (row, column)), shape=(len(genes), len(sets)))
+    return pd.DataFrame.sparse.from_spmatrix(table, genes, list(sets))
 
 
 def _require_overlap(genes: Sequence[str], targets: Sequence[str], n_sets: int) -> None:

@@ -18,8 +18,8 @@ from cdt_lite.model.v1 import N_TIMESTEPS
 PARTS = {  # what a parameter's name begins with -> part of the model
     "embed.token": "token embedding", "embed.position": "position embedding", "embed.rank": "ordinal token MLP",
     "embed.identity": "gene identity projection", "embed.statistics": "control statistics MLP",
-    "embed.summary": "cell summary", "embed.effect": "mean effect MLP", "trust": "trust in the mean effect",
-    "response": "strength of a cell's answer",
+    "embed.summary": "cell summary", "embed.effect": "mean effect MLP",
+    "response.trust": "trust in the mean effect", "response": "whether a cell answers",
     "time": "time MLP", "control_set": "control-set encoder", "gene_table": "gene table",
     "perturbation.sign": "sign embedding", "perturbation.magnitude": "magnitude MLP",
     "perturbation.project": "conditioning projection", r"perturbation.\w+_target": "no / unknown target",
@@ -131,7 +131,6 @@ def products(config: Config, n_genes: int | None = None, n_controls: int = CONTR
         listing.control_set()
     for i in range(len(model.blocks)):
         listing.block(f"blocks.{i}")
-    linears("trust", cells * genes, name="trust")
     linears("head", cells * genes, name="head")
     return listing.found
 

@@ -183,14 +183,13 @@ def forward_pass_flow(config: Config) -> Diagram:
     d.box("head", "head", f"Linear → {shape(head.output)}", f"{head.flops / total:.1%} of FLOPs", group="head")
     d.box("loss", "softmax", "training: cross-entropy on hidden genes", "sampling: draw, keep some", group="head")
     d.link(above, "norm", "head", "loss", kind="stream")
-    if "trust" in seen:
-        d.box("tilt", "tilt", "the target's mean effect, as far as trusted", "added to the logits", group="condition")
+    if "response" in seen:
         d.box("effects", "table of mean effects", "from the training cells", group="condition")
-        d.box("response", "response", "how strongly this cell answers,", "by its visible genes", group="condition")
-        d.link("norm", "tilt", "loss", kind="condition")
-        d.link("effects", "response", "tilt", kind="condition")
-        d.link("effects", "tilt", kind="condition")
-        d.ranks += [["norm", "effects"], ["head", "tilt", "response"]]
+        answers = ["this cell answers or escapes,", "by its visible genes: the mean effect", "tilts the logits, or not"]
+        d.box("response", "response", *answers, group="condition")
+        d.link("effects", "response", "loss", kind="condition")
+        d.link("norm", "response", kind="condition")
+        d.ranks += [["norm", "effects"], ["head", "response"]]
     return d
 
 

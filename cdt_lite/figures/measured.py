@@ -19,6 +19,7 @@ from cdt_lite.data.layout import read_labels
 from cdt_lite.figures import plots
 from cdt_lite.figures.trace import process_of
 from cdt_lite.model import Config, Perturbation, V1Diffusion
+from cdt_lite.model.cdt import drawn_states
 from cdt_lite.model.diffusion import hide, random_turns, sample_steps
 from cdt_lite.model.schedule import cosine_counts
 from cdt_lite.model.v1 import N_TIMESTEPS, expected_reveals, mask_probabilities
@@ -127,7 +128,7 @@ def down_and_up(capsule: Checkpoint, batch: Batch) -> tuple[list[np.ndarray], li
     """Returns one cell's states going down the forward process, and coming up again under the model, step by step."""
     shape, mask_id = (1, 1, batch.tokens.shape[-1]), capsule.tokenizer.mask_id
     generator = torch.Generator().manual_seed(0)
-    denoise = possible(denoiser(capsule.model, batch), capsule.model, batch.gene_ids)
+    denoise = possible(denoiser(capsule.model, batch, drawn_states(generator)), capsule.model, batch.gene_ids)
     if isinstance(capsule.process, V1Diffusion):
         steps = capsule.process.sample_steps(denoise, shape, generator)
     else:

@@ -70,7 +70,10 @@ def probe(model: CDT | V1, n_controls: int = CONTROLS, cells_per_set: int = 1, n
 
 @lru_cache(maxsize=8)
 def trace(config: Config) -> dict[str, Layer]:
-    """Runs one cell through a preset's model on the meta device and returns what every module did, by its name."""
+    """Runs one cell through a preset's model on the meta device and returns what every module did, by its name.
+
+    The pass is one of pretraining: `Response`, which needs a table of mean effects, does nothing.
+    """
     model, seen = meta_model(config), {}
     for name, module in model.named_modules():
         seen[name] = Layer(module)

@@ -17,9 +17,10 @@ from cdt_lite.model.layers import (
     initialise_linears,
     token_rank,
 )
-from cdt_lite.model.mean_effect import Known, MeanEffect
+from cdt_lite.model.mean_effect import Known, MeanEffect, tilts
 from cdt_lite.model.perturbation import PartialPerturbationEmbedding, Perturbation
 
+States = Callable[[Float[Tensor, "B S"]], Bool[Tensor, "B S"]]
 RANK_SPREAD = 0.2  # of a gene's token ranks among like cells, roughly
 
 
@@ -47,13 +48,12 @@ class CDT(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.norm = nn.LayerNorm(config.dim)
         self.head = nn.Linear(config.dim, config.n_bins)
-        self.response = Response()
-        self.trust = Tilt(config.dim)
+        self.response = Response(config.dim)
         self.initialise(seed)
 
     def forward(self, xt: Int[Tensor, "B S G"], perturbation: Perturbation,
                 controls: Int[Tensor, "B C G"] | None, gene_ids: Int[Tensor, " G"],
-                log_depth: Float[Tensor, "B S"]) -> Float[Tensor, "B S G K"]:
+                log_depth: Float[Tensor, "B S"], states: States | None = None) -> Float[Tensor, "B S G K"]:
         """Predicts, for every gene of every cell, how likely each expression bin is.
 
         Args:
@@ -62,10 +62,11 @@ class CDT(nn.Module):
             controls: Tokens of the control cells; None leaves the controls out.
             gene_ids: Row of each position's gene in the gene table.
             log_depth: log(counts in the cell / target depth).
+            states: Chooses, by the log odds, which cells answer to their perturbation. None: what may be, is mixed.
         """
         genes = self.gene_table(gene_ids)                           # (G, E)
         ranks = self.ranks(controls)                                # (B, C, G) or None
-        known = self.effect.look_up(perturbation, gene_ids)         # effects and tilts, (B, G) each
+        known = self.effect.look_up(perturbation, gene_ids)         # effects (B, G), and the controls' law
         h = self.embed(xt, genes, known, ranks)                     # (B, S, G, D)
         modulation = self.modulate(perturbation, log_depth)         # (B, S, 9, D)
         memory = self.control_set(ranks, genes)                     # (B, C, M) or None
@@ -73,8 +74,9 @@ class CDT(nn.Module):
             h = block(h, modulation, memory)                        # (B, S, G, D)
         h = self.norm(h)                                            # (B, S, G, D)
         logits = self.head(h)                                       # (B, S, G, K)
-        answer = self.response(xt, log_depth, known, self.effect.values)  # (B, S)
-        return logits + self.trust(h, known, answer, self.effect.values)  # (B, S, G, K)
+        if self.effect.empty:  # before fine-tuning
+            return logits
+        return self.response(logits, h, xt, log_depth, known, states)  # (B, S, G, K)
 
     @property
     def effect(self) -> MeanEffect:
@@ -92,9 +94,10 @@ class CDT(nn.Module):
         return self.modulation(F.silu(condition)).unflatten(-1, (9, -1))
 
     def given(self, perturbation: Perturbation, controls: Int[Tensor, "B C G"] | None,
-              gene_ids: Int[Tensor, " G"], log_depth: Float[Tensor, "B S"]) -> Callable[[Tensor], Tensor]:
+              gene_ids: Int[Tensor, " G"], log_depth: Float[Tensor, "B S"],
+              states: States | None = None) -> Callable[[Tensor], Tensor]:
         """Returns the model with its condition filled in: xt -> logits."""
-        return lambda xt: self(xt, perturbation, controls, gene_ids, log_depth)
+        return lambda xt: self(xt, perturbation, controls, gene_ids, log_depth, states)
 
     def initialise(self, seed: int) -> None:
         """Sets every weight, once: Linear N(0, 1/fan-in), gates zero, tables N(0, 1).
@@ -109,7 +112,7 @@ class CDT(nn.Module):
         nn.init.normal_(self.perturbation.sign.weight, generator=generator)
         nn.init.normal_(self.embed.token.weight, generator=generator)
         nn.init.zeros_(self.modulation.weight)
-        nn.init.zeros_(self.trust.weight)
+        nn.init.zeros_(self.response.trust.weight)
 
 
 class Block(nn.Module):
@@ -235,49 +238,56 @@ class ControlSet(nn.Module):
 
 
 class Response(nn.Module):
-    """How strongly a cell answers to its perturbation, as far as its visible genes tell; 1 is the known mean effect.
+    """A cell answers to its perturbation, or it escapes: which, by its visible genes, and what follows for the others.
 
-    Some cells escape: a share p answers, by e = effect / p, the others not at all. With normal departures x from the
-    controls' mean, of variance v, the log odds of a responder are logit p + sum over visible genes of
-    (e x - e^2 / 2) / v; n genes that vary together say less than n times what one says, so the sum is divided by
-    1 + overlap * sum of e^2 / v.
+    A share p answers, by effect / p, the others not at all. Where the cell answers, what is known of the mean effect
+    tilts each gene's distribution: were softmax(logits) the controls' law, its mean would move by effect / p, or as far
+    as it can (`tilts` are bounded). The network has learned how far to trust that, gene by gene; at first it does not
+    correct it.
 
-    Source: Mixscape's two states (Papalexi et al. 2021).
+    By the controls' law and the tilted one, the log odds that a cell answers are logit p + the sum over visible genes
+    of the log ratio of both, a x - log Z for a tilt a. n genes that vary together say less than n times what one says,
+    so the sum is divided by 1 + overlap * the sum of what the genes tell on average (a effect / p, the divergence of
+    both laws: Jeffreys 1946). x is read at the target depth, and Z is that of cells of all depths: nearly the same.
+
+    Source: Mixscape's two states (Papalexi et al. 2021); exponential tilts (Csiszar 1975).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
         self.responders = nn.Parameter(torch.tensor(1.4))  # logit of the share that answers: at first 80 %
         self.weight = nn.Parameter(torch.tensor(0.0))  # log of what the evidence of a gene alone counts
         self.overlap = nn.Parameter(torch.tensor(-2.3))  # log of what the evidence of genes has in common
+        self.trust = nn.Linear(dim, 1)
 
-    def forward(self, xt: Int[Tensor, "B S G"], log_depth: Float[Tensor, "B S"], known: Known,
-                values: Float[Tensor, " K"]) -> Float[Tensor, "B S"]:
-        """Returns the expected answer of every cell, 0 to 1 / p; 1 where nothing is visible."""
-        p = self.responders.sigmoid()
-        effect = known.effect / p
-        pull = effect / known.variance                              # (B, G)
-        visible = (xt < len(values)).to(pull.dtype)                 # (B, S, G)
-        counts = F.pad(values.expm1(), (0, 1))[xt] * (-log_depth).exp()[..., None]
-        departure = counts.log1p() - known.mean                     # (B, S, G)
-        said = (visible * (pull * effect)[:, None]).sum(-1)         # (B, S)
-        log_ratio = (visible * departure * pull[:, None]).sum(-1) - said / 2
-        log_ratio = self.weight.exp() * log_ratio / (1 + self.overlap.exp() * said)
-        return (self.responders + log_ratio).sigmoid() / p
+    def forward(self, logits: Float[Tensor, "B S G K"], h: Float[Tensor, "B S G D"], xt: Int[Tensor, "B S G"],
+                log_depth: Float[Tensor, "B S"], known: Known, states: States | None) -> Float[Tensor, "B S G K"]:
+        """Returns the logits of the mixture of both states, or of the state that `states` chooses for each cell."""
+        tilt = tilts(known.shares, known.values, known.effect / self.responders.sigmoid())  # (B, G)
+        odds = self.log_odds(xt, log_depth, known, tilt)            # (B, S)
+        step = tilt[:, None, :, None] * known.values                # (B, 1, G, K)
+        escaped = logits.float() + self.trust(h) * step             # (B, S, G, K)
+        answered = escaped + step                                   # (B, S, G, K)
+        if states is not None:
+            return torch.where(states(odds)[..., None, None], answered, escaped)
+        odds = odds[..., None, None]
+        one, other = F.logsigmoid(odds), F.logsigmoid(-odds)
+        return torch.logaddexp(one + answered.log_softmax(-1), other + escaped.log_softmax(-1))
+
+    def log_odds(self, xt: Int[Tensor, "B S G"], log_depth: Float[Tensor, "B S"], known: Known,
+                 tilt: Float[Tensor, "B G"]) -> Float[Tensor, "B S"]:
+        """Returns the log odds that each cell answers, as far as its visible genes tell; without any, logit p."""
+        visible = (xt < len(known.values)).to(tilt.dtype)           # (B, S, G)
+        worth = F.pad(known.values.expm1(), (0, 1))[xt] * (-log_depth * known.counted).exp()[..., None]
+        log_z = (known.shares.log() + tilt[..., None] * known.values).logsumexp(-1).to(tilt.dtype)  # (B, G)
+        log_ratio = (visible * (worth.log1p() * tilt[:, None] - log_z[:, None])).sum(-1)
+        told = (visible * (tilt * known.effect)[:, None]).sum(-1) / self.responders.sigmoid()
+        return self.responders + self.weight.exp() * log_ratio / (1 + self.overlap.exp() * told)
 
 
-class Tilt(nn.Linear):
-    """Moves each gene's distribution by the mean effect known of it, as far as the network has learned to trust it.
+def drawn_states(generator: torch.Generator) -> States:
+    """Returns a choice of states for `CDT.forward`: each cell answers with the probability that its odds give.
 
-    At first, with zero weights, as strongly as the cell answers: were softmax(logits) the controls' shares, and nothing
-    visible, the mean would move by exactly the known effect (`tilts`, which are bounded; trust is not).
+    In sampling, genes that are revealed together then share a state, and vary together.
     """
-
-    def __init__(self, dim: int) -> None:
-        super().__init__(dim, 1)
-
-    def forward(self, h: Float[Tensor, "B S G D"], known: Known, answer: Float[Tensor, "B S"],  # type: ignore[override]
-                values: Float[Tensor, " K"]) -> Float[Tensor, "B S G K"]:
-        """Returns what is added to the logits."""
-        trust = answer[..., None, None] + super().forward(h)        # (B, S, G, 1)
-        return known.tilt[:, None, :, None] * trust * values
+    return lambda odds: torch.rand(odds.shape, generator=generator).to(odds.device) < odds.sigmoid()

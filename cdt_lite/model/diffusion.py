@@ -84,7 +84,12 @@ def loss_curve(denoise: Denoiser, tokens: Int[Tensor, "B S G"], mask_id: int, ge
         mask_id: The id of [MASK].
         generator: Source of randomness (CPU).
         shares: Shares of hidden genes, rising.
+
+    Raises:
+        CDTError: Shares that do not rise.
     """
+    if list(shares) != sorted(shares):
+        raise CDTError(f"shares of hidden genes must rise, not {list(shares)}")
     turn = random_turns(tokens.shape, generator).to(tokens.device)
     curve: list[Tensor] = []
     more = torch.zeros(())

@@ -14,7 +14,6 @@ from cdt_lite.model.layers import MLP
 from cdt_lite.model.perturbation import NO_TARGET, UNKNOWN_TARGET, Perturbation
 
 WHOLE, OWN, NAMELESS = -1, -2, -3  # nothing is left out; all cells of the target are; its name is, too
-LEAST_VARIANCE = 1e-4  # of a gene among control cells: what varies less is taken for constant
 LIMIT = 8.0  # of a tilt: more than any gene needs whose values can be told apart
 
 
@@ -34,35 +33,38 @@ class EffectTable:
     shares: Float[np.ndarray, "G bins"]  # of the control cells in every bin
     gene_ids: Int[np.ndarray, " G"]  # of every column
     values: Float[np.ndarray, " bins"]  # log1p expression that each bin stands for
+    counted: bool  # whether bins are of counts: what they stand for depends on a cell's depth then
     highest: Int[np.ndarray, " G"]  # bin that any cell, perturbed or not, showed
     trusted: Float[np.ndarray, " 2"]  # share of the table in a predicted mean change: of seen, of unseen targets
 
 
 class Known(NamedTuple):
-    """What is known of a perturbation at every gene: its mean effect, the tilt that makes it, and the controls' law."""
+    """What is known at every gene: a perturbation's mean effect, and how control cells vary without it."""
 
-    effect: Float[Tensor, "B G"]
-    tilt: Float[Tensor, "B G"]
-    mean: Float[Tensor, " G"]  # of log1p expression among control cells
-    variance: Float[Tensor, " G"]
+    effect: Float[Tensor, "B G"]  # change of mean log1p expression
+    shares: Float[Tensor, "G bins"]  # of the control cells in every bin
+    values: Float[Tensor, " bins"]  # log1p expression that each bin stands for
+    counted: Float[Tensor, ""]  # 1: at the target depth; 0: at any
 
 
-def tilts(shares: Float[Tensor, "G bins"], values: Float[Tensor, " bins"], change: Float[Tensor, "B G"]
-         ) -> Float[Tensor, "B G"]:
+def tilts(shares: Float[Tensor, "*states G bins"], values: Float[Tensor, " bins"], change: Float[Tensor, "B G"],
+          weights: Sequence[float] = (1.0,)) -> Float[Tensor, "B G"]:
     """Returns, for every gene, the tilt that moves the mean of its values by a change.
 
     A tilt a turns shares p into p exp(a value), normalised: of all distributions with the new mean, the one nearest to
     p (Csiszar 1975). Where no tilt within +-LIMIT moves the mean so far, the limit.
 
     Args:
-        shares: Share of cells in every bin.
+        shares: Share of cells in every bin; of cells in several states, one law a state.
         values: What the bins are worth.
-        change: Of the mean value.
+        change: Of the mean value, over all states.
+        weights: Shares of the states, whatever the tilt.
     """
-    p, worth = shares.double(), values.double()
     grid = torch.linspace(-LIMIT, LIMIT, 401, dtype=torch.float64, device=shares.device)
+    worth, means = values.double(), torch.zeros((), dtype=torch.float64, device=shares.device)
     factor = torch.exp(worth[:, None] * grid)
-    means = (p * worth) @ factor / (p @ factor) - (p @ worth)[:, None]  # (G, 401), rising
+    for p, weight in zip(shares.double().reshape(-1, *shares.shape[-2:]), weights, strict=True):
+        means = means + weight * ((p * worth) @ factor / (p @ factor) - (p @ worth)[:, None])  # (G, 401), rising
     wanted = change.double().T.contiguous()
     above = torch.searchsorted(means, wanted).clamp(1, len(grid) - 1)
     low, high = means.gather(1, above - 1), means.gather(1, above)
@@ -87,6 +89,7 @@ class MeanEffect(nn.Module):
     shares: Tensor
     gene_ids: Tensor
     values: Tensor
+    counted: Tensor
     highest: Tensor
     trusted: Tensor
 
@@ -100,11 +103,17 @@ class MeanEffect(nn.Module):
         self.register_buffer("effect", torch.zeros(0, 0))
         self.register_buffer("shares", torch.zeros(0, config.n_bins))
         self.register_buffer("values", torch.zeros(config.n_bins))
+        self.register_buffer("counted", torch.zeros(()))
         self.register_buffer("trusted", torch.zeros(2))
 
     def forward(self, effect: Float[Tensor, "B G"]) -> Float[Tensor, "B G D"]:
         """Embeds the mean effect on every gene."""
         return self.mlp(effect[..., None])
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is known: before fine-tuning, and in models that know no effects."""
+        return not len(self.target)
 
     def fill(self, table: EffectTable) -> None:
         """Copies a table to the module's device."""
@@ -143,7 +152,7 @@ class MeanEffect(nn.Module):
 
     def rows(self, p: Perturbation) -> Int[Tensor, " B"]:
         """Returns the answer for each set, as a row of the table, or -1 where nothing is known."""
-        if not len(self.target):
+        if self.empty:
             return torch.full_like(p.target, -1)
         named = p.target >= 0
         guess = torch.full_like(p.target, NO_TARGET) if p.guess is None else p.guess
@@ -158,18 +167,13 @@ class MeanEffect(nn.Module):
         return torch.where(match.any(1), match.int().argmax(1), -1)
 
     def look_up(self, perturbation: Perturbation, gene_ids: Int[Tensor, " g"]) -> Known:
-        """Returns mean effects and the tilts that make them; 0 for a gene that the table does not have."""
-        if not len(self.target):
-            nothing = torch.zeros(len(perturbation.target), len(gene_ids), device=gene_ids.device)
-            return Known(nothing, nothing, torch.zeros_like(nothing[0]), torch.ones_like(nothing[0]))
+        """Returns what is known; no effect on a gene that the table does not have."""
+        if self.empty:
+            nothing = self.effect.new_zeros(len(perturbation.target), len(gene_ids))
+            return Known(nothing, self.shares.new_zeros(len(gene_ids), len(self.values)), self.values, self.counted)
         match = gene_ids[:, None] == self.gene_ids
         here, found = match.int().argmax(1), match.any(1)
         rows = self.rows(perturbation)
         weights = self.weights[rows].double()  # a tilt is steep where a gene is rare: not in half precision
         known = (weights @ self.effect.double()).to(self.effect.dtype) * (rows >= 0)[:, None]
-        effect = known[:, here] * found
-        shares = self.shares[here].double()
-        mean = shares @ self.values.double()
-        variance = shares @ self.values.double() ** 2 - mean**2
-        tilt = tilts(shares, self.values, effect) * found
-        return Known(effect, tilt, mean.to(effect.dtype), variance.clamp(min=LEAST_VARIANCE).to(effect.dtype))
+        return Known(known[:, here] * found, self.shares[here], self.values, self.counted)

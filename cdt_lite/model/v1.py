@@ -105,8 +105,12 @@ class V1(nn.Module):
         return self.head(self.norm(h))                              # (B, S, G, V)
 
     def given(self, perturbation: Perturbation, controls: Int[Tensor, "B C G"] | None,
-              gene_ids: Int[Tensor, " G"], log_depth: Float[Tensor, "B S"]) -> Callable[..., Tensor]:
-        """Returns the model with its condition filled in: (xt, t) -> logits; t is by default the share hidden in xt."""
+              gene_ids: Int[Tensor, " G"], log_depth: Float[Tensor, "B S"],
+              states: Callable[[Tensor], Tensor] | None = None) -> Callable[..., Tensor]:
+        """Returns the model with its condition filled in: (xt, t) -> logits; t is by default the share hidden in xt.
+
+        Neither depth nor states of cells make a difference to it.
+        """
 
         def denoise(xt: Tensor, t: Tensor | None = None) -> Tensor:
             hidden = (xt == self.config.n_bins).float().mean(-1)

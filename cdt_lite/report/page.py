@@ -6,7 +6,7 @@ import pandas as pd
 
 from cdt_lite.evaluation.summary import OWN
 from cdt_lite.files import in_markdown
-from cdt_lite.report.tasks import CHANGE, RANDOM, SHIPPED
+from cdt_lite.report.tasks import CHANGE, CONTEXT, RANDOM, SHIPPED
 
 SHORT = {
     "pearson_delta": "Pearson of change",
@@ -66,7 +66,8 @@ def markdown(results: dict[str, Any]) -> str:
         if entry.get("guides"):
             blocks += ["### Guides", GUIDES, _guides(pd.DataFrame(entry["guides"]))]
         if entry["quality"]:
-            tested = "Random cells of seen perturbations" if RANDOM in entry["tasks"] else "Held-out replicates"
+            titles = {RANDOM: "Random cells of seen perturbations", CONTEXT: "An unseen context"}
+            tested = next((titles[title] for title in entry["tasks"] if title in titles), "Held-out replicates")
             blocks += _quality(tested, **entry["quality"])
     return "\n\n".join(blocks) + "\n"
 

@@ -54,7 +54,7 @@ INNERMOST = re.compile(r"[\[{][^\[\]{}]*[\]}]")  # list or dictionary in JSON: i
 
 def write_report(screen: AnnData, checkpoints: Sequence[str | Path], options: ReportOptions, *,
                  path: str | Path, command: str, say: Callable[[str], None]) -> Path:
-    """Reports on tasks 1 to 4 of a screen's named split, and adds that to a file of results; see `add_entry`.
+    """Reports on the tasks of a screen's named split, and adds that to a file of results; see `add_entry`.
 
     Args:
         screen: Raw counts, in the layout of `load_screen`.
@@ -109,7 +109,7 @@ def write_report(screen: AnnData, checkpoints: Sequence[str | Path], options: Re
 
 def _without_duds(task: Task, runs: Runs, options: ReportOptions, guides: pd.DataFrame) -> dict[str, Any]:
     """Scores of means where cells of guides that do nothing are neither learned from nor taken for the truth."""
-    duds = guides["guide"][guides["dud"]].tolist()
+    duds = guides[guides["dud"]]
     spared = without_guides(task, duds)
     if spared is None:
         return {}
@@ -117,7 +117,7 @@ def _without_duds(task: Task, runs: Runs, options: ReportOptions, guides: pd.Dat
         warnings.simplefilter("ignore", UserWarning)
         table = score_means(spared, runs, options)
     metrics = [name for name in METRICS if name in table]
-    return {"duds": duds, "summary": _nested(summarise(table, metrics=metrics), "mean")}
+    return {"duds": duds["guide"].tolist(), "summary": _nested(summarise(table, metrics=metrics), "mean")}
 
 
 def model_name(folders: Sequence[str | Path], others: Collection[str] = ()) -> str:

@@ -4,7 +4,7 @@ The rivals of a discrimination score are all perturbations of the test side, of 
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,8 +16,9 @@ from cdt_lite.data.layout import CONTROL, read_labels
 from cdt_lite.data.splits import named_split
 from cdt_lite.data.store import TokenStore
 from cdt_lite.errors import CDTError, require_whole
+from cdt_lite.evaluation.baselines import BASELINES
 from cdt_lite.evaluation.cells import Changes
-from cdt_lite.evaluation.evaluate import control_halves, evaluate
+from cdt_lite.evaluation.evaluate import CEILING, control_halves, evaluate
 from cdt_lite.evaluation.metrics import METRICS
 from cdt_lite.evaluation.suites import suite_scores
 from cdt_lite.training.changes import mean_changes, sampled_cells, table_changes, wanted_cells, with_clean_table
@@ -72,10 +73,9 @@ def tasks_of(screen: AnnData) -> Iterator[Task]:
     ):
         asked = screen[side == tested].copy()
         here = screen.obs["batch"].isin(asked.obs["batch"])
-        perturbed = train.obs["batch"][train.obs["target_gene"] != CONTROL]
         if set(places_of(asked)) & set(places_of(train)):
             title = RANDOM
-        elif tested == "held_out" and not set(perturbed) & set(asked.obs["batch"]):
+        elif tested == "held_out" and "contexts" in screen.uns.get("screen", {}):
             title = CONTEXT
         if asked.n_obs:
             yield Task(title, tested == "held_out", train, asked, screen[here & is_real].copy())
@@ -106,12 +106,18 @@ def places_of(cells: AnnData) -> list[str]:
     return (cells.obs["target_gene"].astype(str) + " in " + cells.obs["batch"].astype(str)).tolist()
 
 
-def without_guides(task: Task, guides: Collection[str]) -> Task | None:
-    """Returns a task without the cells of some guides, on either side; None: it is the same task."""
-    sides = {}
+def without_guides(task: Task, guides: pd.DataFrame) -> Task | None:
+    """Returns a task without the cells of some guides, on either side; None: it is the same task.
+
+    Args:
+        task: Of a screen with guides.
+        guides: Target, sign and guide of each, as `guide_effects` returns them: names may stand for several targets.
+    """
+    sides, dropped = {}, pd.MultiIndex.from_frame(guides[["target", "sign", "guide"]].astype(str))
     for name in ("train", "asked", "real"):
         cells: AnnData = getattr(task, name)
-        sides[name] = cells[~cells.obs["guide"].isin(guides).to_numpy()].copy()
+        own = pd.MultiIndex.from_frame(cells.obs[[*CONDITION, "guide"]].astype(str))
+        sides[name] = cells[~own.isin(dropped)].copy()
     if sides["asked"].n_obs == task.asked.n_obs and sides["train"].n_obs == task.train.n_obs:
         return None
     return replace(task, **sides)
@@ -166,10 +172,16 @@ def score_task(task: Task, runs: Runs, options: ReportOptions) -> tuple[pd.DataF
 
 
 def by_method(others: Mapping[str, AnnData]) -> dict[str, list[AnnData]]:
-    """Puts predictions of one method's training seeds together: NAME-seed0, NAME-seed1 and so on are those of NAME."""
+    """Puts predictions of one method's training seeds together: NAME-seed0, NAME-seed1 and so on are those of NAME.
+
+    Each run of a report scores the next of them. Raises CDTError for the name of a baseline.
+    """
     methods: dict[str, list[AnnData]] = {}
-    for name in sorted(others):
-        methods.setdefault(re.sub(r"-seed\d+$", "", name), []).append(others[name])
+    for name in sorted(others, key=lambda name: (len(name), name)):
+        method = re.sub(r"-seed\d+$", "", name)
+        if method in {*BASELINES, CEILING}:
+            raise CDTError(f"a prediction has the name of a baseline, {method!r}; choose another")
+        methods.setdefault(method, []).append(others[name])
     return methods
 
 

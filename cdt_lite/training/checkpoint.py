@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import dacite
-import pandas as pd
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
@@ -27,9 +26,9 @@ from cdt_lite.errors import CDTError
 from cdt_lite.files import locked, named, write_atomically
 from cdt_lite.model import CDT, V1, MaskedDiffusion, V1Diffusion, build
 from cdt_lite.model.config import Config
-from cdt_lite.training.prior import prior_of, prior_tensors
+from cdt_lite.training.prior import GeneVectors, prior_of, prior_tensors
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 GENE_TABLE = "gene_table.weight"
 READ_AGAIN = 20  # times, while a writer is at work beside the reader
 SAVE_SECONDS = 60.0  # how long a save waits for another one
@@ -72,7 +71,7 @@ class Checkpoint:
     step: int = 0  # training steps done in that stage
     card: dict[str, Any] = field(default_factory=dict)  # provenance: data, hashes, time, scores
     training: dict[str, Tensor] = field(default_factory=dict)  # optimizer state, while training goes on
-    prior: pd.DataFrame | None = None  # what is known of genes beforehand, a row each, named by its id
+    prior: GeneVectors | None = None  # what is known of genes beforehand
 
     def save(self, folder: str | Path, half: bool = False) -> Path:
         """Writes the checkpoint and returns its folder; `half` makes a capsule (no training state).

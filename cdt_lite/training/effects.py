@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
+from scipy import sparse
 
 from cdt_lite.data.batches import ALL
 from cdt_lite.data.store import TokenStore, set_aside
@@ -14,6 +14,7 @@ from cdt_lite.model.mean_effect import NAMELESS, OWN, WHOLE, EffectTable
 from cdt_lite.model.perturbation import UNKNOWN_TARGET
 from cdt_lite.training.gene_vectors import coexpression
 from cdt_lite.training.kriging import Kriging, Measured
+from cdt_lite.training.prior import GeneVectors
 
 LEAST_SD = 0.01  # of a gene among control cells: what varies less is taken for constant
 
@@ -28,7 +29,7 @@ class Answer(NamedTuple):
     left: float
 
 
-def effect_table(store: TokenStore, tokenizer: Tokenizer, prior: pd.DataFrame | None = None,
+def effect_table(store: TokenStore, tokenizer: Tokenizer, prior: GeneVectors | None = None,
                  validation_share: float = 0.0) -> EffectTable:
     """Returns what is known of the mean change of log1p expression that each perturbation makes.
 
@@ -40,19 +41,19 @@ def effect_table(store: TokenStore, tokenizer: Tokenizer, prior: pd.DataFrame | 
     Args:
         store: Training cells, with controls.
         tokenizer: What their tokens mean.
-        prior: What is known of genes beforehand, a row each, named by its id (`add_prior`).
-        validation_share: Of the groups of cells whose effects count for nothing in it (`set_aside`).
+        prior: What is known of genes beforehand (`add_prior`).
+        validation_share: Of the groups of cells whose effects are taken for not measured (`set_aside`).
     """
-    kriging, genes = fitted(store, tokenizer, prior)
-    keys, _ = store.groups()
-    answers = list(_answers(kriging, genes, set_aside(keys, validation_share)[keys[:, 1] != 0]))
+    kriging, genes = fitted(store, tokenizer, prior, validation_share)
+    answers = list(_answers(kriging, genes))
     columns = list(zip(*answers, strict=True)) or [()] * len(Answer._fields)
     target, sign, without = (np.array(column, int) for column in columns[:3])
     values = np.log1p(tokenizer.centres)
     shares = _control_shares(store, len(values))
     weights = np.array(columns[3]).reshape(len(answers), len(kriging.measured.effect))
     return EffectTable(target, sign, without, np.array(columns[4], float), weights, kriging.measured.effect, shares,
-                       store.gene_ids, values, store.tokens.max(0).astype(int), np.zeros(2))
+                       store.gene_ids, values, tokenizer.config.space == "counts", store.tokens.max(0).astype(int),
+                       np.zeros(2))
 
 
 def magnitudes(stores: Sequence[TokenStore]) -> dict[str, list[float]]:
@@ -67,62 +68,69 @@ def magnitudes(stores: Sequence[TokenStore]) -> dict[str, list[float]]:
     return known
 
 
-def fitted(store: TokenStore, tokenizer: Tokenizer, prior: pd.DataFrame | None = None
-           ) -> tuple[Kriging, Int[np.ndarray, " V"]]:
+def fitted(store: TokenStore, tokenizer: Tokenizer, prior: GeneVectors | None = None,
+           validation_share: float = 0.0) -> tuple[Kriging, Int[np.ndarray, " V"]]:
     """Returns the kriging of what was measured, under the likeliest likeness, and the gene of each of its rows.
 
     Args:
         store: Training cells, with controls.
         tokenizer: What their tokens mean.
         prior: As for `effect_table`.
+        validation_share: As for `effect_table`.
     """
     sources = [coexpression_of(store, tokenizer)]
     if prior is not None:
         sources.append(prior)
-    named = [store.target[store.sign != 0], *(source.index for source in sources)]
+    named = [store.target[store.sign != 0], *(source.genes for source in sources)]
     genes = np.unique(np.concatenate(named).astype(int))
     measured, sd = measured_effects(store, tokenizer, genes)
-    alike = [likeness_of(source.reindex(genes).to_numpy(float), measured.gene) for source in sources]
+    keys, _ = store.groups()
+    measured = measured.of(~set_aside(keys, validation_share)[keys[:, 1] != 0])
+    alike = [likeness_of(source.of(genes), measured.gene) for source in sources]
     if len(alike) > 1:
         alike.append(np.mean(alike, axis=0))
     candidates = [Kriging(measured, likeness, sd) for likeness in alike]
     return max(candidates, key=lambda kriging: kriging.log_likelihood), genes
 
 
-def coexpression_of(store: TokenStore, tokenizer: Tokenizer) -> pd.DataFrame:
-    """Returns vectors of the panel's genes, by gene id, that point the same way where genes vary together."""
+def coexpression_of(store: TokenStore, tokenizer: Tokenizer) -> GeneVectors:
+    """Returns vectors of the panel's genes that point the same way where genes vary together."""
     vectors = coexpression((block for _, block in _expression(store, tokenizer)), above_noise=True)
-    return pd.DataFrame(vectors, index=store.gene_ids)
+    return GeneVectors(store.gene_ids, sparse.csr_array(vectors))
 
 
-def likeness_of(vectors: Float[np.ndarray, "V n"], gene: Int[np.ndarray, " k"]) -> Float[np.ndarray, "V k"]:
-    """Cosine of every gene's vector with that of each measured one; a gene without a vector is like itself alone."""
-    vectors = np.nan_to_num(vectors)
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit = vectors / np.where(length > 0, length, 1.0)
-    alike = np.clip(unit @ unit[gene].T, -1.0, 1.0)
-    alike[np.arange(len(vectors))[:, None] == gene] = 1.0
+def likeness_of(vectors: sparse.csr_array, gene: Int[np.ndarray, " k"]) -> Float[np.ndarray, "V k"]:
+    """Cosine of every gene's vector with that of each measured one; a gene without a vector is like itself alone.
+
+    Args:
+        vectors: Of V genes, (V, n).
+        gene: Rows of the measured ones.
+    """
+    length = sparse.linalg.norm(vectors, axis=1)
+    unit = sparse.csr_array(sparse.diags_array(1 / np.where(length > 0, length, 1.0)) @ vectors)
+    alike = np.clip((unit @ unit[gene].T).toarray(), -1.0, 1.0)
+    alike[np.arange(len(alike))[:, None] == gene] = 1.0
     return alike
 
 
-def _answers(kriging: Kriging, genes: Int[np.ndarray, " V"], aside: Bool[np.ndarray, " K"]) -> Iterator[Answer]:
+def _answers(kriging: Kriging, genes: Int[np.ndarray, " V"]) -> Iterator[Answer]:
     """What is known of every gene by all that was measured, and of every measured one without its own cells."""
     m = kriging.measured
     every = np.arange(len(genes))
     for sign in np.unique(m.sign).tolist():
         signs = np.full(len(genes), sign)
-        for gene, weights, left in zip(genes.tolist(), *kriging.known(every, signs, aside), strict=True):
+        for gene, weights, left in zip(genes.tolist(), *kriging.known(every, signs), strict=True):
             yield Answer(gene, sign, WHOLE, weights, float(left))
-        (weights,), (left,) = kriging.known(every[:1], signs[:1], aside, named=False)
+        (weights,), (left,) = kriging.known(every[:1], signs[:1], named=False)
         yield Answer(UNKNOWN_TARGET, sign, WHOLE, weights, float(left))
     for row, sign in np.unique(np.stack([m.gene, m.sign], 1), axis=0):
         one, way, gene = np.array([row]), np.array([sign]), int(genes[row])
         own = (m.gene == row) & (m.sign == sign)
         for part in m.part[own].tolist():
-            (weights,), (left,) = kriging.known(one, way, aside | (own & (m.part == part)))
+            (weights,), (left,) = kriging.known(one, way, own & (m.part == part))
             yield Answer(gene, int(sign), part, weights, float(left))
         for without, named in ((OWN, True), (NAMELESS, False)):
-            (weights,), (left,) = kriging.known(one, way, aside | (m.gene == row), named)
+            (weights,), (left,) = kriging.known(one, way, m.gene == row, named)
             yield Answer(gene, int(sign), without, weights, float(left))
 
 

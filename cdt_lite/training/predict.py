@@ -18,6 +18,7 @@ from cdt_lite.data.expression import check_target_depth, dense, log1p_counts
 from cdt_lite.data.layout import Columns, read_controls
 from cdt_lite.errors import CDTError, require_whole
 from cdt_lite.model import CDT, V1
+from cdt_lite.model.cdt import States, drawn_states
 from cdt_lite.model.config import MOST
 from cdt_lite.model.diffusion import Denoiser, guide
 from cdt_lite.model.perturbation import Perturbation
@@ -78,7 +79,7 @@ def predict(checkpoint: Checkpoint, screen: ad.AnnData, target: str, sign: int =
     tokenizer, generator = checkpoint.tokenizer, torch.Generator().manual_seed(plan.seed)
     blocks, batches = [], []
     for replicate, batch in plan.batches(n_cells):
-        denoise = plan.possible(_guided(checkpoint, batch, options.guidance))
+        denoise = plan.possible(_guided(checkpoint, batch, options.guidance, drawn_states(generator)))
         shape = (1, batch.log_depth.shape[1], plan.n_genes)
         tokens = checkpoint.process.sample(denoise, shape, generator, options.device, options.steps)[0].cpu().numpy()
         tokens[tokens == tokenizer.mask_id] = 0  # v1 may leave [MASK] behind: a gene without a value is written as 0
@@ -181,8 +182,8 @@ def _provenance(checkpoint: Checkpoint, options: Generation, n_genes: int) -> di
     }
 
 
-def _guided(checkpoint: Checkpoint, batch: Batch, guidance: float) -> Denoiser:
-    conditional = trusting(checkpoint.model, batch, checkpoint.tokenizer)
+def _guided(checkpoint: Checkpoint, batch: Batch, guidance: float, states: States | None = None) -> Denoiser:
+    conditional = trusting(checkpoint.model, batch, checkpoint.tokenizer, states)
     if guidance == 1:
         return conditional
     plain = denoiser(checkpoint.model, replace(batch, perturbation=Perturbation.none(1, batch.tokens.device)))

@@ -20,7 +20,7 @@ from cdt_lite.files import locked, named, sweep
 from cdt_lite.model.config import TrainConfig
 from cdt_lite.model.diffusion import SHARES, MaskedDiffusion, loss_curve
 from cdt_lite.training.checkpoint import Checkpoint, open_folder
-from cdt_lite.training.effects import effect_table, fitted, magnitudes
+from cdt_lite.training.effects import effect_table, magnitudes
 from cdt_lite.training.runs import require_device
 from cdt_lite.training.trust import denoiser, trust
 
@@ -167,7 +167,7 @@ def _end(checkpoint: Checkpoint, data: SetSampler) -> None:
     judged: dict[str, Any] = {}
     if data.config.mean_effects and checkpoint.model.effect is not None:
         known = (data.stores[0], checkpoint.tokenizer, checkpoint.prior)
-        shares, judged = trust(checkpoint, data, fitted(*known)[0])
+        shares, judged = trust(checkpoint, data)
         checkpoint.model.effect.fill(replace(effect_table(*known), trusted=shares))
     checkpoint.card[JUDGED] = judged
 

@@ -12,11 +12,12 @@ from cdt_lite.data.batches import Batch, SetSampler
 from cdt_lite.data.store import set_aside
 from cdt_lite.data.tokenizer import Tokenizer
 from cdt_lite.model import CDT, V1
+from cdt_lite.model.cdt import States
 from cdt_lite.model.diffusion import Denoiser
 from cdt_lite.model.mean_effect import tilts
 from cdt_lite.model.perturbation import UNKNOWN_TARGET, Perturbation
 from cdt_lite.training.checkpoint import Checkpoint
-from cdt_lite.training.kriging import Kriging
+from cdt_lite.training.effects import measured_effects
 
 ASKED = ("seen", "unseen")  # by name; and as a target that training never perturbed
 
@@ -30,9 +31,12 @@ class Changes(NamedTuple):
     weight: Float[np.ndarray, " n"]  # 1 / variance of the noise of `real`
 
 
-def denoiser(model: CDT | V1, batch: Batch) -> Denoiser:
-    """Returns the model with a batch's condition filled in: xt -> logits."""
-    return model.given(batch.perturbation, batch.controls, batch.gene_ids, batch.log_depth)
+def denoiser(model: CDT | V1, batch: Batch, states: States | None = None) -> Denoiser:
+    """Returns the model with a batch's condition filled in: xt -> logits.
+
+    To make cells, `states` chooses in every call which of them answer to their perturbation (`drawn_states`).
+    """
+    return model.given(batch.perturbation, batch.controls, batch.gene_ids, batch.log_depth, states)
 
 
 def one_step_mean(denoise: Denoiser, batch: Batch, tokenizer: Tokenizer) -> Float[Tensor, "B S G"]:
@@ -60,39 +64,47 @@ def change(model: CDT | V1, batch: Batch, tokenizer: Tokenizer) -> Float[Tensor,
 
 
 @torch.no_grad()
-def trusting(model: CDT | V1, batch: Batch, tokenizer: Tokenizer) -> Denoiser:
+def trusting(model: CDT | V1, batch: Batch, tokenizer: Tokenizer, states: States | None = None) -> Denoiser:
     """Returns the denoiser of one set, tilted so that its mean change is the mixture that held-out cells asked for.
 
     Where the network's own mean change is n and the table's is t, the mean change becomes n + share (t - n).
     """
-    denoise = denoiser(model, batch)
+    denoise = denoiser(model, batch, states)
     if model.effect is None or int(model.effect.rows(batch.perturbation)[0]) < 0:
         return denoise
     share = model.effect.trusted[int(batch.perturbation.target[0] < 0)]
     if not share:
         return denoise
     told = model.effect.look_up(batch.perturbation, batch.gene_ids).effect
-    n_bins = tokenizer.mask_id
-    logits = denoise(torch.full_like(batch.tokens, n_bins))
-    plain = replace(batch, perturbation=Perturbation.none(1, batch.tokens.device))
-    change_here = expected(logits, batch, tokenizer) - one_step_mean(denoiser(model, plain), plain, tokenizer)
-    missing = share * (told - change_here.mean(1))
-    law = logits[0, ..., :n_bins].float().softmax(-1).mean(0)
-    tilt = tilts(law, model.effect.values, missing)[0, :, None] * model.effect.values
-    return lambda xt: denoise(xt)[..., :n_bins] + tilt
+    missing = share * (told - change(model, batch, tokenizer).mean(1))
+    share_answering = float(model.response.responders.sigmoid())
+    every: list[States | None] = [None]
+    weights = [1.0]
+    if states is not None:  # each cell is in one of both, whatever the tilt
+        every = [lambda odds: torch.ones_like(odds, dtype=torch.bool),
+                 lambda odds: torch.zeros_like(odds, dtype=torch.bool)]
+        weights = [share_answering, 1 - share_answering]
+    laws = [_law(denoiser(model, batch, choice), batch, tokenizer) for choice in every]
+    tilt = tilts(torch.stack(laws), model.effect.values, missing, weights)[0, :, None] * model.effect.values
+    return lambda xt: denoise(xt)[..., : tokenizer.mask_id] + tilt
 
 
-def trust(checkpoint: Checkpoint, data: SetSampler, kriging: Kriging) -> tuple[Float[np.ndarray, " 2"], dict[str, Any]]:
+def _law(denoise: Denoiser, batch: Batch, tokenizer: Tokenizer) -> Float[Tensor, "G bins"]:
+    """Returns every gene's distribution before anything is revealed, mean over the cells of one set."""
+    logits = denoise(torch.full_like(batch.tokens, tokenizer.mask_id))
+    return logits[0, ..., : tokenizer.mask_id].float().softmax(-1).mean(0)
+
+
+def trust(checkpoint: Checkpoint, data: SetSampler) -> tuple[Float[np.ndarray, " 2"], dict[str, Any]]:
     """Finds the share of the table that predicts the cells that were set aside best, of seen and of unseen targets.
 
     The model's table must not know these cells yet. Asked as unseen, a target is told what follows without any of its
-    cells. Where none could be set aside nothing can be shown, and the table is trusted whole;
-    where none was to be (validation_share 0), the network stands alone.
+    cells; the network has met others of them, so this errs in its favour. Where none could be set aside nothing can be
+    shown, and the table is trusted whole; where none was to be (validation_share 0), the network stands alone.
 
     Args:
         checkpoint: At the end of fine-tuning.
         data: What it was tuned on.
-        kriging: Of the same cells (`fitted`), those that were set aside among them.
 
     Returns:
         The two shares, and for the card the mean squared errors of network, table and mixture in units of the spread
@@ -103,7 +115,7 @@ def trust(checkpoint: Checkpoint, data: SetSampler, kriging: Kriging) -> tuple[F
         return np.full(2, float(data.config.validation_share > 0)), {}
     shares, card = np.ones(2), {}
     for i, name in enumerate(ASKED):
-        found = _changes(checkpoint, held_out, kriging, name == "unseen")
+        found = _changes(checkpoint, held_out, name == "unseen")
         gap, missed = found.table - found.network, found.real - found.network
         weight = found.weight[:, None]
         shares[i] = np.clip((weight * gap * missed).sum() / max((weight * gap**2).sum(), 1e-12), 0.0, 1.0)
@@ -117,13 +129,14 @@ def trust(checkpoint: Checkpoint, data: SetSampler, kriging: Kriging) -> tuple[F
 
 
 @torch.no_grad()
-def _changes(checkpoint: Checkpoint, held_out: SetSampler, kriging: Kriging, as_unseen: bool) -> Changes:
+def _changes(checkpoint: Checkpoint, held_out: SetSampler, as_unseen: bool) -> Changes:
     """Changes of the groups that were set aside."""
-    model, measured = checkpoint.model.eval(), kriging.measured
+    model, store, tokenizer = checkpoint.model.eval(), held_out.stores[0], checkpoint.tokenizer
     assert isinstance(model, CDT)
-    keys, _ = held_out.stores[0].groups()
+    measured, sd = measured_effects(store, tokenizer, np.unique(store.target))
+    keys, _ = store.groups()
     rows = np.flatnonzero(set_aside(keys, held_out.config.validation_share)[keys[:, 1] != 0])
-    model.effect.training = True  # so that a set is told what follows without its own group; eval() ends it
+    model.effect.training = as_unseen  # so that a set is told what follows without its target's cells; eval() ends it
     network, table = [], []
     for i in range(len(rows)):
         batch = held_out.batch_of(i).to(model.head.weight.device)
@@ -131,9 +144,9 @@ def _changes(checkpoint: Checkpoint, held_out: SetSampler, kriging: Kriging, as_
             told = batch.perturbation
             unnamed = replace(told, target=torch.full_like(told.target, UNKNOWN_TARGET), guess=told.own)
             batch = replace(batch, perturbation=unnamed)
-        network.append(change(model, batch, checkpoint.tokenizer).mean((0, 1)))
+        network.append(change(model, batch, tokenizer).mean((0, 1)))
         table.append(model.effect.look_up(batch.perturbation, batch.gene_ids).effect[0])
     model.effect.training = False
-    by_network, by_table = (torch.stack(found).cpu().numpy() / kriging.sd for found in (network, table))
+    by_network, by_table = (torch.stack(found).cpu().numpy() / sd for found in (network, table))
     weight = 1 / (1 / measured.cells[rows] + 1 / measured.controls[rows])
-    return Changes(measured.effect[rows] / kriging.sd, by_network, by_table, weight)
+    return Changes(measured.effect[rows] / sd, by_network, by_table, weight)
