@@ -177,7 +177,7 @@ def about_screen(name: str, columns: Columns = Columns(), layer: str | None = No
         f"perturbations: {len(made)}, of {len(targets)} targets",
         f"cells a perturbation: {made.min()} at least, {made.median():.0f} (median)",
         f"measured targets: {len(targets) - len(unmeasured) - len(pairs)}; not measured: {_first(unmeasured)}",
-        f"combinations, each learned as one name: {_first(pairs)}",
+        f"combinations, pairs learned as sums: {_first(pairs)}",
         f"signs: {_listed(changed['sign'])}",
         f"sides of the split: {_listed(pd.Series(side))}",
         f"withheld from training, to test on: {'; '.join(withheld)}",

@@ -94,7 +94,7 @@ def test_combinations_are_told_apart_from_genes_that_are_not_measured(tmp_path, 
     screen_file("screen.h5ad", 0.2, lambda target, cell: "G7+G1" if target == "G7" else target)
     assert main(["doctor", "--screen", "screen.h5ad"]) == 0
     told = dict(line.partition(": ")[::2] for line in capsys.readouterr().out.splitlines())
-    assert told["combinations, each learned as one name"] == "G1+G7"
+    assert told["combinations, pairs learned as sums"] == "G1+G7"
     assert told["measured targets"] == "3; not measured: none"
     model = cdt.start(tiny(n_genes=16, n_total_genes=40), load_screen("screen.h5ad"))
     with pytest.raises(CDTError, match=r"G3\+G5 was not in training.*Predict G3 and G5 one by one"):

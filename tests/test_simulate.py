@@ -8,15 +8,8 @@ import pytest
 import scipy.sparse as sp
 
 from cdt_lite.data.layout import CONTROL, screen_hash
-from cdt_lite.data.simulate import (
-    KAPPA,
-    SIMULATOR_VERSION,
-    WORLDS,
-    ScreenDesign,
-    _checked,
-    _plant,
-    simulate_screen,
-)
+from cdt_lite.data.simulate import SIMULATOR_VERSION, WORLDS, ScreenDesign, _checked, simulate_screen
+from cdt_lite.data.world import KAPPA, plant
 from cdt_lite.errors import CDTError
 
 NAN = float("nan")
@@ -25,7 +18,7 @@ SIZE = {"n_genes": 96, "n_targets": 20, "n_cells": 600, "seed": 0, "world": "reg
 
 def planted(**size):
     """The world alone, without cells."""
-    return _plant(np.random.default_rng(0), _checked(SIZE | asdict(ScreenDesign()) | size))
+    return plant(np.random.default_rng(0), _checked(SIZE | asdict(ScreenDesign()) | size))
 
 
 @pytest.fixture(scope="module")

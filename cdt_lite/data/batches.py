@@ -172,7 +172,7 @@ class SetSampler:
     def _perturbations(self, rng: Rng, groups: list[_Group], store: TokenStore) -> Perturbation:
         """What the model is told of each set: all, or some of it, or nothing."""
         c = self.config
-        target, sign, magnitude, guess = [], [], [], []
+        target, sign, magnitude, guess, pair = [], [], [], [], []
         for group in groups:
             lose_all, lose_target, lose_size = rng.random(3)
             # half of the targets that are withheld come with what is known of their gene by its like
@@ -181,14 +181,17 @@ class SetSampler:
                 target.append(NO_TARGET)
                 sign.append(0)
                 magnitude.append(0.0)
+                pair.append((NO_TARGET, NO_TARGET))
                 continue
             size = float(store.magnitude[group.cells[0]])
             target.append(UNKNOWN_TARGET if lose_target < c.target_dropout else group.target)
+            named = lose_target >= c.target_dropout or guess[-1] != NO_TARGET  # a pair nobody made is told its genes
+            pair.append(store.pairs.get(group.target, (NO_TARGET,) * 2) if named else (NO_TARGET,) * 2)
             sign.append(group.sign)
             magnitude.append(float("nan") if lose_size < c.magnitude_dropout else size)
         fold = [group.fold for group in groups]
         own = [group.target for group in groups]
-        return Perturbation.of(target, sign, magnitude, guess, fold, own)
+        return Perturbation.of(target, sign, magnitude, guess, fold, own, pair if store.pairs else None)
 
 
 def _weights(keys: Int[np.ndarray, "groups 4"], sizes: Int[np.ndarray, " groups"]) -> Float[np.ndarray, " groups"]:

@@ -16,10 +16,11 @@ never perturbed can be predicted. Saturation makes effects depend on the cell's 
 activation. magnitude_p is the log2 fold change of the target's own mRNA in a responding cell, dose_p = magnitude_p / 2.
 Some perturbed cells escape: they behave like controls. Program 0 carries the shift that all effects share. In the world
 "unidentifiable" the same effects are dealt out at random: "no better than the mean" is the honest answer. True effects
-are integrals over cell types and noise. World, cells and counts have their own random streams: more cells, same world.
+are integrals over cell types and noise. A pair of targets adds both drives, and sets the mRNA of both from outside: its
+effect is the sum of both but where a program saturates. World, cells and counts have their own random streams: more cells, same world.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -28,20 +29,14 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from cdt_lite.data.layout import CONTROL, in_layout
+from cdt_lite.data.world import N_CELL_TYPES, PROGRAM_SD, Options, Rng, World, plant
 from cdt_lite.errors import CDTError, require_between, require_whole, suggest
 
 SIMULATOR_VERSION = "1"  # raise it with any change that alters the cells of a seed
 WORLDS = ("regulatory", "linear", "unidentifiable")
-KAPPA, STRESS = 1.5, 0.2  # where a program's response saturates; drive of program 0 per unit of |dose|
-N_CELL_TYPES, TYPE_SD, PROGRAM_SD = 3, 0.5, 0.6  # types, equally common; spread of drives between and within them
-BACKGROUND, DISPERSION = 0.3, 0.5  # share of genes in no program; median negative-binomial dispersion of a gene
-DEPTH_SD, BATCH_SD = 0.5, 0.12  # of a cell's log size; of a gene's batch effect and a batch's depth, natural log
-GAIN = 1.8  # an effect moves its program's genes by about half a natural log unit, as a strong knockout does
+DEPTH_SD = 0.5  # of a cell's log size
 _BLOCK = 2_000_000  # counts drawn at a time: bounds memory
-Rng = np.random.Generator
-Options = dict[str, Any]
 Cells = dict[str, np.ndarray]
-_NODES, _MASSES = np.polynomial.hermite_e.hermegauss(24)
 
 
 @dataclass(frozen=True)
@@ -57,52 +52,7 @@ class ScreenDesign:
     control_fraction: float = 0.12  # of the cells
     n_programs: int | None = None  # at most n_genes / 4; None: n_genes / 32, but 4 to 64
     depth: float | None = None  # mean UMI of a control cell in the panel; None: 0.8 n_genes, at most 10,000
-
-
-@dataclass(frozen=True)
-class World:
-    """What is planted before a cell is drawn: G genes (unmeasured too), M programs, P perturbations."""
-
-    kind: str
-    names: np.ndarray  # (G,)
-    measured: np.ndarray  # (G,) bool: in the panel
-    program: np.ndarray  # (G,)
-    loading: np.ndarray  # (G,)
-    base: np.ndarray  # (G,) log rate at zero drive
-    dispersion: np.ndarray  # (G,)
-    network: np.ndarray  # (M, M) B: the row's program answers to the column's
-    cell_types: np.ndarray  # (K, M) mean drives
-    batch_effect: np.ndarray  # (batches, G) natural log
-    table: pd.DataFrame  # P rows: gene (index), sign, magnitude, null, program (index), gain
-
-    @property
-    def mixing(self) -> np.ndarray:
-        """(I - B)^-1, (M, M): the settled activity of every program per unit of drive."""
-        return np.linalg.inv(np.eye(len(self.network)) - self.network)
-
-    @property
-    def drive(self) -> np.ndarray:
-        """What each perturbation adds to the programs of a cell that responds, (P, M)."""
-        dose = np.where(self.table["null"], 0.0, self.table["magnitude"] / 2)
-        drive = np.zeros((len(dose), len(self.network)))
-        drive[np.arange(len(dose)), self.table["program"]] = dose * self.table["gain"]
-        drive[:, 0] += STRESS * np.abs(dose)
-        return drive
-
-    def respond(self, v: np.ndarray) -> np.ndarray:
-        """The log response h(v) of a gene of loading 1 to program activity v."""
-        return v if self.kind == "linear" else KAPPA * np.tanh(v / KAPPA)
-
-    def expected_rates(self, drive: np.ndarray) -> np.ndarray:
-        """Mean rate of each gene over cell types and noise, size 1, no batch effect: (P, M) -> (P, G)."""
-        sd = PROGRAM_SD * np.sqrt((self.mixing**2).sum(1))
-        rates = np.zeros((len(drive), len(self.names)))
-        for mean in self.cell_types:
-            centre = (mean + drive) @ self.mixing.T
-            for node, mass in zip(_NODES, _MASSES / _MASSES.sum(), strict=True):
-                response = self.respond(centre + node * sd)[:, self.program]
-                rates += mass * np.exp(self.loading * response)
-        return rates * np.exp(self.base) / len(self.cell_types)
+    n_pairs: int = 0  # of targets that change something, perturbed together, both by the same sign
 
 
 def simulate_screen(n_genes: int = 256, n_targets: int = 30, n_cells: int = 12_000, *, seed: int = 0,
@@ -124,8 +74,8 @@ def simulate_screen(n_genes: int = 256, n_targets: int = 30, n_cells: int = 12_0
     size = {"n_genes": n_genes, "n_targets": n_targets, "n_cells": n_cells, "seed": seed, "world": world}
     options = _checked(size | asdict(design))
     planting, drawing, counting = map(np.random.default_rng, np.random.SeedSequence(options["seed"]).spawn(3))
-    planted = _plant(planting, options)
-    cells = _draw_cells(drawing, options, len(planted.table))
+    planted = plant(planting, options)
+    cells = _draw_cells(drawing, options, len(planted.members))
     return _assemble(planted, cells, _draw_counts(counting, planted, cells), options)
 
 
@@ -146,64 +96,13 @@ def _checked(options: Options) -> Options:
     if options["depth"] is None:
         options["depth"] = min(0.8 * n_genes, 10_000.0)
     require_between("depth", options["depth"], 1, 1e6)
-    n_labels = n_targets + round(n_targets * options["both_fraction"])
+    n_pairs = options["n_pairs"] = require_whole("n_pairs", options["n_pairs"], 0)
+    n_labels = n_targets + round(n_targets * options["both_fraction"]) + n_pairs
     whole = {"n_cells": (20 * n_labels, 10**8), "n_programs": (1, n_genes // 4), "n_batches": (1, 10),
              "seed": (0, 2**63 - 1)}
     for name, (low, high) in whole.items():
         options[name] = require_whole(name, options[name], low, high)
     return options
-
-
-def _plant(rng: Rng, options: Options) -> World:
-    """Draws network, loadings, targets and batch effects; scales the rates to the asked depth."""
-    n_unmeasured = round(options["n_targets"] * options["unmeasured_fraction"])
-    n, m, n_batches = options["n_genes"] + n_unmeasured, options["n_programs"], options["n_batches"]
-    program = rng.permutation(np.arange(n) % m)
-    loading = rng.uniform(0.4, 1.0, n) * np.where(rng.random(n) < 0.7, 1, -1)
-    loading[rng.permutation(n)[: round(BACKGROUND * n)]] = 0.0
-    base = rng.normal(0.0, 1.5, n)
-    table = _plant_targets(rng, options, program, loading, base)
-    measured = ~np.isin(np.arange(n), rng.permutation(table["gene"].unique())[:n_unmeasured])
-    batch_effect = BATCH_SD * (rng.normal(size=(n_batches, n)) + rng.normal(size=(n_batches, 1)))
-    network, order = np.zeros((m, m)), rng.permutation(m)
-    # a program answers to one or two of those before it: no cycle, so activity settles
-    for place in range(1, m):
-        parents = rng.permutation(order[:place])[: rng.integers(1, 3)]
-        weights = rng.choice([-1, 1], len(parents)) * rng.uniform(0.3, 0.6, len(parents))
-        network[order[place], parents] = weights
-    names = np.array([f"SIM{i + 1:05d}" for i in range(n)])
-    dispersion = DISPERSION * np.exp(rng.normal(0, 0.5, n))
-    cell_types = rng.normal(0, TYPE_SD, (N_CELL_TYPES, m))
-    world = World(options["world"], names, measured, program, loading, base, dispersion, network, cell_types,
-                  batch_effect, table)
-    total = world.expected_rates(np.zeros((1, m)))[0, world.measured].sum()
-    return replace(world, base=base + np.log(options["depth"] / total))
-
-
-def _plant_targets(rng: Rng, options: Options, program: np.ndarray, loading: np.ndarray, base: np.ndarray
-                   ) -> pd.DataFrame:
-    """Chooses well expressed targets: nulls among background genes if they suffice, others in programs."""
-    n = options["n_targets"]
-    n_null = round(n * options["null_fraction"])
-    n_both = round(n * options["both_fraction"])
-    n_active = round(n * options["activation_fraction"])
-    ranked = np.argsort(-base)
-    members = ranked[loading[ranked] != 0]
-    effective = rng.permutation(members[: max(n - n_null, len(members) // 2)])[: n - n_null]
-    rest = np.concatenate([ranked[loading[ranked] == 0], np.setdiff1d(members, effective)])
-    null = rng.permutation(rest[: max(n_null, round(BACKGROUND * len(base)) // 2)])[:n_null]
-    gene = np.concatenate([effective, null])
-    gain = GAIN * np.exp(rng.normal(0, 0.2, n)) * loading[gene]
-    is_null = np.isin(gene, null)
-    table = pd.DataFrame({"gene": gene, "null": is_null, "program": program[gene], "gain": gain})
-    if options["world"] == "unidentifiable":
-        table["gene"] = rng.permutation(gene)
-    table = table.iloc[rng.permutation(n)]
-    down = pd.concat([table[:n_both], table[n_active:]])
-    up = table[:n_active]
-    magnitude = np.concatenate([-rng.uniform(1, 4, len(down)), rng.uniform(0.5, 3, len(up))])
-    table = pd.concat([down, up]).assign(magnitude=magnitude, sign=np.sign(magnitude).astype(int))
-    return table.sort_values(["gene", "sign"], ignore_index=True)
 
 
 def _draw_cells(rng: Rng, options: Options, n_labels: int) -> Cells:
@@ -249,52 +148,51 @@ def _log_rates(world: World, cells: Cells) -> np.ndarray:
     after = world.respond((u + drive[label]) @ world.mixing.T)
     start = world.base + world.batch_effect[cells["batch"]]
     log_rate = start + world.loading * after[:, world.program]
-    row = np.flatnonzero(label >= 0)
-    gene = world.table["gene"].to_numpy()[label[row]]
-    change = world.table["magnitude"].to_numpy()[label[row]] * np.log(2)
-    unmoved = world.loading[gene] * before[row, world.program[gene]]
-    log_rate[row, gene] = start[row, gene] + unmoved + change
+    for member in np.append(world.members, [[-1, -1]], axis=0)[label].T:
+        row = np.flatnonzero(member >= 0)
+        gene = world.table["gene"].to_numpy()[member[row]]
+        change = world.table["magnitude"].to_numpy()[member[row]] * np.log(2)
+        unmoved = world.loading[gene] * before[row, world.program[gene]]
+        log_rate[row, gene] = start[row, gene] + unmoved + change
     return log_rate
 
 
 def _assemble(world: World, cells: Cells, counts: sp.csr_matrix, options: Options) -> AnnData:
     """Puts counts, labels and truth together."""
-    table, label, targets = world.table, cells["label"], world.names[world.table["gene"]]
-    names = np.char.add(targets, np.where(table["sign"] > 0, "+", "-"))
-    magnitude = np.where(world.measured[table["gene"]], table["magnitude"], np.nan)  # as a real panel would
+    table, label = world.perturbations(), cells["label"]
     obs = pd.DataFrame(index=[f"cell_{i + 1:06d}" for i in range(len(label))])
-    obs["target_gene"] = np.append(targets, CONTROL)[label]  # label -1 takes the last
+    obs["target_gene"] = np.append(table["target_gene"], CONTROL)[label]  # label -1 takes the last
     obs["batch"] = np.char.add("rep_", (cells["batch"] + 1).astype(str))
     obs["sign"] = np.append(table["sign"], 0)[label]
+    magnitude = np.where(table["measured"], table["magnitude"], np.nan)  # as a real panel would
     obs["magnitude"] = np.append(magnitude, 0)[label]
-    obs["perturbation"] = pd.Categorical(np.append(names, CONTROL)[label])
+    obs["perturbation"] = pd.Categorical(np.append(table.index, CONTROL)[label])
     obs["escaped"] = cells["escaped"]
     obs["cell_type"] = pd.Categorical(np.char.add("type_", (cells["cell_type"] + 1).astype(str)))
     obs["size_factor"] = np.float32(cells["size_factor"])
     facts = {"name": "simulated", "version": SIMULATOR_VERSION, "options": options, "licence": "BSD-3-Clause",
              "source": "cdt_lite.data.simulate", "attribution": "simulated, no real cells"}
     adata = in_layout(counts, obs, world.names[world.measured], facts)
-    adata.uns["truth"] = _truth(world, names, options["escape_fraction"])
+    adata.uns["truth"] = _truth(world, table, options["escape_fraction"])
     return adata
 
 
-def _truth(world: World, names: np.ndarray, escape: float) -> dict[str, Any]:
+def _truth(world: World, table: pd.DataFrame, escape: float) -> dict[str, Any]:
     """Everything planted, in a form that an .h5ad file can hold."""
-    table, panel, n_programs = world.table, world.measured, len(world.network)
+    panel, n_programs = world.measured, len(world.network)
     control = world.expected_rates(np.zeros((1, n_programs)))
     effect = np.log(world.expected_rates(world.drive) / control)
-    effect[np.arange(len(table)), table["gene"]] = table["magnitude"] * np.log(2)
+    for member in world.members.T:
+        row = np.flatnonzero(member >= 0)
+        target = world.table.iloc[member[row]]
+        effect[row, target["gene"]] = target["magnitude"] * np.log(2)
     observed = np.log((1 - escape) * np.exp(effect) + escape)  # over all labelled cells
     loadings = np.zeros((len(world.names), n_programs))
     loadings[np.arange(len(loadings)), world.program] = world.loading
-    programs = np.array([f"program_{i:02d}" for i in range(n_programs)])
-    perturbations = table.drop(columns="gene").set_index(names).assign(
-        target_gene=world.names[table["gene"]], program=programs[table["program"]],
-        gain=np.where(table["null"], 0.0, table["gain"]), measured=panel[table["gene"]])
     arrays = {
         "effect": effect[:, panel], "effect_observed": observed[:, panel],
         "control_mean": control[0, panel], "dispersion": world.dispersion[panel],
         "drive": world.drive, "cell_type_drive": world.cell_types, "batch_effect": world.batch_effect[:, panel],
         "loadings": loadings[panel], "network": world.network}
-    truth = {"perturbations": perturbations, "genes": world.names[panel], "programs": programs}
+    truth = {"perturbations": table, "genes": world.names[panel], "programs": world.programs}
     return truth | {key: np.asarray(value, np.float32) for key, value in arrays.items()}

@@ -2,7 +2,8 @@
 
 import hashlib
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ class TokenStore:
     magnitude: Float[np.ndarray, " cells"]  # log2 fold change, NaN where unknown
     group: Int[np.ndarray, " cells"]  # number of the replicate or cell type: controls are drawn from the same
     log_depth: Float[np.ndarray, " cells"]  # log(counts / target depth)
+    pairs: Mapping[int, tuple[int, int]] = field(default_factory=dict)  # gene ids of every target that is a pair
 
     @classmethod
     def from_adata(cls, adata: AnnData, tokenizer: Tokenizer, vocabulary: Vocabulary, columns: Columns = Columns(),
@@ -52,6 +54,7 @@ class TokenStore:
         gene_ids = vocabulary.ids(list(adata.var_names))
         names, number = np.unique(labels.target, return_inverse=True)
         ids = [NO_TARGET if name == CONTROL else vocabulary.id(name) for name in names]
+        pairs = {vocabulary.id(name): pair for name in names if (pair := vocabulary.pair(name))}
         if path is None:
             tokens = np.empty(adata.shape, np.uint8)
         else:
@@ -72,6 +75,7 @@ class TokenStore:
             magnitude=labels.magnitude.astype(np.float32),
             group=labels.batch_number,
             log_depth=np.log(np.maximum(depth, 1.0) / tokenizer.target_depth).astype(np.float32),
+            pairs=pairs,
         )
 
     def __len__(self) -> int:

@@ -52,6 +52,19 @@ class Vocabulary:
         return np.array([self.id(s) for s in symbols], dtype=np.int64)
 
     def extended(self, symbols: Iterable[str]) -> "Vocabulary":
-        """Returns a vocabulary with new symbols appended; every old id stays as it was."""
-        both = dict.fromkeys([*self.symbols, *map(str, symbols)])
-        return Vocabulary(both, self.capacity)
+        """Returns a vocabulary with new symbols appended, a pair's genes too; every old id stays as it was."""
+        new = [name for symbol in map(str, symbols) for name in (*genes_of(symbol), symbol)]
+        return Vocabulary(dict.fromkeys([*self.symbols, *new]), self.capacity)
+
+    def pair(self, symbol: str) -> tuple[int, int] | None:
+        """Returns the ids of a pair's genes; None for a single gene, and where one of both is unknown."""
+        genes = genes_of(symbol)
+        if len(genes) != 2 or not all(gene in self for gene in genes):
+            return None
+        return self.id(genes[0]), self.id(genes[1])
+
+
+def genes_of(symbol: str) -> list[str]:
+    """Returns the genes of a combination, "A+B"; none for a single gene."""
+    genes = symbol.split("+")
+    return genes if len(genes) > 1 and all(genes) else []

@@ -1,7 +1,7 @@
 """What training cells say about a perturbation, given to the model gene by gene: a table, and tilts made from it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -166,6 +166,18 @@ class MeanEffect(nn.Module):
         match = match & (p.target != NO_TARGET)[:, None]
         return torch.where(match.any(1), match.int().argmax(1), -1)
 
+    def answers(self, p: Perturbation) -> Float[Tensor, "B k"]:
+        """Returns what each measured effect counts for each set; for a pair that nobody made, the sum of both genes."""
+        rows = self.rows(p)
+        weights = self.weights[rows] * (rows >= 0)[:, None]
+        if p.pair is None:
+            return weights
+        both = [self.answers(replace(p, target=gene, pair=None)) for gene in p.pair.T]
+        unmade = (p.pair[:, 0] >= 0) & (p.target == UNKNOWN_TARGET)
+        if p.guess is not None:  # in training: what is known of this pair without its own cells
+            unmade = unmade & (p.guess < 0)
+        return torch.where(unmade[:, None], both[0] + both[1], weights)
+
     def look_up(self, perturbation: Perturbation, gene_ids: Int[Tensor, " g"]) -> Known:
         """Returns what is known; no effect on a gene that the table does not have."""
         if self.empty:
@@ -173,7 +185,6 @@ class MeanEffect(nn.Module):
             return Known(nothing, self.shares.new_zeros(len(gene_ids), len(self.values)), self.values, self.counted)
         match = gene_ids[:, None] == self.gene_ids
         here, found = match.int().argmax(1), match.any(1)
-        rows = self.rows(perturbation)
-        weights = self.weights[rows].double()  # a tilt is steep where a gene is rare: not in half precision
-        known = (weights @ self.effect.double()).to(self.effect.dtype) * (rows >= 0)[:, None]
+        weights = self.answers(perturbation).double()  # a tilt is steep where a gene is rare: not in half precision
+        known = (weights @ self.effect.double()).to(self.effect.dtype)
         return Known(known[:, here] * found, self.shares[here], self.values, self.counted)

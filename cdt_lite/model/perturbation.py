@@ -1,7 +1,7 @@
 """What the model is told of a perturbation: which gene, which way, how strongly."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -19,8 +19,9 @@ UNKNOWN_TARGET = -2  # something was perturbed, but the model has no vector for 
 class Perturbation:
     """One perturbation a set.
 
-    A magnitude is an outcome of the experiment: for a perturbation that nobody has made it is unknown. The last two are
-    for training: a set is not told the mean effect of its own replicate, nor is its target part of an average.
+    A magnitude is an outcome of the experiment: for a perturbation that nobody has made it is unknown. Replicate and own
+    are for training: a set is not told the mean effect of its own replicate, nor is its target part of an average. A
+    pair that training had is a target of its own, and of any pair it is told which two genes it is made of.
     """
 
     target: Int[Tensor, " B"]  # row in the gene table, or NO_TARGET, or UNKNOWN_TARGET
@@ -29,11 +30,12 @@ class Perturbation:
     guess: Int[Tensor, " B"] | None = None  # gene of UNKNOWN_TARGET, whose effect is known by its like; -1: by all
     replicate: Int[Tensor, " B"] | None = None  # of the training cells
     own: Int[Tensor, " B"] | None = None  # their target, also where its name is withheld
+    pair: Int[Tensor, "B 2"] | None = None  # genes of a pair; NO_TARGET twice where there is one target, or none
 
     @classmethod
     def of(cls, target: Sequence[int], sign: Sequence[int], magnitude: Sequence[float],
            guess: Sequence[int] | None = None, replicate: Sequence[int] | None = None,
-           own: Sequence[int] | None = None) -> "Perturbation":
+           own: Sequence[int] | None = None, pair: Sequence[tuple[int, int]] | None = None) -> "Perturbation":
         """Builds and checks. Raises CDTError for a sign outside -1, 0, +1 or a target below UNKNOWN_TARGET."""
         if not set(sign) <= {-1, 0, 1}:
             raise CDTError(f"sign must be -1 (knockdown), 0 (control) or +1 (activation), not {list(sign)}")
@@ -41,7 +43,7 @@ class Perturbation:
             raise CDTError(f"target must be a gene id (or NO_TARGET, UNKNOWN_TARGET), not {list(target)}")
         return cls(
             _ids(target), _ids(sign), torch.tensor(magnitude, dtype=torch.float32),
-            *(None if values is None else _ids(values) for values in (guess, replicate, own)),
+            *(None if values is None else _ids(values) for values in (guess, replicate, own, pair)),
         )
 
     @classmethod
@@ -52,11 +54,12 @@ class Perturbation:
 
     def to(self, device: torch.device | str) -> "Perturbation":
         """Returns a copy on a device."""
-        moved = [None if ids is None else ids.to(device) for ids in (self.guess, self.replicate, self.own)]
+        others = (self.guess, self.replicate, self.own, self.pair)
+        moved = [None if ids is None else ids.to(device) for ids in others]
         return Perturbation(self.target.to(device), self.sign.to(device), self.magnitude.to(device), *moved)
 
 
-def _ids(values: Sequence[int]) -> Int[Tensor, " B"]:
+def _ids(values: Sequence[int] | Sequence[tuple[int, int]]) -> Int[Tensor, "B ..."]:
     return torch.tensor(values, dtype=torch.long)
 
 
@@ -89,12 +92,24 @@ class PerturbationEmbedding(nn.Module):
 
 
 class PartialPerturbationEmbedding(PerturbationEmbedding):
-    """The same, with learned vectors for a target that is not there and for one that is there but unknown."""
+    """The same, with learned vectors for a target that is not there and for one that is there but unknown.
+
+    A pair is the sum of two conditions.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.no_target = nn.Parameter(torch.zeros(config.gene_embed_dim))
         self.unknown_target = nn.Parameter(torch.zeros(config.gene_embed_dim))
+
+    def forward(self, perturbation: Perturbation, gene_table: nn.Embedding) -> Float[Tensor, "B D"]:
+        """Embeds one perturbation a set."""
+        told = super().forward(perturbation, gene_table)
+        if perturbation.pair is None:
+            return told
+        both = [super(PartialPerturbationEmbedding, self).forward(replace(perturbation, target=gene), gene_table)
+                for gene in perturbation.pair.T]
+        return torch.where(perturbation.pair[:, :1] >= 0, both[0] + both[1], told)
 
     def target_vector(self, target: Int[Tensor, " B"], gene_table: nn.Embedding) -> Float[Tensor, "B E"]:
         """Looks the target up: its row, the learned "no target", or "unknown target"."""

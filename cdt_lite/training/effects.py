@@ -13,7 +13,7 @@ from cdt_lite.data.tokenizer import BLOCK, Tokenizer
 from cdt_lite.model.mean_effect import NAMELESS, OWN, WHOLE, EffectTable
 from cdt_lite.model.perturbation import UNKNOWN_TARGET
 from cdt_lite.training.gene_vectors import coexpression
-from cdt_lite.training.kriging import Kriging, Measured
+from cdt_lite.training.kriging import Kriging, Measured, genes_in
 from cdt_lite.training.prior import GeneVectors
 
 LEAST_SD = 0.01  # of a gene among control cells: what varies less is taken for constant
@@ -81,15 +81,20 @@ def fitted(store: TokenStore, tokenizer: Tokenizer, prior: GeneVectors | None = 
     sources = [coexpression_of(store, tokenizer)]
     if prior is not None:
         sources.append(prior)
-    named = [store.target[store.sign != 0], *(source.genes for source in sources)]
+    in_pairs = np.array([*store.pairs.values()], int).ravel()
+    named = [store.target[store.sign != 0], in_pairs, *(source.genes for source in sources)]
     genes = np.unique(np.concatenate(named).astype(int))
+    members = np.stack([np.arange(len(genes)), np.full(len(genes), -1)], 1)
+    for pair, both in store.pairs.items():
+        members[np.searchsorted(genes, pair)] = np.searchsorted(genes, both)
     measured, sd = measured_effects(store, tokenizer, genes)
     keys, _ = store.groups()
     measured = measured.of(~set_aside(keys, validation_share)[keys[:, 1] != 0])
-    alike = [likeness_of(source.of(genes), measured.gene) for source in sources]
+    perturbed, _ = genes_in(measured.gene, members)
+    alike = [likeness_of(source.of(genes), perturbed) for source in sources]
     if len(alike) > 1:
         alike.append(np.mean(alike, axis=0))
-    candidates = [Kriging(measured, likeness, sd) for likeness in alike]
+    candidates = [Kriging(measured, likeness, sd, members=members) for likeness in alike]
     return max(candidates, key=lambda kriging: kriging.log_likelihood), genes
 
 

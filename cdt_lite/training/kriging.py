@@ -8,8 +8,9 @@
 
 L_pq in [-1, 1] is the likeness of the perturbed genes, s the sign, v_g the variance of gene g among control cells: so
 noise is known from the numbers of cells alone. The hyperbolic sine sharpens likeness as c grows, and its series has
-positive coefficients only, so that K is a covariance whenever L is one (Schur 1911). a, b, c, d are found by marginal
-likelihood on the training cells. Where nothing is known of a gene, b alone speaks: the shrunken mean of all
+positive coefficients only, so that K is a covariance whenever L is one (Schur 1911). The effect of a pair of genes is
+the sum of both, and of a part of its own, of variance d. a, b, c, d are found by marginal likelihood on the training
+cells. Where nothing is known of a gene, b alone speaks: the shrunken mean of all
 perturbations. Where many cells were measured, they speak: the mean of their replicates.
 
 Source: Cressie, Statistics for Spatial Data, 1993, chapter 3; Rasmussen and Williams, Gaussian Processes for Machine
@@ -65,25 +66,33 @@ class Kriging:
 
     Args:
         measured: Mean effects.
-        likeness: Of every gene that may be asked for, a row each, with the gene of every measured effect.
+        likeness: Of every gene that may be asked for, a row each, with the gene of every measured effect; of a pair,
+            with the first, and then with the second of every pair (`genes_in`).
         sd: Of every gene among control cells, in log1p units.
         parameters: a, b, c, d; None finds them by marginal likelihood.
+        members: Rows in the likeness of the genes that each row stands for, (V, 2): its own and -1, or a pair's. None:
+            there are no pairs.
 
     Raises:
         CDTError: The likeness of the measured genes is no covariance.
     """
 
     def __init__(self, measured: Measured, likeness: Float[np.ndarray, "V K"], sd: Float[np.ndarray, " G"],
-                 parameters: tuple[float, ...] | None = None) -> None:
+                 parameters: tuple[float, ...] | None = None, members: Int[np.ndarray, "V 2"] | None = None) -> None:
         self.measured, self.likeness, self.sd = measured, likeness, sd
+        if members is None:
+            members = np.stack([np.arange(len(likeness)), np.full(len(likeness), -1)], 1)
+        self.members = members
         self.noise = measured.noise()
-        lowest = np.linalg.eigvalsh(likeness[measured.gene]).min(initial=0.0)
-        if lowest < -ROUNDING * max(len(measured.gene), 1):
+        genes, _ = genes_in(measured.gene, members)
+        lowest = np.linalg.eigvalsh(likeness[genes]).min(initial=0.0)
+        if lowest < -ROUNDING * max(len(genes), 1):
             raise CDTError(f"the likeness of the measured genes has an eigenvalue of {lowest:.2g}: no covariance is "
                            "negative. Use the cosine of vectors, or a mean or product of such likenesses")
         if parameters is None:
             rows = measured.drawn(ROWS)
-            asked = Kriging(measured.of(rows), likeness[:, rows], sd, tuple(np.exp(START)))
+            columns = rows[genes_in(measured.gene, members)[1]]
+            asked = Kriging(measured.of(rows), likeness[:, columns], sd, tuple(np.exp(START)), members)
             options = {"maxfev": EVALUATIONS, "xatol": 0.02, "fatol": 0.1}
             found = minimize(asked._misfit, START, method="Nelder-Mead", options=options)
             parameters = tuple(np.exp(np.clip(found.x, LEAST, MOST)))
@@ -95,10 +104,19 @@ class Kriging:
               ) -> Float[np.ndarray, "P K"]:
         """Returns the covariance K of some perturbations with the measured ones, in units of v_g."""
         a, b, c, d = parameters
-        same_gene = gene[:, None] == self.measured.gene
-        same_sign = sign[:, None] == self.measured.sign
-        alike = np.sinh(c * self.likeness[gene]) / np.sinh(c)
-        return (a * alike + d * same_gene) * np.outer(sign, self.measured.sign) + b * same_sign
+        measured = self.measured.gene
+        (one, of_one), (other, of_other) = genes_in(gene, self.members), genes_in(measured, self.members)
+        signs, way = np.outer(sign, self.measured.sign), sign[:, None] == self.measured.sign
+        alike = np.sinh(c * self.likeness[one]) / np.sinh(c)
+        gene_by_gene = a * alike + d * (one[:, None] == other)
+        total = _added(_added(gene_by_gene, of_one).T, of_other).T
+        n_genes = np.outer(self.n_genes(gene), self.n_genes(measured))
+        of_pair = (n_genes == 4) & (gene[:, None] == measured)
+        return (total + d * of_pair) * signs + b * n_genes * way
+
+    def n_genes(self, gene: Int[np.ndarray, " P"]) -> Int[np.ndarray, " P"]:
+        """Counts the genes of some perturbations: 1, or 2 of a pair."""
+        return 1 + (self.members[gene, 1] >= 0)
 
     def _misfit(self, logs: Float[np.ndarray, " 4"]) -> float:
         """Minus the log marginal likelihood of the measured effects, but for a constant."""
@@ -134,5 +152,26 @@ class Kriging:
             within = self.precision[np.ix_(hidden, hidden)]
             weights = weights - weights[:, hidden] @ np.linalg.solve(within, self.precision[hidden])
             weights[:, hidden] = 0.0
-        left = 1 - (weights * shared).sum(1) / (a + b + d)
+        n_genes = self.n_genes(gene)
+        variance = n_genes * (a + d) + n_genes**2 * b + (n_genes == 2) * d  # the genes of a pair taken for unlike
+        left = 1 - (weights * shared).sum(1) / variance
         return weights, np.clip(left, 0.0, 1.0)
+
+
+def genes_in(gene: Int[np.ndarray, " P"], members: Int[np.ndarray, "V 2"]
+             ) -> tuple[Int[np.ndarray, " Q"], Int[np.ndarray, " Q"]]:
+    """Returns the single genes that some perturbations are made of, and which of them each belongs to.
+
+    First come the first genes of all, then the second ones of pairs.
+    """
+    first, second = members[gene].T
+    pairs = np.flatnonzero(second >= 0)
+    return np.append(first, second[pairs]), np.append(np.arange(len(gene)), pairs)
+
+
+def _added(by_gene: Float[np.ndarray, "Q K"], of: Int[np.ndarray, " Q"]) -> Float[np.ndarray, "P K"]:
+    """Adds the rows of a pair's second genes to those of its first, both as `genes_in` gives them."""
+    n = int(of.max(initial=-1)) + 1
+    total = by_gene[:n].copy()
+    total[of[n:]] += by_gene[n:]
+    return total

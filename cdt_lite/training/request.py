@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cdt_lite.data.labels import tidy_targets
+from cdt_lite.data.vocabulary import genes_of
 from cdt_lite.errors import CDTError, CDTWarning, suggest
 from cdt_lite.model.mean_effect import MeanEffect
 from cdt_lite.model.perturbation import NO_TARGET, UNKNOWN_TARGET, Perturbation
@@ -27,10 +28,12 @@ class Request:
     guess: int = NO_TARGET  # gene whose effect, known by its like, stands in for an unknown one
     notes: tuple[str, ...] = ()  # what the user should know
     beyond_average: float = 0.0  # share of its effect's variance known beyond what all perturbations share
+    pair: tuple[int, int] = (NO_TARGET, NO_TARGET)  # genes, where two are perturbed together
 
     def perturbation(self) -> Perturbation:
         """Returns what the model is told, for one set."""
-        return Perturbation.of([self.gene_id], [self.sign], [self.magnitude], [self.guess])
+        pair = None if self.pair[0] == NO_TARGET else [self.pair]
+        return Perturbation.of([self.gene_id], [self.sign], [self.magnitude], [self.guess], pair=pair)
 
 
 def check_request(checkpoint: Checkpoint, target: str, sign: int, magnitude: float | None, control: str,
@@ -39,7 +42,7 @@ def check_request(checkpoint: Checkpoint, target: str, sign: int, magnitude: flo
 
     Raises:
         CDTError: A sign outside -1, 0, +1, a gene outside the vocabulary (close matches are named), a combination
-            that training did not have, or a word for `unseen` other than "average" and "vector".
+            that training did not have (but for pairs of its targets), or a word for `unseen` other than "average" and "vector".
     """
     if unseen not in ("average", "vector"):
         raise CDTError(f"unseen is 'average' or 'vector', not {unseen!r}{suggest(unseen, ('average', 'vector'))}")
@@ -49,9 +52,12 @@ def check_request(checkpoint: Checkpoint, target: str, sign: int, magnitude: flo
     target, sign = str(tidy_targets(np.array([target], str), control, genes, "the request")[0]), int(sign)
     if target == control or sign == 0:
         return Request(control, 0, 0.0, NO_TARGET)
-    if "+" in target and target not in checkpoint.vocabulary:
-        raise CDTError(f"{target} was not in training: a combination is learned as one name, not from its genes. "
-                       f"Predict {' and '.join(target.split('+'))} one by one, or train on cells of the combination")
+    if target not in checkpoint.trained_targets and (pair := _trained_pair(checkpoint, target)):
+        return _unmade(checkpoint, target, sign, pair)
+    if genes_of(target) and target not in checkpoint.vocabulary:
+        raise CDTError(f"{target} was not in training, and a combination is predicted from its genes only if it is a "
+                       f"pair and both were perturbed. Predict {' and '.join(target.split('+'))} one by one, or train "
+                       "on cells of the combination")
     gene_id, guess = checkpoint.vocabulary.id(target), NO_TARGET
     if magnitude is not None and math.isnan(magnitude):
         magnitude = None  # as files write what is unknown
@@ -68,7 +74,26 @@ def check_request(checkpoint: Checkpoint, target: str, sign: int, magnitude: flo
         gene_id = UNKNOWN_TARGET
     beyond = 0.0 if table is None else known_shares(table, gene_id, guess, sign)[0]
     size = float("nan") if magnitude is None else float(magnitude)
-    return Request(target, sign, size, gene_id, guess, tuple(notes), beyond)
+    pair = checkpoint.vocabulary.pair(target) if gene_id >= 0 else None
+    return Request(target, sign, size, gene_id, guess, tuple(notes), beyond, pair or (NO_TARGET, NO_TARGET))
+
+
+def _unmade(checkpoint: Checkpoint, target: str, sign: int, pair: tuple[int, int]) -> Request:
+    """A pair of which training had no cells, but of both genes: what they do, added up."""
+    table, (one, other) = checkpoint.model.effect, target.split("+")
+    assert table is not None
+    notes = _sign_notes(target, sign, NO_TARGET, table)
+    notes.append(f"{target} was never made in training: predicted as {one} and {other}, added up")
+    beyond = float(np.mean([known_shares(table, gene, NO_TARGET, sign)[0] for gene in pair]))
+    return Request(target, sign, float("nan"), UNKNOWN_TARGET, NO_TARGET, tuple(notes), beyond, pair)
+
+
+def _trained_pair(checkpoint: Checkpoint, target: str) -> tuple[int, int] | None:
+    """Returns the genes of a pair that the model adds up: training had both, and it knows mean effects."""
+    pair = checkpoint.vocabulary.pair(target)
+    if pair is None or checkpoint.model.effect is None:
+        return None
+    return pair if set(checkpoint.trained_targets).issuperset(target.split("+")) else None
 
 
 def _sign_notes(target: str, sign: int, gene: int, table: MeanEffect) -> list[str]:
