@@ -14,6 +14,7 @@ from cdt_lite.errors import CDTError, require_whole
 from cdt_lite.model.config import TrainConfig
 from cdt_lite.model.perturbation import NO_TARGET, UNKNOWN_TARGET, Perturbation
 
+ALONE = (NO_TARGET, NO_TARGET)  # no pair
 ALL = -1  # the key of the controls of all replicates together
 Rng = np.random.Generator
 STAGES = ("pretrain", "finetune")
@@ -181,12 +182,14 @@ class SetSampler:
                 target.append(NO_TARGET)
                 sign.append(0)
                 magnitude.append(0.0)
-                pair.append((NO_TARGET, NO_TARGET))
+                pair.append(ALONE)
                 continue
             size = float(store.magnitude[group.cells[0]])
             target.append(UNKNOWN_TARGET if lose_target < c.target_dropout else group.target)
-            named = lose_target >= c.target_dropout or guess[-1] != NO_TARGET  # a pair nobody made is told its genes
-            pair.append(store.pairs.get(group.target, (NO_TARGET,) * 2) if named else (NO_TARGET,) * 2)
+            # of a pair that nobody made, the genes are known
+            named = lose_target >= c.target_dropout or guess[-1] != NO_TARGET
+            genes = store.pairs.get(group.target, ALONE)
+            pair.append(genes if named else ALONE)
             sign.append(group.sign)
             magnitude.append(float("nan") if lose_size < c.magnitude_dropout else size)
         fold = [group.fold for group in groups]

@@ -16,8 +16,9 @@ never perturbed can be predicted. Saturation makes effects depend on the cell's 
 activation. magnitude_p is the log2 fold change of the target's own mRNA in a responding cell, dose_p = magnitude_p / 2.
 Some perturbed cells escape: they behave like controls. Program 0 carries the shift that all effects share. In the world
 "unidentifiable" the same effects are dealt out at random: "no better than the mean" is the honest answer. True effects
-are integrals over cell types and noise. A pair of targets adds both drives, and sets the mRNA of both from outside: its
-effect is the sum of both but where a program saturates. World, cells and counts have their own random streams: more cells, same world.
+are integrals over cell types and noise. A pair of targets adds both drives and sets the mRNA of both from outside: its
+effect is the sum of both but where a program saturates. World, cells and counts have their own random streams: more
+cells or pairs, same world.
 """
 
 from dataclasses import asdict, dataclass

@@ -8,11 +8,15 @@ import pandas as pd
 
 from cdt_lite.errors import CDTError
 
-KAPPA, STRESS = 1.5, 0.2  # where a program's response saturates; drive of program 0 per unit of |dose|
-N_CELL_TYPES, TYPE_SD, PROGRAM_SD = 3, 0.5, 0.6  # types, equally common; spread of drives between and within them
-BACKGROUND, DISPERSION = 0.3, 0.5  # share of genes in no program; median negative-binomial dispersion of a gene
+KAPPA = 1.5  # where a program's response saturates
+STRESS = 0.2  # drive of program 0 per unit of |dose|
+N_CELL_TYPES = 3  # equally common
+TYPE_SD, PROGRAM_SD = 0.5, 0.6  # spread of drives between cell types and within them
+BACKGROUND = 0.3  # share of genes in no program
+DISPERSION = 0.5  # median negative-binomial dispersion of a gene
 BATCH_SD = 0.12  # of a gene's batch effect and a batch's depth, natural log
-GAIN = 1.8  # an effect moves its program's genes by about half a natural log unit, as a strong knockout does
+# an effect moves its program's genes by about half a natural log unit, as a strong knockout does
+GAIN = 1.8
 Rng = np.random.Generator
 Options = dict[str, Any]
 _NODES, _MASSES = np.polynomial.hermite_e.hermegauss(24)
@@ -32,7 +36,7 @@ class World:
     network: np.ndarray  # (M, M) B: the row's program answers to the column's
     cell_types: np.ndarray  # (K, M) mean drives
     batch_effect: np.ndarray  # (batches, G) natural log
-    table: pd.DataFrame  # a row for each target and sign: gene (index), sign, magnitude, null, program (index), gain
+    table: pd.DataFrame  # by target and sign: gene (index), sign, magnitude, null, program (index), gain
     pairs: np.ndarray  # (pairs, 2) rows of the table, perturbed together
 
     @property
@@ -62,16 +66,24 @@ class World:
 
     def perturbations(self) -> pd.DataFrame:
         """Returns names (index), targets and what was planted; of a pair, that of both where one number can say it."""
-        table = self.table.assign(
-            target_gene=self.names[self.table["gene"]], program=self.programs[self.table["program"]],
-            gain=np.where(self.table["null"], 0.0, self.table["gain"]), measured=self.measured[self.table["gene"]])
-        one, other = (table.iloc[rows].reset_index(drop=True) for rows in self.pairs.T)
-        both = one.assign(target_gene=one["target_gene"] + "+" + other["target_gene"], magnitude=np.nan, gain=np.nan,
-                          program=one["program"] + "+" + other["program"],
-                          measured=one["measured"] & other["measured"])
-        table = pd.concat([table, both]) if len(both) else table
+        alone = self.table.assign(
+            target_gene=self.names[self.table["gene"]],
+            program=self.programs[self.table["program"]],
+            gain=np.where(self.table["null"], 0.0, self.table["gain"]),
+            measured=self.measured[self.table["gene"]],
+        )
+        one, other = (alone.iloc[rows].reset_index(drop=True) for rows in self.pairs.T)
+        both = one.assign(
+            target_gene=one["target_gene"] + "+" + other["target_gene"],
+            program=one["program"] + "+" + other["program"],
+            measured=one["measured"] & other["measured"],
+            magnitude=np.nan,
+            gain=np.nan,
+        )
+        table = pd.concat([alone, both]) if len(both) else alone
+        names = table["target_gene"].to_numpy(str)
         way = np.where(table["sign"] > 0, "+", "-")
-        return table.drop(columns="gene").set_index(np.char.add(table["target_gene"].to_numpy(str), way))
+        return table.drop(columns="gene").set_index(np.char.add(names, way))
 
     def respond(self, v: np.ndarray) -> np.ndarray:
         """The log response h(v) of a gene of loading 1 to program activity v."""
@@ -147,5 +159,5 @@ def _pairs(rng: Rng, n: int, table: pd.DataFrame) -> np.ndarray:
     possible = (sign[:, None] == sign) & (gene[:, None] < gene) & ~(null[:, None] | null)
     pairs = np.argwhere(possible)
     if n > len(pairs):
-        raise CDTError(f"n_pairs must be at most {len(pairs)}, all pairs of these targets that share a sign; got {n}")
+        raise CDTError(f"n_pairs must be at most {len(pairs)}, all that share a sign; got {n}")
     return pairs[rng.permutation(len(pairs))[:n]]

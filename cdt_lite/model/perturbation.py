@@ -19,9 +19,9 @@ UNKNOWN_TARGET = -2  # something was perturbed, but the model has no vector for 
 class Perturbation:
     """One perturbation a set.
 
-    A magnitude is an outcome of the experiment: for a perturbation that nobody has made it is unknown. Replicate and own
-    are for training: a set is not told the mean effect of its own replicate, nor is its target part of an average. A
-    pair that training had is a target of its own, and of any pair it is told which two genes it is made of.
+    A magnitude is an outcome of the experiment: for a perturbation that nobody has made it is unknown. The fields
+    replicate and own are for training: a set is not told the mean effect of its own replicate, nor is its target part
+    of an average. A pair that training had is a target of its own; of any pair the model is told the two genes.
     """
 
     target: Int[Tensor, " B"]  # row in the gene table, or NO_TARGET, or UNKNOWN_TARGET
@@ -30,7 +30,7 @@ class Perturbation:
     guess: Int[Tensor, " B"] | None = None  # gene of UNKNOWN_TARGET, whose effect is known by its like; -1: by all
     replicate: Int[Tensor, " B"] | None = None  # of the training cells
     own: Int[Tensor, " B"] | None = None  # their target, also where its name is withheld
-    pair: Int[Tensor, "B 2"] | None = None  # genes of a pair; NO_TARGET twice where there is one target, or none
+    pair: Int[Tensor, "B 2"] | None = None  # genes of a pair; NO_TARGET twice where there is none
 
     @classmethod
     def of(cls, target: Sequence[int], sign: Sequence[int], magnitude: Sequence[float],
@@ -107,9 +107,9 @@ class PartialPerturbationEmbedding(PerturbationEmbedding):
         told = super().forward(perturbation, gene_table)
         if perturbation.pair is None:
             return told
-        both = [super(PartialPerturbationEmbedding, self).forward(replace(perturbation, target=gene), gene_table)
-                for gene in perturbation.pair.T]
-        return torch.where(perturbation.pair[:, :1] >= 0, both[0] + both[1], told)
+        one, other = (replace(perturbation, target=gene) for gene in perturbation.pair.T)
+        both = super().forward(one, gene_table) + super().forward(other, gene_table)
+        return torch.where(perturbation.pair[:, :1] >= 0, both, told)
 
     def target_vector(self, target: Int[Tensor, " B"], gene_table: nn.Embedding) -> Float[Tensor, "B E"]:
         """Looks the target up: its row, the learned "no target", or "unknown target"."""

@@ -165,7 +165,8 @@ def score_task(task: Task, runs: Runs, options: ReportOptions) -> tuple[pd.DataF
         notes |= dict.fromkeys(scored.attrs["notes"])
         tables.append(scored.assign(seed=i))
     table = pd.concat(tables, ignore_index=True)
-    table["measured"] = table["target"].isin(task.real.var_names)
+    genes = set(task.real.var_names)
+    table["measured"] = [genes.issuperset(target.split("+")) for target in table["target"]]
     table["null"] = _null(task.real, table)
     table.attrs = {"notes": list(notes)}
     return table, sampled[0]

@@ -78,7 +78,8 @@ class Kriging:
     """
 
     def __init__(self, measured: Measured, likeness: Float[np.ndarray, "V K"], sd: Float[np.ndarray, " G"],
-                 parameters: tuple[float, ...] | None = None, members: Int[np.ndarray, "V 2"] | None = None) -> None:
+                 parameters: tuple[float, ...] | None = None,
+                 members: Int[np.ndarray, "V 2"] | None = None) -> None:
         self.measured, self.likeness, self.sd = measured, likeness, sd
         if members is None:
             members = np.stack([np.arange(len(likeness)), np.full(len(likeness), -1)], 1)
@@ -105,7 +106,8 @@ class Kriging:
         """Returns the covariance K of some perturbations with the measured ones, in units of v_g."""
         a, b, c, d = parameters
         measured = self.measured.gene
-        (one, of_one), (other, of_other) = genes_in(gene, self.members), genes_in(measured, self.members)
+        one, of_one = genes_in(gene, self.members)
+        other, of_other = genes_in(measured, self.members)
         signs, way = np.outer(sign, self.measured.sign), sign[:, None] == self.measured.sign
         alike = np.sinh(c * self.likeness[one]) / np.sinh(c)
         gene_by_gene = a * alike + d * (one[:, None] == other)
@@ -153,7 +155,8 @@ class Kriging:
             weights = weights - weights[:, hidden] @ np.linalg.solve(within, self.precision[hidden])
             weights[:, hidden] = 0.0
         n_genes = self.n_genes(gene)
-        variance = n_genes * (a + d) + n_genes**2 * b + (n_genes == 2) * d  # the genes of a pair taken for unlike
+        # the genes of a pair are taken for unlike
+        variance = n_genes * (a + d) + n_genes**2 * b + (n_genes == 2) * d
         left = 1 - (weights * shared).sum(1) / variance
         return weights, np.clip(left, 0.0, 1.0)
 

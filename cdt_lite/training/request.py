@@ -42,7 +42,8 @@ def check_request(checkpoint: Checkpoint, target: str, sign: int, magnitude: flo
 
     Raises:
         CDTError: A sign outside -1, 0, +1, a gene outside the vocabulary (close matches are named), a combination
-            that training did not have (but for pairs of its targets), or a word for `unseen` other than "average" and "vector".
+            that training did not have (but for a pair of its targets), or a word for `unseen` other than "average"
+            and "vector".
     """
     if unseen not in ("average", "vector"):
         raise CDTError(f"unseen is 'average' or 'vector', not {unseen!r}{suggest(unseen, ('average', 'vector'))}")
