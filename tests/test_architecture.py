@@ -102,10 +102,10 @@ def test_the_house_stays_small():
     table = house.sizes()
     lines, code = table["lines"], table["bytes"]
     rooms = [name for name in code.index if name.startswith("cdt_lite") and not name.endswith("exercises")]
-    assert lines["cdt_lite/model"] <= 1570
-    assert lines[["cdt_lite/model", "cdt_lite/data", "cdt_lite/training"]].sum() <= 6130
+    assert lines["cdt_lite/model"] <= 1600
+    assert lines[["cdt_lite/model", "cdt_lite/data", "cdt_lite/training"]].sum() <= 6300
     assert lines["run.py, tools"] <= 906
-    assert lines["all"] <= 16_160
+    assert lines["all"] <= 16_410
     assert code[rooms].sum() <= 1.255 * house.FIRST_EDITION
     assert table.loc["all", "mean width"] <= 54
     assert table.loc["all", "wide, %"] <= 6
