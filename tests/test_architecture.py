@@ -103,7 +103,7 @@ def test_the_house_stays_small():
     lines, code = table["lines"], table["bytes"]
     rooms = [name for name in code.index if name.startswith("cdt_lite") and not name.endswith("exercises")]
     assert lines["cdt_lite/model"] <= 1600
-    assert lines[["cdt_lite/model", "cdt_lite/data", "cdt_lite/training"]].sum() <= 6300
+    assert lines[["cdt_lite/model", "cdt_lite/data", "cdt_lite/training"]].sum() <= 6320
     assert lines["run.py, tools"] <= 906
     assert lines["all"] <= 16_410
     assert code[rooms].sum() <= 1.255 * house.FIRST_EDITION
