@@ -18,7 +18,7 @@ from tools.copies import NOT_YOURS, stub, tags
 from tools.execute import code_cells
 
 KNOWN_TAGS = {
-    *("exercise-card", "exercise", "check", "exercise-solution", "quiz", "instructor", "slide", "subslide", "fragment")
+    *("exercise-card", "exercise", "check", "exercise-solution", "quiz", "slide", "subslide", "fragment")
 }
 ORDER = ["exercise-card", "exercise", "check", "exercise-solution"]
 PICTURES = ("image/png", "image/gif", "image/jpeg")
@@ -253,17 +253,6 @@ def quiz(notebook):
 
 
 @rule
-def instructor_notes(notebook):
-    """At least two notes for the instructor, all of them text."""
-    notes = [cell for cell in notebook.cells if "instructor" in tags(cell)]
-    for cell in notes:
-        if cell.cell_type == "code":
-            yield f"{name_of(cell)} is code, and would be missing in the student copy"
-    if len(notes) < 2:
-        yield f"{len(notes)} notes for the instructor, fewer than 2"
-
-
-@rule
 def slides(notebook):
     """Eight to fifteen slides (four at least in the short notebook 00)."""
     n = sum(bool(tags(cell) & {"slide", "subslide"}) for cell in notebook.cells)
@@ -274,7 +263,7 @@ def slides(notebook):
 
 @rule
 def words(notebook):
-    """1,800 to 3,000 words of prose (00: at most 900), without the instructor's notes and without what is folded."""
+    """1,800 to 3,000 words of prose (00: at most 900), without what is folded."""
     n = pages.words(notebook)
     least, most = (0, 900) if number_of(notebook) == "00" else (1800, 3000)
     if not least <= n <= most:

@@ -23,7 +23,6 @@ def notebook():
         new_markdown_cell(CARD),
         new_markdown_cell("word " * 900),
         new_code_cell("x = 'not prose'"),
-        new_markdown_cell("note " * 900, metadata={"tags": ["instructor"]}),
         new_markdown_cell("<details><summary>Hint 1</summary>" + "hint " * 900 + "</details>"),
     ])
 

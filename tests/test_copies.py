@@ -34,7 +34,6 @@ def notebook():
                           metadata={"tags": ["slide"]}),
         new_code_cell(ANSWER, metadata={"tags": ["exercise"], "exercise": "1.1", "jupyter": {"source_hidden": True}}),
         new_code_cell('check("1.1", scale)', metadata={"tags": ["check", "subslide"], "exercise": "1.1"}),
-        new_markdown_cell("*Instructor:* wait.", metadata={"tags": ["instructor"]}),
         new_markdown_cell("## Look"), shown, new_markdown_cell("More.", metadata={"tags": ["fragment"]}),
     ])
 
@@ -65,9 +64,14 @@ def test_the_student_copy_has_stubs_and_neither_answers_nor_outputs():
 
 
 def test_the_instructor_copy_has_answers_notes_and_a_front_page():
-    copy = copies.instructor(notebook(), (DEMO,))
+    told = copies.notes("# 01\n\n## Look\n\nWait.\n\nAsk.\n\n## Bins\n\nHands up.\n")
+    assert told == {"Look": "Wait.\n\nAsk.", "Bins": "Hands up."}
+    copy = copies.instructor(notebook(), (DEMO,), {"Look": told["Look"]})
     nbformat.validate(copy)
-    assert "y * n" in copy.cells[2].source and any("Instructor:" in cell.source for cell in copy.cells)
+    sources = [cell.source for cell in copy.cells]
+    assert "y * n" in sources[2] and sources[sources.index("## Look") + 1] == "**Instructor.** Wait.\n\nAsk."
+    with pytest.raises(ValueError, match=r"does not have: \['Bins'\]"):
+        copies.instructor(notebook(), (DEMO,), told)
     front = copy.cells[1].source
     assert "1 exercise, 7 minutes" in front
     assert "| 1.1 Scale it | scale a number | that n is two | 2 of 5 | 7 |" in front
@@ -77,7 +81,7 @@ def test_making_a_copy_leaves_the_source_alone():
     source = notebook()
     before = nbformat.writes(source)
     copies.student(source)
-    copies.instructor(source, (DEMO,))
+    copies.instructor(source, (DEMO,), {"Look": "Wait."})
     copies.slides(source)
     assert nbformat.writes(source) == before
 

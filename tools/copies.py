@@ -60,22 +60,41 @@ def bare(notebook: NotebookNode) -> NotebookNode:
 
 
 def student(notebook: NotebookNode) -> NotebookNode:
-    """Returns the copy to work in: stubs for solutions, no instructor's notes, no outputs."""
+    """Returns the copy to work in: stubs for solutions, no outputs."""
     copy = bare(notebook)
-    copy.cells = [cell for cell in copy.cells if "instructor" not in tags(cell)]
     for cell in copy.cells:
         if cell.cell_type == "code" and "exercise" in tags(cell):
             cell.source = stub(cell.source)
     return copy
 
 
-def instructor(notebook: NotebookNode, exercises: tuple[Exercise, ...]) -> NotebookNode:
-    """Returns the copy to teach from: solutions in sight, instructor's notes, a front page made of the exercises."""
+def notes(text: str) -> dict[str, str]:
+    """Reads a file of workshop/notes: what to tell the instructor, by the heading below which it stands."""
+    parts = re.split(r"^## (.+)$", text, flags=re.MULTILINE)[1:]
+    return {heading.strip(): note.strip() for heading, note in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def instructor(notebook: NotebookNode, exercises: tuple[Exercise, ...], told: dict[str, str]) -> NotebookNode:
+    """Returns the copy to teach from: solutions in sight, notes, a front page made of the exercises.
+
+    ValueError where a note's heading is not one of the notebook.
+    """
     copy = bare(notebook)
-    front = nbformat.v4.new_markdown_cell(pages.LOOKS.front(exercises).rstrip(), id="instructor-front")
-    front.metadata["tags"] = ["instructor"]
-    copy.cells.insert(1, front)  # after the title card
+    left, cells = dict(told), []
+    for cell in copy.cells:
+        cells.append(cell)
+        found = re.findall(r"^#{1,3} +(.+)$", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else []
+        for heading in left.keys() & set(found):
+            cells.append(_for_instructors(f"**Instructor.** {left.pop(heading)}", cell.id))
+    if left:
+        raise ValueError(f"notes stand below headings that the notebook does not have: {list(left)}")
+    front = _for_instructors(pages.LOOKS.front(exercises).rstrip(), "front")
+    copy.cells = [cells[0], front, *cells[1:]]  # after the title card
     return copy
+
+
+def _for_instructors(text: str, place: str) -> NotebookNode:
+    return nbformat.v4.new_markdown_cell(text, id=f"instructor-{place}", metadata={"tags": ["instructor"]})
 
 
 def slides(notebook: NotebookNode) -> str:
@@ -107,7 +126,8 @@ def tracked_copies() -> dict[Path, str]:
     for path in sources():
         notebook = nbformat.read(path, as_version=4)
         cards.append(pages.read(path.name, notebook))
-        copies = {"student": student(notebook), "instructor": instructor(notebook, cards[-1].exercises)}
+        told = notes((ROOT / "workshop" / "notes" / f"{path.name[:2]}.md").read_text(encoding="utf-8"))
+        copies = {"student": student(notebook), "instructor": instructor(notebook, cards[-1].exercises, told)}
         for kind, copy in copies.items():
             made[ROOT / "workshop" / kind / path.name] = nbformat.writes(copy) + "\n"
     return made | pages.pages(cards)

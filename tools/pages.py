@@ -26,6 +26,8 @@ FOLDER = jinja2.FileSystemLoader(Path(__file__).parent)
 TEMPLATES = jinja2.Environment(loader=FOLDER, trim_blocks=True, lstrip_blocks=True)
 LOOKS: Any = TEMPLATES.get_template("looks.md.j2").module
 WORDS_A_MINUTE = 200
+WORDS_A_LINE = 6  # of code
+SECONDS_A_PICTURE = 20  # or a table
 QUIZ = 10  # minutes for a notebook's three quiz items and the room's questions
 UNMEASURED = 180.0  # seconds planned for a notebook whose card has no time yet
 NAMED = ("cdt-lite", "torch", "numpy", "scanpy", "anndata")
@@ -57,12 +59,20 @@ def prose(source: str) -> str:
 
 
 def words(notebook: NotebookNode) -> int:
-    """Words of prose, without instructor's notes and without what is folded."""
-    count = 0
+    """Words of prose, without what is folded."""
+    return sum(len(prose(cell.source).split()) for cell in notebook.cells if cell.cell_type == "markdown")
+
+
+def minutes_to_read(notebook: NotebookNode) -> int:
+    """Minutes for prose, code (a line is six words) and what is drawn or tabled (20 seconds each)."""
+    n_words, n_shown = words(notebook), 0
     for cell in notebook.cells:
-        if cell.cell_type == "markdown" and "instructor" not in cell.metadata.get("tags", []):
-            count += len(prose(cell.source).split())
-    return count
+        if cell.cell_type != "code" or "exercise" in cell.metadata.get("tags", []):
+            continue
+        n_words += WORDS_A_LINE * sum(bool(line.strip()) for line in cell.source.splitlines())
+        n_shown += sum("image/png" in out.get("data", {}) or out.output_type == "execute_result"
+                       for out in cell.get("outputs", []))
+    return math.ceil(n_words / WORDS_A_MINUTE + n_shown * SECONDS_A_PICTURE / 60)
 
 
 def read(name: str, notebook: NotebookNode) -> Card:
@@ -71,7 +81,7 @@ def read(name: str, notebook: NotebookNode) -> Card:
     title = re.sub(r"^# 0\d[ ·:]*", "", source.splitlines()[0]).strip()
     promise = re.search(r"^\*\*(.+?)\*\*", source, re.MULTILINE | re.DOTALL)
     told = " ".join(promise[1].split()) if promise else ""
-    reading = math.ceil(words(notebook) / WORDS_A_MINUTE)
+    reading = minutes_to_read(notebook)
     own = tuple(e for e in all_exercises() if e.number.split(".")[0].zfill(2) == name[:2])
     seconds = re.search(r"^\| laptop \| (\d+) s \|", source, re.MULTILINE)
     return Card(name, title, told, reading, own, float(seconds[1]) if seconds else None)

@@ -27,6 +27,8 @@ Values: TypeAlias = Sequence[Any] | np.ndarray | pd.Series | pd.Index
 PALETTE = {"token": "#0072B2", "condition": "#D55E00", "control": "#009E73", "attention": "#CC79A7",
            "ffn": "#E69F00", "head": "#56B4E9", "other": "#6E6E6E"}
 COLORS = list(PALETTE.values())
+# what cells and predictions are, everywhere
+KINDS = {"real": "#0072B2", "generated": "#56B4E9", "control": "#009E73", "baseline": "#E69F00"}
 INK, SOFT, PAPER = "#1B1B1B", "#555555", "#FFFFFF"
 DARK = {INK: "#F2F2F2", SOFT: "#BDBDBD", PAPER: "#14171C"}
 MASK = "#C9C9C9"
@@ -215,6 +217,24 @@ def metric_heatmap(table: pd.DataFrame, ax: Axes, higher_is_better: bool = True,
     sns.heatmap(table, annot=True, fmt=fmt, cmap=good, cbar=False, linewidths=1, ax=ax, annot_kws=font)
     ax.set(xlabel="", ylabel="")
     ax.tick_params(length=0)
+    return ax
+
+
+@literal
+def expression_curves(kinds: Mapping[str, Values], gene: str, ax: Axes) -> Axes:
+    """Draws which share of cells shows how much of a gene: real ones solid, generated ones dashed.
+
+    Args:
+        kinds: log1p expression of cells, by a name that begins with one of `KINDS`.
+        gene: Its name.
+        ax: Where to draw.
+    """
+    for name, cells in kinds.items():
+        kind = name.split()[0]
+        style = "--" if kind == "generated" else "-"
+        sns.ecdfplot(x=cells, color=KINDS[kind], ls=style, lw=2, label=name, ax=ax)
+    ax.set(title=gene, xlabel="expression, ln(1 + counts)", ylabel="share of cells at or below", ylim=(0, 1.02))
+    ax.legend(frameon=False, loc="lower right")
     return ax
 
 

@@ -77,6 +77,16 @@ class Lesson:
         folded = f"<details>{summary}{shown.rows}</details>"
         display({"text/html": folded, "text/plain": shown.words}, raw=True)
 
+    def say(self, sentence: str) -> None:
+        """Shows a sentence that was written from numbers; a gene's name in it stays as it is."""
+        from IPython.display import display
+
+        plain = " ".join(sentence.split())
+        shown = html.escape(plain, quote=False)
+        for mark in "*_$":
+            shown = shown.replace(mark, f"\\{mark}")
+        display({"text/markdown": shown, "text/plain": plain}, raw=True)
+
     def report(self) -> None:
         """Prints time, memory and versions: what to quote when a number differs on another machine."""
         seconds = time.perf_counter() - self.began
@@ -92,6 +102,7 @@ def begin(number: str, seed: int = 0) -> Lesson:
     np.random.seed(seed)
     torch.manual_seed(seed)
     pd.set_option("display.html.use_mathjax", False)  # a gene's name is no formula
+    pd.set_option("display.max_colwidth", None)
     for kind in (DeprecationWarning, FutureWarning):  # what libraries tell programmers; a notebook shows it to readers
         warnings.simplefilter("ignore", kind)
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,115 @@
+"""The cells that a lesson tests on: one replicate of perturbations that the capsule saw in others, and its controls."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from cdt_lite.data.expression import gene_means, log1p_counts
+from cdt_lite.data.layout import CONTROL
+from cdt_lite.data.splits import named_split
+from cdt_lite.evaluation.cells import Changes
+from cdt_lite.evaluation.evaluate import control_halves, evaluate
+from cdt_lite.training.changes import mean_changes, wanted_cells, with_clean_table
+from cdt_lite.training.checkpoint import Checkpoint
+
+RIVALS = ("control", "perturbed mean", "replicate mean", "ceiling")
+
+
+class Named(NamedTuple):
+    """A perturbation."""
+
+    target: str
+    sign: int
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out cells of one replicate, its controls in two halves, and what the capsule was trained on.
+
+    The truth subtracts one half of the controls, predictors are shown the other: shared controls flatter every score.
+    """
+
+    replicate: str
+    train: AnnData
+    test: AnnData  # held-out cells, and all controls of their replicate
+    truth: AnnData  # controls that the truth subtracts
+    shown: AnnData  # controls that predictors are shown
+
+    @cached_property
+    def depth(self) -> float:
+        """Median counts of the training controls, to which cells are scaled."""
+        controls = self.train[(self.train.obs["target_gene"] == CONTROL).to_numpy()]
+        return float(np.median(np.ravel(controls.X.sum(1))))
+
+    def cells(self, target: str, sign: int) -> AnnData:
+        """Returns the real cells of one perturbation."""
+        obs = self.test.obs
+        return self.test[((obs["target_gene"] == target) & (obs["sign"] == sign)).to_numpy()]
+
+    @cached_property
+    def changes(self) -> pd.DataFrame:
+        """Real mean change of log1p expression, perturbations x genes."""
+        plain = self.mean(self.truth)
+        labels = self.test.obs[self.test.obs["sign"] != 0][["target_gene", "sign"]].drop_duplicates()
+        names = sorted(Named(str(target), int(sign)) for target, sign in labels.to_numpy())
+        rows = [self.mean(self.cells(*name)) - plain for name in names]
+        index = pd.MultiIndex.from_tuples(names, names=["target", "sign"])
+        return pd.DataFrame(rows, index, self.test.var_names)
+
+    def scaled(self, cells: AnnData, genes: Sequence[str]) -> pd.DataFrame:
+        """Returns counts of some genes, cells x genes, every cell scaled to `depth`."""
+        share = self.depth / np.ravel(cells.X.sum(1))
+        return cells[:, list(genes)].to_df().mul(share, axis=0)
+
+    def top(self, n: int) -> list[str]:
+        """Returns the genes that the strongest perturbation changes most, its target left out."""
+        change = self.changes.loc[self.strongest].drop(self.strongest.target, errors="ignore")
+        return change.abs().nlargest(n).index.tolist()
+
+    def mean(self, cells: AnnData) -> np.ndarray:
+        """Returns the mean log1p expression of every gene."""
+        return gene_means(log1p_counts(cells.X, self.depth))
+
+    @property
+    def strongest(self) -> Named:
+        """The perturbation that changes the other genes most."""
+        size = {name: np.linalg.norm(row.drop(name[0], errors="ignore")) for name, row in self.changes.iterrows()}
+        return Named(*max(size, key=lambda name: size[name]))
+
+    @property
+    def name(self) -> str:
+        """The strongest perturbation in words, first in a sentence."""
+        target, sign = self.strongest
+        loss = "knockdown" if "truth" in self.test.uns else "knockout"
+        return f"The {'activation' if sign > 0 else loss} of {target}"
+
+    def predicted(self, capsule: Checkpoint, n_cells: int, seed: int = 0) -> pd.DataFrame:
+        """Returns the mean changes that a capsule predicts, perturbations x genes, in `n_cells` draws of controls.
+
+        What it knows of mean effects is made anew without the controls that the truth subtracts.
+        """
+        asked = self.test[(self.test.obs["sign"] != 0).to_numpy()]
+        clean = with_clean_table(capsule, self.train, self.truth)
+        return mean_changes(clean, self.shown, wanted_cells(asked), n_cells, seed).loc[self.changes.index]
+
+    def scores(self, changes: Mapping[str, pd.DataFrame], metrics: tuple[str, ...] = ("pearson_delta", "mae"),
+               rivals: tuple[str, ...] = RIVALS) -> pd.DataFrame:
+        """Scores predicted changes beside rivals; one row a method and perturbation, as `evaluate` returns them."""
+        predicted = {name: Changes(table) for name, table in changes.items()}
+        return evaluate(self.test, predicted, train=self.train, baselines=rivals, metrics=metrics,
+                        target_depth=self.depth)
+
+
+def held_out(screen: AnnData) -> HeldOut:
+    """Returns what a screen's named split holds out of perturbations that training saw, in one replicate."""
+    side = named_split(screen)
+    replicate = min(screen.obs["batch"][side == "held_out"].astype(str))
+    here = (screen.obs["batch"] == replicate).to_numpy()
+    is_control = (screen.obs["target_gene"] == CONTROL).to_numpy()
+    test = screen[here & ((side == "held_out") | is_control)].copy()
+    return HeldOut(replicate, screen[side == "train"].copy(), test, *control_halves(test))

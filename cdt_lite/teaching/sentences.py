@@ -1,0 +1,123 @@
+"""What was found, in a sentence written from the numbers."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from cdt_lite.evaluation.metrics import METRICS
+from cdt_lite.evaluation.summary import compare, summarise
+
+NAMES = {"pearson_delta": "Pearson's r", "mae": "the mean absolute error", "ceiling": "half against half",
+         "control": "no change"}
+DIGITS = {"mae": 3}  # of other scores 2
+CLOSE = 0.02  # of one score that has no interval: no difference
+
+
+def listed(words: Sequence[str]) -> str:
+    """Writes a list: "a", "a and b", "a, b and c"."""
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def number(value: float, digits: int = 2) -> str:
+    """Writes a number, and says where one that would look like zero is none."""
+    if np.isnan(value):
+        return "undefined"
+    if value and abs(value) < 0.5 * 10**-digits:
+        return "just above 0" if value > 0 else "just below 0"
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
+def what_it_does(gene: str, screen: AnnData) -> str:
+    """Says in a few words what a gene does, or what a simulated one was planted to do; nothing where it is not known.
+
+    Source: summaries of NCBI Gene.
+    """
+    truth = screen.uns.get("truth")
+    if truth is None:
+        known = json.loads((Path(__file__).parent / "genes.json").read_text(encoding="utf-8"))
+        return known.get(gene, "")
+    place = np.flatnonzero(truth["genes"] == gene)
+    loading = truth["loadings"][place[0]] if len(place) else np.zeros(1)
+    if not loading.any():
+        return "" if len(place) else "not measured"
+    program = int(np.abs(loading).argmax())
+    return f"{'rises' if loading[program] > 0 else 'falls'} with {truth['programs'][program]}"
+
+
+def beside(scores: pd.DataFrame, method: str, rivals: Sequence[str], metric: str = "pearson_delta") -> str:
+    """Says how a method fares beside its rivals, over the perturbations of a table of `evaluate`.
+
+    Over several it is better or worse than a rival where the interval of their difference leaves out zero; of a single
+    one there is no interval, and a difference below `CLOSE` is none. A rival without a score is passed over.
+
+    Args:
+        scores: A row for each method and perturbation.
+        method: The one that is spoken of.
+        rivals: The others.
+        metric: Column of the scores.
+    """
+    digits = DIGITS.get(metric, 2)
+    means = summarise(scores, metrics=[metric]).set_index("method")
+    gaps = compare(scores, method, rivals, [metric]).set_index("method")
+    n = int(means.loc[method, "n"])
+    own = means.loc[method]
+    said = []
+    for rival in rivals:
+        name = NAMES.get(rival, f"the {rival}")
+        value = means.loc[rival, "mean"]
+        if np.isnan(value):
+            continue
+        detail = number(value, digits)
+        if n > 1:
+            gap = gaps.loc[rival]
+            low, high = number(gap["low"], digits), number(gap["high"], digits)
+            detail += f"; difference {number(gap['difference'], digits)} [{low}, {high}]"
+        said.append(f"{_verdict(gaps.loc[rival], metric, n)} {name} ({detail})")
+    where = f"Over {n} perturbations" if n > 1 else f"For {scores['target'].iloc[0]}"
+    interval = f" [{number(own['low'], digits)}, {number(own['high'], digits)}]" if n > 1 else ""
+    found = f"{NAMES.get(metric, metric)} of the {method} is {number(own['mean'], digits)}{interval}"
+    return f"{where}, {found}: {listed(said)}."
+
+
+def _verdict(gap: pd.Series, metric: str, n: int) -> str:
+    """Better than, worse than, or level with: by the interval, or for one perturbation by the difference itself."""
+    low, high = (gap["low"], gap["high"]) if n > 1 else (gap["difference"] - CLOSE, gap["difference"] + CLOSE)
+    if low <= 0 <= high:
+        return "level with"
+    return "better than" if (low > 0) == bool(METRICS[metric].higher_is_better) else "worse than"
+
+
+def moved(real: pd.Series, predicted: pd.Series) -> str:
+    """Says how many of some genes a prediction moves the way they really go, and how far.
+
+    Args:
+        real: Change of each gene, by name.
+        predicted: The same.
+    """
+    right = np.sign(real) == np.sign(predicted)
+    wrong = listed(real.index[~right].tolist()) if (~right).any() else ""
+    size = predicted.abs().mean() / real.abs().mean()
+    falling = int((real < 0).sum())
+    start = f"Of these {len(real)} genes {falling} fall and {len(real) - falling} rise; "
+    way = "all go the right way in the prediction" if not wrong else \
+        f"{int(right.sum())} go the right way in the prediction, not so {wrong}"
+    return f"{start}{way}, {size:.0%} as far on average."
+
+
+def levels(means: pd.DataFrame, knockout: str) -> str:
+    """Says what a knockout leaves of some genes in real and in generated cells, as a share of the control cells' level.
+
+    Args:
+        means: Mean counts at one depth, genes x ("control", "real", "generated").
+        knockout: What to call it, first in the sentence.
+    """
+    said = []
+    for gene, row in means.iterrows():
+        left = row / row["control"]
+        said.append(f"{gene} at {left['real']:.0%} (generated: {left['generated']:.0%})")
+    return f"{knockout} leaves {listed(said)} of the level in control cells."

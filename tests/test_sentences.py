@@ -1,0 +1,119 @@
+"""What lessons say is what the numbers say, whichever side wins."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cdt_lite.data.simulate import ScreenDesign, simulate_screen
+from cdt_lite.teaching import beside, held_out, levels, listed, moved, what_it_does
+from cdt_lite.teaching.lesson import Lesson
+from cdt_lite.teaching.sentences import number
+
+
+def scores(gap, n=12, spread=0.05, metric="pearson_delta", rival="replicate mean"):
+    """A table in which the capsule is ahead of its rival by a gap."""
+    rng = np.random.default_rng(0)
+    values = rng.uniform(0.3, 0.6, n)
+    ours = values + gap + spread * rng.normal(size=n)
+    names = [f"T{i}" for i in range(n)]
+    tables = [pd.DataFrame({"method": method, "target": names, "sign": -1, metric: column})
+              for method, column in (("capsule", ours), (rival, values))]
+    return pd.concat(tables, ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def screen():
+    return simulate_screen(n_genes=64, n_targets=12, n_cells=2400, design=ScreenDesign(unmeasured_fraction=0.25))
+
+
+@pytest.mark.parametrize(("gap", "metric", "said"), [
+    (0.2, "pearson_delta", "better than"), (-0.2, "pearson_delta", "worse than"), (0.0, "pearson_delta", "level with"),
+    (0.2, "mae", "worse than"), (-0.2, "mae", "better than"), (0.0, "mae", "level with")])
+@pytest.mark.parametrize("n", [1, 12])
+def test_the_side_that_wins_is_named_whatever_is_the_better_direction(gap, metric, said, n):
+    spread = 0.05 if n > 1 else 0.0
+    sentence = beside(scores(gap, n, spread, metric), "capsule", ["replicate mean"], metric)
+    assert f": {said} the replicate mean (" in sentence
+    assert sentence.startswith("Over 12 perturbations" if n > 1 else "For T0,")
+    assert ("difference" in sentence) == (n > 1)  # of one there is no interval
+
+
+def test_numbers_of_the_sentence_are_those_of_the_table():
+    table = scores(0.1)
+    means = table.groupby("method")["pearson_delta"].mean()
+    sentence = beside(table, "capsule", ["replicate mean"])
+    assert f"is {means['capsule']:.2f} [" in sentence and f"({means['replicate mean']:.2f};" in sentence
+    assert f"difference {means['capsule'] - means['replicate mean']:.2f} [" in sentence
+
+
+def test_a_rival_without_a_score_is_passed_over():
+    table = scores(0.1, rival="control")
+    table.loc[table["method"] == "control", "pearson_delta"] = np.nan
+    both = pd.concat([table, scores(0.1)[lambda t: t["method"] != "capsule"]])
+    assert "no change" not in beside(both, "capsule", ["control", "replicate mean"])
+
+
+def test_what_moves_is_counted_and_what_goes_wrong_is_named():
+    real = pd.Series({"STAT1": -1.0, "PSMB9": -0.8, "NFKBIA": 0.4})
+    assert moved(real, real / 2) == ("Of these 3 genes 2 fall and 1 rise; all go the right way in the prediction, 50% "
+                                     "as far on average.")
+    wrong = moved(real, pd.Series({"STAT1": -1.0, "PSMB9": 0.8, "NFKBIA": -0.4}))
+    assert "1 go the right way in the prediction, not so PSMB9 and NFKBIA, 100%" in wrong
+
+
+def test_levels_are_shares_of_those_in_control_cells():
+    means = pd.DataFrame({"control": [4.0, 2.0], "real": [1.0, 3.0], "generated": [2.0, 1.0]}, ["STAT1", "CD37"])
+    assert levels(means, "IFNGR1") == ("IFNGR1 leaves STAT1 at 25% (generated: 50%) and CD37 at 150% (generated: 50%) "
+                                       "of the level in control cells.")
+
+
+@pytest.mark.parametrize(("value", "written"), [(0.5, "0.50"), (-0.25, "−0.25"), (0.0, "0.00"),
+                                                (-0.004, "just below 0"), (float("nan"), "undefined"), (0.00049, "just above 0")])
+def test_a_small_number_does_not_look_like_zero(value, written):
+    assert number(value) == written
+
+
+def test_lists():
+    assert [listed(words) for words in (["a"], ["a", "b"], ["a", "b", "c"])] == ["a", "a and b", "a, b and c"]
+
+
+def test_a_sentence_is_shown_as_it_is_written(monkeypatch, screen):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append(data))
+    Lesson("00", "ci", "cpu", screen).say("SIM_1 < *SIM_2*:\n   $5")
+    assert shown == [{"text/markdown": r"SIM\_1 &lt; \*SIM\_2\*: \$5", "text/plain": "SIM_1 < *SIM_2*: $5"}]
+
+
+def test_held_out_cells_are_of_one_replicate_and_share_none_with_training_or_among_controls(screen):
+    found = held_out(screen)
+    assert set(found.test.obs["batch"]) == {found.replicate}
+    halves = set(found.truth.obs_names), set(found.shown.obs_names)
+    assert not halves[0] & halves[1] and halves[0] | halves[1] == set(
+        found.test.obs_names[found.test.obs["sign"] == 0])
+    perturbed = found.test.obs_names[found.test.obs["sign"] != 0]
+    assert not set(perturbed) & set(found.train.obs_names)
+
+
+def test_changes_are_means_of_log1p_minus_those_of_the_truths_controls(screen):
+    found = held_out(screen)
+    log1p = {}
+    name = found.strongest
+    for kind, cells in (("real", found.cells(*name)), ("control", found.truth)):
+        counts = cells.X.toarray()
+        log1p[kind] = np.log1p(counts / counts.sum(1, keepdims=True) * found.depth).mean(0)
+    np.testing.assert_allclose(found.changes.loc[name], log1p["real"] - log1p["control"], atol=1e-5)
+    size = np.sqrt((found.changes**2).sum(1))
+    assert size[name] > size.median()
+
+
+def test_a_simulated_gene_does_what_was_planted_and_a_real_one_what_is_known(screen):
+    truth = screen.uns["truth"]
+    for i in np.flatnonzero(np.abs(truth["loadings"]).sum(1))[:5]:
+        program = np.abs(truth["loadings"][i]).argmax()
+        word = "rises" if truth["loadings"][i, program] > 0 else "falls"
+        assert what_it_does(truth["genes"][i], screen) == f"{word} with {truth['programs'][program]}"
+    background = truth["genes"][(truth["loadings"] == 0).all(1)][0]
+    assert what_it_does(background, screen) == "" and what_it_does("SIM99999", screen) == "not measured"
+    real = screen.copy()
+    del real.uns["truth"]
+    assert "interferon gamma" in what_it_does("IFNGR1", real) and what_it_does("AAK1", real) == ""
