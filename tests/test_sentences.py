@@ -67,8 +67,9 @@ def test_levels_are_shares_of_those_in_control_cells():
                                        "of the level in control cells.")
 
 
-@pytest.mark.parametrize(("value", "written"), [(0.5, "0.50"), (-0.25, "−0.25"), (0.0, "0.00"),
-                                                (-0.004, "just below 0"), (float("nan"), "undefined"), (0.00049, "just above 0")])
+@pytest.mark.parametrize(("value", "written"), [
+    (0.5, "0.50"), (-0.25, "−0.25"), (0.0, "0.00"), (-0.004, "just below 0"), (0.00049, "just above 0"),
+    (float("nan"), "undefined")])
 def test_a_small_number_does_not_look_like_zero(value, written):
     assert number(value) == written
 
