@@ -82,7 +82,7 @@ def test_an_exercise_says_all_that_its_card_needs(number):
 def test_there_are_two_accepted_and_three_wrong_variants_or_more(number):
     names = VARIANTS.get(number, {})
     assert sum(name.startswith("accepted_") for name in names) >= 2
-    assert sum(name.startswith("wrong_") for name in names) >= 3
+    assert sum(name.startswith("wrong_") for name in names) >= (5 if number[0] in "01" else 4)
 
 
 @pytest.mark.parametrize("number, name", [pair for pair in PAIRS if pair[1].startswith("accepted_")])
@@ -98,14 +98,13 @@ def test_every_wrong_variant_fails_with_its_own_hint(number, name, capsys):
     assert not check(number, wrong)
     printed = plain(capsys.readouterr().out)
     assert own in printed
-    assert any(own in plain(prop.hint) for prop in EXERCISES[number].properties)
 
 
 @NUMBERS
 def test_wrong_variants_are_told_apart(number):
-    own = {plain(f.__doc__ or "") for name, f in VARIANTS.get(number, {}).items() if name.startswith("wrong_")}
-    hit = {prop.claim for prop in EXERCISES[number].properties for part in own if part in plain(prop.hint)}
-    assert len(hit) >= 2, "all wrong variants lead to one and the same hint"
+    wrong = [f for name, f in VARIANTS.get(number, {}).items() if name.startswith("wrong_")]
+    hints = {next(row.hint for row in examine(number, f) if not row.holds) for f in wrong}
+    assert len(hints) >= 2, "all wrong variants lead to one and the same hint"
 
 
 @NUMBERS
@@ -138,11 +137,11 @@ def test_what_is_expected_does_not_depend_on_the_answer(number):
     """Else the learner would be compared with himself."""
     for prop in EXERCISES[number].properties:
         with own_chance():
-            wanted, _ = prop.run(EXERCISES[number].reference)
+            wanted, *_ = prop.run(EXERCISES[number].reference)
         for name, variant in VARIANTS.get(number, {}).items():
             with own_chance():
                 try:
-                    expected, _ = prop.run(variant)
+                    expected, *_ = prop.run(variant)
                 except Exception:  # the wrong answer broke before it could be compared
                     continue
             assert compare(wanted, expected)[0], f"{prop.claim}: expected changes with {name}"

@@ -114,6 +114,7 @@ def good():
         tagged(new_markdown_cell(SOLUTION), "exercise-solution", exercise="1.1"),
         *(tagged(new_markdown_cell(QUIZ), "quiz", "slide") for _ in range(3)),
         *(tagged(new_markdown_cell("A point."), "subslide") for _ in range(3)),
+        *(new_markdown_cell("Its proof.") for _ in range(30)),
         new_markdown_cell("References: doi:10.1038/s41588-021-00778-2"), new_code_cell("lesson.report()"),
     ]
     return new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
@@ -139,9 +140,11 @@ SPOILT = {
     "no report": ("frame", lambda n: n.cells.pop()),
     "another number": ("frame", lambda n: n.cells[1].update(source='teach.begin("02")')),
     "no reference": ("frame", lambda n: n.cells.pop(-2)),
-    "code alone": ("text_beside_code", lambda n: n.cells.extend(new_code_cell("x") for _ in range(9))),
-    "a long cell": ("short_code", lambda n: n.cells[1].update(source="x = 1\n" * 26)),
-    "long cells": ("short_code", lambda n: [c.update(source="x = 1\n" * 9) for c in n.cells if c.cell_type == "code"]),
+    "code alone": ("text_beside_code", lambda n: n.cells.extend(new_code_cell("x") for _ in range(60))),
+    "a long cell": ("short_code", lambda n: n.cells[1].update(source="x = 1\n" * 16)),
+    "long cells": ("short_code", lambda n: [c.update(source="x = 1\n" * 7) for c in n.cells if c.cell_type == "code"]),
+    "a long line": ("short_code", lambda n: n.cells[1].update(source="x" * 101)),
+    "a marathon": ("one_sitting", lambda n: n.cells.extend(new_markdown_cell("x") for _ in range(30))),
     "a shell": ("plain_python", lambda n: n.cells[1].update(source="!ls")),
     "a magic": ("plain_python", lambda n: n.cells[1].update(source="  %time x")),
     "no Python": ("plain_python", lambda n: n.cells[1].update(source="def f(:")),
@@ -178,7 +181,7 @@ SPOILT = {
     "a note for the instructor": ("known_tags", lambda n: n.cells.append(tagged(new_markdown_cell("x"), "instructor"))),
     "seven slides": ("slides", lambda n: n.cells.remove(of_tag(n, "subslide"))),
     "few words": ("words", lambda n: n.cells[0].update(source="# 01 · Tokenization")),
-    "many words": ("words", lambda n: n.cells[2].update(source="word " * 1001)),
+    "many words": ("words", lambda n: n.cells[2].update(source="word " * 601)),
     "not compared": ("by_hand", lambda n: n.cells[3].update(source="def encode_by_hand(x):\n    return x")),
     "nothing by hand": ("by_hand", lambda n: n.cells[3].update(source="x = 1")),
 }

@@ -5,7 +5,22 @@ import pandas as pd
 import pytest
 
 from cdt_lite.data.simulate import ScreenDesign, simulate_screen
-from cdt_lite.teaching import beside, held_out, levels, listed, moved, what_it_does
+from cdt_lite.evaluation import differential_expression
+from cdt_lite.teaching import (
+    apart,
+    beside,
+    differences_of_controls,
+    dud_guides,
+    explained,
+    explains,
+    guides_of,
+    held_out,
+    levels,
+    listed,
+    moved,
+    tipped,
+    what_it_does,
+)
 from cdt_lite.teaching.lesson import Lesson
 from cdt_lite.teaching.sentences import number
 
@@ -118,3 +133,60 @@ def test_a_simulated_gene_does_what_was_planted_and_a_real_one_what_is_known(scr
     real = screen.copy()
     del real.uns["truth"]
     assert "interferon gamma" in what_it_does("IFNGR1", real) and what_it_does("AAK1", real) == ""
+
+
+def test_what_explains_a_component_is_named_and_what_explains_nothing_is_not_praised():
+    shares = pd.DataFrame({"PC1": [0.4, 0.1], "PC2": [0.01, 0.03]}, ["IFNGR1", "depth"])
+    assert explains(shares) == ("Of IFNGR1 and depth, IFNGR1 explains most of PC1 (40% of its variance) and none of "
+                                "them explains PC2 (at most 3%).")
+
+
+def test_a_share_of_variance_is_one_between_constant_groups_and_near_zero_between_random_ones():
+    values = pd.Series(np.random.default_rng(0).normal(size=4000))
+    assert explained(pd.Series([1.0, 1, 5, 5]), pd.Series(list("aabb"))) == pytest.approx(1)
+    assert explained(values, pd.Series(np.arange(4000) % 2)) < 0.01
+
+
+@pytest.mark.parametrize(("before", "after", "moral"), [
+    ((66, 33), (38, 42), "switches them off"), ((66, 33), (50, 33), "16 of the genes that rose did so by arithmetic"),
+    ((20, 33), (20, 33), "composition moves little"), ((20, 33), (21, 30), "composition moves little")])
+def test_composition_is_blamed_only_for_what_it_did(before, after, moral):
+    assert moral in tipped(["STAT1"], before, after)
+
+
+def test_replicates_are_apart_only_beyond_noise():
+    assert "add up to 55% of that" in apart(0.017, 0.03, 0.055, "IFNGR1")
+    assert "would do as well" in apart(0.03, 0.03, 0.055, "IFNGR1")
+
+
+def test_duds_are_counted_and_named():
+    table = pd.DataFrame({"guide": ["Ag1", "Ag2", "Ag3"], "dud": [True, False, False]})
+    said = dud_guides("A", ["Ag1"], table)
+    assert said.startswith("Of A, Ag1 failed by your rule.") and "1 guides of 3" in said and said.endswith(": Ag1.")
+    assert "no guide failed" in dud_guides("A", [], table.assign(dud=False))
+
+
+def test_the_guides_that_a_simulated_screen_is_dealt_fail_as_planted(screen):
+    guide = guides_of(screen)
+    assert screen.obs["escaped"][guide.str.endswith("g4")].all()
+    assert not screen.obs["escaped"][guide.str.endswith(("g1", "g2", "g3"))].any()
+    assert guide[screen.obs["sign"] != 0].groupby(screen.obs["perturbation"], observed=True).nunique().max() == 4
+    real = screen.copy()
+    real.obs["guide"] = "own"
+    assert set(guides_of(real)) == {"own"}
+
+
+def test_halves_of_one_replicate_differ_by_noise_and_a_shift_between_replicates_is_found():
+    rng = np.random.default_rng(0)
+    cells = rng.normal(size=(400, 50))
+    cells[200:] += 0.5
+    gaps = differences_of_controls(cells, np.repeat(["a", "b"], 200))
+    assert gaps.loc["a", "b"] == pytest.approx(0.5, abs=0.1) and max(gaps.loc["a", "a"], gaps.loc["b", "b"]) < 0.15
+
+
+def test_genes_that_rise_and_fall_are_counted_by_their_sign():
+    rng = np.random.default_rng(0)
+    control, cells = rng.gamma(2, 1, size=(2, 300, 6))
+    cells[:, :2] += 3
+    cells[:, 2] = 0
+    assert differential_expression(cells, control).risen_and_fallen() == (2, 1)

@@ -31,6 +31,11 @@ class DE(NamedTuple):
         order = np.argsort(-np.abs(self.log2_fold_change), kind="stable")
         return order[self.fdr[order] < LEVEL]
 
+    def risen_and_fallen(self) -> tuple[int, int]:
+        """Counts the significant genes that rise, and those that fall."""
+        change = self.log2_fold_change[self.significant()]
+        return int((change > 0).sum()), int((change < 0).sum())
+
 
 def differential_expression(cells: Matrix, controls: Matrix, exclude: Genes = ()) -> DE:
     """Finds the genes that differ between two groups of cells: rank-sum test, Benjamini-Hochberg over genes.

@@ -56,7 +56,7 @@ def guide_effects(screen: AnnData, *, guide: str = "guide", columns: Columns = C
                 found |= _strength(on(target), own, others)
             rows.append(found)
     table = pd.DataFrame(rows, columns=COLUMNS)
-    table["dud"] = table["told"].fillna(False).astype(bool) & (table["high"] < DUD)
+    table["dud"] = table["told"].eq(True) & (table["high"] < DUD)
     return table
 
 

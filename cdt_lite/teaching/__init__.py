@@ -1,12 +1,24 @@
 """What notebooks use: the set-up line, figures with words, exercises and their checks."""
 
 from cdt_lite.teaching.check import catch_up, check
-from cdt_lite.teaching.held_out import HeldOut, held_out
+from cdt_lite.teaching.held_out import HeldOut, differences_of_controls, guides_of, held_out
 from cdt_lite.teaching.lesson import Lesson, as_html, begin
-from cdt_lite.teaching.sentences import beside, levels, listed, moved, what_it_does
+from cdt_lite.teaching.sentences import (
+    apart,
+    beside,
+    dud_guides,
+    explained,
+    explains,
+    levels,
+    listed,
+    moved,
+    tipped,
+    what_it_does,
+)
 from cdt_lite.terminal import with_bar
 
 __all__ = [
-    "HeldOut", "Lesson", "as_html", "begin", "beside", "catch_up", "check", "held_out", "levels", "listed", "moved",
+    "HeldOut", "Lesson", "apart", "as_html", "begin", "beside", "catch_up", "check", "differences_of_controls",
+    "dud_guides", "explained", "explains", "guides_of", "held_out", "levels", "listed", "moved", "tipped",
     "what_it_does", "with_bar",
 ]

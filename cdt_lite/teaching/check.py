@@ -22,7 +22,8 @@ from cdt_lite.teaching.compare import compare, type_name
 from cdt_lite.teaching.guard import Died, NotAttempted, Tell, TimeUp, apart, guarded
 
 Answer = Callable[..., Any]
-Pair = tuple[Any, Any]  # what is expected, and what the learner's function gave
+# what is expected, and what the learner's function gave; then, by hint, what typical wrong answers give
+Pair = tuple[Any, Any] | tuple[Any, Any, dict[str, Any]]
 Run = Callable[[Answer], Pair]
 SECONDS = 10.0  # of computing: a check takes well under 2, and more than five times that counts as endless
 CLAIM, WIDTH, HINT = 44, 18, 88  # columns of the table and its hints: it fits a browser window of 1280 pixels
@@ -56,7 +57,10 @@ class Exercise:
     hints: tuple[str, ...]  # each says more than the one before; the notebook shows them folded
 
     def requires(self, claim: str) -> Callable[[Run], Run]:
-        """Makes a property of the function below: it returns (expected, yours), and its docstring is the hint."""
+        """Makes a property of the function below: it returns (expected, yours), and its docstring is the hint.
+
+        A third value, a dict, has hints of their own for what typical wrong answers give.
+        """
 
         def add(run: Run) -> Run:
             self.properties.append(Property(claim, run, " ".join((run.__doc__ or "").split())))
@@ -183,8 +187,11 @@ def _unfit(fn: Any, exercise: Exercise) -> Row | None:
 def _row(prop: Property, answer: Answer, before: list[Row]) -> Row:
     """Tries one property; an error from the learner's code is named, with its line, at length the first time."""
     try:
-        expected, yours = prop.run(answer)
+        expected, yours, *faults = prop.run(answer)
         holds, wanted, got = compare(expected, yours)
+        for fault, value in faults[0].items() if faults and not holds else ():
+            if compare(value, yours)[0]:
+                return Row(prop.claim, False, wanted, got, fault)
         types = "Compare type and shape first. " if (wanted, got) == (type_name(expected), type_name(yours)) else ""
     except (NotAttempted, TimeUp):
         raise

@@ -113,3 +113,31 @@ def held_out(screen: AnnData) -> HeldOut:
     is_control = (screen.obs["target_gene"] == CONTROL).to_numpy()
     test = screen[here & ((side == "held_out") | is_control)].copy()
     return HeldOut(replicate, screen[side == "train"].copy(), test, *control_halves(test))
+
+
+def guides_of(screen: AnnData) -> pd.Series:
+    """Returns the guide of every cell; a simulated screen has none, and is dealt four a target, of which g4 fails.
+
+    The fourth is given the cells that escaped: what was planted can be found.
+    """
+    if "guide" in screen.obs:
+        return screen.obs["guide"].astype(str)
+    label = screen.obs["perturbation"].astype(str)
+    number = label.groupby(label).cumcount() % 3 + 1
+    number = number.where(~screen.obs["escaped"], 4)
+    return label + "g" + number.astype(str)
+
+
+def differences_of_controls(log1p: np.ndarray, batch: np.ndarray) -> pd.DataFrame:
+    """Returns the mean absolute difference of mean profiles: between replicates, and of random halves of one.
+
+    Args:
+        log1p: Expression of control cells, cells x genes.
+        batch: The replicate of each.
+    """
+    rng, halves = np.random.default_rng(0), {}
+    for name in sorted(set(batch.tolist())):
+        own = rng.permutation(np.flatnonzero(batch == name))
+        halves[name] = [log1p[half].mean(0) for half in np.array_split(own, 2)]
+    gaps = [[np.abs(a[0] - b[1]).mean() for b in halves.values()] for a in halves.values()]
+    return pd.DataFrame(gaps, halves, halves)

@@ -14,6 +14,7 @@ from cdt_lite.evaluation.summary import compare, summarise
 NAMES = {"pearson_delta": "Pearson's r", "mae": "the mean absolute error", "ceiling": "half against half",
          "control": "no change"}
 DIGITS = {"mae": 3}  # of other scores 2
+LITTLE = 0.05  # a share that is not worth a word
 CLOSE = 0.02  # of one score that has no interval: no difference
 
 
@@ -121,3 +122,72 @@ def levels(means: pd.DataFrame, knockout: str) -> str:
         left = row / row["control"]
         said.append(f"{gene} at {left['real']:.0%} (generated: {left['generated']:.0%})")
     return f"{knockout} leaves {listed(said)} of the level in control cells."
+
+
+def explained(values: pd.Series, groups: pd.Series) -> float:
+    """Returns the share of a variable's variance that lies between groups, 0 to 1 (eta squared)."""
+    between = values.groupby(groups, observed=True).transform("mean")
+    return float(between.var(ddof=0) / values.var(ddof=0))
+
+
+def explains(shares: pd.DataFrame) -> str:
+    """Says what explains most of each component.
+
+    Args:
+        shares: Of a component's variance, causes x components.
+    """
+    said = []
+    for component, column in shares.items():
+        most = column.max()
+        cause = f"{column.idxmax()} explains most of {component} ({most:.0%} of its variance)"
+        said.append(cause if most >= LITTLE else f"none of them explains {component} (at most {most:.0%})")
+    return f"Of {listed(shares.index.tolist())}, {listed(said)}."
+
+
+def tipped(names: Sequence[str], before: tuple[int, int], after: tuple[int, int]) -> str:
+    """Says how many genes rise and fall before and after loud ones are left out of the depth, and what that changes.
+
+    Args:
+        names: Of the genes left out.
+        before: Numbers of genes that rise and that fall.
+        after: The same, without them in the depth.
+    """
+    (risen, fallen), (risen_now, fallen_now) = before, after
+    if risen > fallen and risen_now < fallen_now:
+        moral = "the knockout seemed to switch genes on, and switches them off"
+    elif risen - risen_now > LITTLE * risen:
+        moral = f"{risen - risen_now} of the genes that rose did so by arithmetic"
+    else:
+        moral = "here composition moves little"
+    now = f"{risen_now} genes rise and {fallen_now} fall"
+    return f"With {listed(names)} left out of the depth, {now}; before, {risen} rose and {fallen} fell: {moral}."
+
+
+def apart(within: float, between: float, effect: float, name: str) -> str:
+    """Says whether replicates differ beyond noise, beside the effect of a perturbation.
+
+    Args:
+        within: Difference of two halves of the controls of a replicate.
+        between: Of controls of two replicates.
+        effect: Mean absolute change that the perturbation makes.
+        name: The perturbation.
+    """
+    beyond = between > 1.2 * within
+    moral = (f"unmatched controls would add up to {between / effect:.0%} of that to every effect" if beyond else
+             "controls of another replicate would do as well here")
+    return (f"In the mean gene controls of two replicates differ by {between:.3f}, halves of one, which is noise, by "
+            f"{within:.3f}; {name} changes {effect:.3f}: {moral}.")
+
+
+def dud_guides(target: str, failed: Sequence[str], table: pd.DataFrame) -> str:
+    """Says which guides of a target failed by a learner's rule, and which of all by the package.
+
+    Args:
+        target: Whose guides were judged.
+        failed: By the learner's rule.
+        table: From `guide_effects`.
+    """
+    duds = table["guide"][table["dud"]].tolist()
+    named = f": {listed(duds[:3])}{' among them' if len(duds) > 3 else ''}" if duds else ""
+    return (f"Of {target}, {listed(failed or ['no guide'])} failed by your rule. By the package {len(duds)} guides of "
+            f"{len(table)} surely do less than half of what their siblings do{named}.")

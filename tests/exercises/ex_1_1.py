@@ -46,6 +46,14 @@ def wrong_open_end(values, edges):
     return tokens, np.sqrt(edges * np.append(edges[1:], np.inf))[tokens]
 
 
+def wrong_bin_zero(values, edges):
+    """Bin 0 begins at 0"""
+    tokens = np.searchsorted(edges, values, side="right") - 1
+    middle = np.sqrt(edges * np.append(edges[1:], edges[-1]))
+    middle[0] = edges[1] / 2
+    return tokens, middle[tokens]
+
+
 def wrong_flat(values, edges):
     """return the shape that came in"""
     return accepted_search(values.ravel(), edges)

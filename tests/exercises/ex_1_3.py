@@ -2,42 +2,51 @@
 
 import numpy as np
 
-from cdt_lite.data.expression import log1p_counts
+
+def accepted_where(counts, loud):
+    quiet = counts[:, ~loud].sum(1)
+    return np.where(quiet > 0, quiet / quiet.mean(), 1.0)
 
 
-def accepted_broadcast(counts, target_depth):
-    return np.log1p(counts * (target_depth / np.maximum(counts.sum(1), 1))[:, None])
+def accepted_loop(counts, loud):
+    sums = [sum(value for value, is_loud in zip(cell, loud, strict=True) if not is_loud) for cell in counts]
+    mean = sum(sums) / len(sums)
+    return np.array([total / mean if total else 1.0 for total in sums])
 
 
-def accepted_loop(counts, target_depth):
-    out = np.zeros_like(counts)
-    for i, cell in enumerate(counts):
-        if cell.sum() > 0:
-            out[i] = np.log(1 + target_depth * cell / cell.sum())
-    return out
+def wrong_all_genes(counts, loud):
+    """The loud gene is still in your sums"""
+    return counts.sum(1) / counts.sum(1).mean()
 
 
-def accepted_package(counts, target_depth):
-    return log1p_counts(counts, target_depth)
+def wrong_loud(counts, loud):
+    """You summed over the loud genes"""
+    return counts[:, loud].sum(1) / counts[:, loud].sum(1).mean()
 
 
-def wrong_log2(counts, target_depth):
-    """Use the natural logarithm"""
-    return np.log2(1 + counts * (target_depth / np.maximum(counts.sum(1), 1))[:, None])
+def wrong_sums(counts, loud):
+    """These are the sums themselves"""
+    return counts[:, ~loud].sum(1)
 
 
-def wrong_gene_totals(counts, target_depth):
-    """Cells were not scaled by their own totals"""
-    return np.log1p(counts / np.maximum(counts.sum(0), 1) * target_depth)
+def wrong_median(counts, loud):
+    """You divided by the median"""
+    quiet = counts[:, ~loud].sum(1)
+    return np.where(quiet > 0, quiet / np.median(quiet), 1.0)
 
 
-def wrong_one_first(counts, target_depth):
-    """scale the counts first, add the 1 afterwards"""
-    more = counts + 1
-    return np.log(more / more.sum(1, keepdims=True) * target_depth)
+def wrong_inverse(counts, loud):
+    """You took the inverse"""
+    quiet = counts[:, ~loud].sum(1)
+    return np.where(quiet > 0, quiet.mean() / np.maximum(quiet, 1e-9), 1.0)
 
 
-def wrong_nan(counts, target_depth):
-    """A cell without counts became NaN"""
-    with np.errstate(invalid="ignore"):
-        return np.log1p(counts / counts.sum(1, keepdims=True) * target_depth)
+def wrong_axis(counts, loud):
+    """a factor belongs to a cell"""
+    return counts.sum(0) / counts.sum(0).mean()
+
+
+def wrong_empty(counts, loud):
+    """An empty cell got 0 or NaN"""
+    quiet = counts[:, ~loud].sum(1)
+    return quiet / quiet.mean()

@@ -1,16 +1,15 @@
-"""Exercises of notebook 01: tokens and back, boundaries, one common depth, bits in the same units."""
+"""Exercises of notebook 01: tokens and back, boundaries, size factors, guides that failed."""
 
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from cdt_lite.teaching.check import Answer, Pair, exercise
 
 Encoder = Callable[[np.ndarray], np.ndarray]
 FOUR = np.array([0.0, 1.0, 4.0, 16.0])  # four bins, small enough to check by eye
 V1 = np.append(0.0, np.geomspace(0.1, 10_000, 62))  # the lower edges of v1's 63 bins
-SMALL = np.array([[2.0, 3.0, 0.0], [10.0, 0.0, 30.0]])  # counts of two cells
 
 
 @exercise(
@@ -54,6 +53,11 @@ def _(fn: Answer) -> Pair:
 def _(fn: Answer) -> Pair:
     """That is not the geometric middle. (low + high) / 2 is too near the top when errors are ratios."""
     return [2, 8], fn(np.array([3.0, 5.0]), FOUR)[1]
+
+@encode_decode.requires("bin 0 decodes to 0: most entries are zeros, and must stay so")
+def _(fn: Answer) -> Pair:
+    """Bin 0 begins at 0, so its geometric middle is sqrt(0 * 1) = 0: no case of its own is needed."""
+    return [0, 0], fn(np.array([0.0, 0.7]), FOUR)[1]
 
 @encode_decode.requires("the last bin, which is open, decodes to its edge")
 def _(fn: Answer) -> Pair:
@@ -133,69 +137,115 @@ def _(fn: Answer) -> Pair:
 
 
 @exercise(
-    "1.3", "log1p at a target depth", difficulty=1, minutes=5,
-    objective="put cells of different depth on one scale",
-    misconception="Depth is a property of a cell, so it is a sum over genes; the logarithm comes last.",
-    hints=("counts.sum(1, keepdims=True) has one row a cell, and divides a table row by row.",
-           "Order: divide by depth, multiply by the target depth, then np.log1p."),
+    "1.3", "Size factors without the program", difficulty=2, minutes=8,
+    objective="scale cells by the genes that a perturbation leaves alone",
+    misconception="Depth is technique alone: where loud genes fall, everything else seems to rise.",
+    hints=("Sum each cell's counts over the genes that are not loud: counts[:, ~loud].",
+           "Divide by the mean of these sums over cells; np.where puts a 1 where the sum is 0."),
 )
-def log1p_at(counts: Float[np.ndarray, "cells G"], target_depth: float) -> Float[np.ndarray, "cells G"]:
-    """Scales every cell to one depth and takes the natural logarithm of 1 + x; a cell without counts stays zero."""
-    depth = counts.sum(1, keepdims=True)
-    return np.log1p(counts / np.where(depth > 0, depth, 1) * target_depth)
+def size_factors(counts: Float[np.ndarray, "cells G"], loud: Bool[np.ndarray, " G"]) -> Float[np.ndarray, " cells"]:
+    """Returns by how much to divide each cell's counts: its sum over quiet genes, the mean of all cells being 1.
 
-@log1p_at.requires("one gene, 5 counts, a target of 5: the logarithm of 6")
-def _(fn: Answer) -> Pair:
-    """Use the natural logarithm of 1 + x (np.log1p), not log2 or log10, and scale before it."""
-    return np.log([[6.0]]), fn(np.array([[5.0]]), 5.0)
-
-@log1p_at.requires("two cells, each scaled by its own total")
-def _(fn: Answer) -> Pair:
-    """Cells were not scaled by their own totals, or only after the logarithm.
-
-    Sum over genes (axis 1) and keep the axis to divide.
+    A cell without a count of a quiet gene gets 1, so that it can be divided by.
     """
-    return np.log([[9.0, 13.0, 1.0], [6.0, 1.0, 16.0]]), fn(SMALL, 20.0)
+    quiet = counts[:, ~loud].sum(1)
+    return np.where(quiet > 0, quiet / quiet.mean(), 1.0)
 
-@log1p_at.requires("undoing the logarithm gives every cell the target depth")
+@size_factors.requires("three cells, the last gene loud")
 def _(fn: Answer) -> Pair:
-    """The totals are not the target depth: scale the counts first, add the 1 afterwards."""
-    return [40, 40], np.expm1(fn(SMALL, 40.0)).sum(1)
+    """Sum over quiet genes, a number a cell, then divide by the mean of these three sums."""
+    counts, loud = np.array([[2.0, 3, 10], [4, 6, 0], [1, 2, 30]]), np.array([False, False, True])
+    whole, loudest = counts.sum(1), counts[:, 2]
+    quiet = counts[:, :2].sum(1)
+    return quiet / 6, fn(counts.copy(), loud.copy()), {
+        "The loud gene is still in your sums: leave it out, counts[:, ~loud].": whole / whole.mean(),
+        "You summed over the loud genes; the quiet ones are wanted: ~loud.": loudest / loudest.mean(),
+        "These are the sums themselves: divide them by their mean over cells.": quiet,
+        "You divided by the median of the sums; the mean is asked for.": quiet / np.median(quiet),
+        "You took the inverse: counts are divided by a factor, so a deep cell has a large one.": 6 / quiet,
+    }
 
-@log1p_at.requires("a cell without counts stays zero")
+@size_factors.requires("one number a cell")
 def _(fn: Answer) -> Pair:
-    """A cell without counts became NaN: 0 / 0. Divide such a cell by 1 instead."""
-    return np.zeros(3), fn(np.vstack([SMALL, np.zeros(3)]), 20.0)[2]
+    """Sum over genes, axis 1: a factor belongs to a cell."""
+    return (4,), np.shape(fn(np.arange(1.0, 13).reshape(4, 3), np.array([False, True, False])))
+
+@size_factors.requires("a cell without a count of a quiet gene gets 1")
+def _(fn: Answer) -> Pair:
+    """An empty cell got 0 or NaN, and dividing by it would lose it: give it 1. It still counts in the mean."""
+    return [2.0, 1.0], fn(np.array([[3.0, 0], [0, 5]]), np.array([False, True]))
+
+@size_factors.requires("a program that falls does not move the factors")
+def _(fn: Answer) -> Pair:
+    """Your factors change with the loud gene, so all others would seem to rise when it falls."""
+    counts = np.random.default_rng(2).poisson([3, 9, 40], (6, 3)) + 1.0
+    quiet = counts[:, 0] + counts[:, 1]
+    counts[:3, 2] = 0
+    return quiet / quiet.mean(), fn(counts, np.array([False, False, True]))
 
 
 @exercise(
-    "1.4", "Bits in the same units", difficulty=4, minutes=15,
-    objective="compare two token spaces in one unit",
-    misconception="A wide bin is cheap to name because it says less: what it leaves open must be paid, too.",
-    hints=("Within a bin nothing is known, so each of its n counts has probability p / n.",
-           "The cost of one entry is -log2(p / n). Average over entries last."),
+    "1.4", "Which guide failed?", difficulty=3, minutes=10,
+    objective="find the guides that did not do what their siblings did",
+    misconception="All cells with a guide against a gene are knockouts of it.",
+    hints=("For one guide: its own cells, and the cells of all other guides together. Controls belong to neither.",
+           "effect = mean score of cells - mean score of controls, for both; compare own / others with 0.5."),
 )
-def bits_per_count(p: Float[np.ndarray, "*shape"], n: Float[np.ndarray, "*shape"]) -> float:
-    """Returns what it costs, on average, to name the *count* itself, in bits.
+def failed_guides(score: Float[np.ndarray, " cells"], guide: Shaped[np.ndarray, " cells"],
+                  is_control: Bool[np.ndarray, " cells"]) -> list[str]:
+    """Names, sorted, the guides whose mean effect is less than half of that of all cells of the other guides together.
 
-    Of each entry, p is the probability given to the token that came, n the number of counts that its bin holds.
+    An effect is the mean score of some cells minus that of the control cells; it may be negative.
     """
-    return float(np.mean(-np.log2(p) + np.log2(n)))
+    base, failed = score[is_control].mean(), []
+    for name in sorted(set(guide[~is_control].tolist())):
+        own = (guide == name) & ~is_control
+        others = (guide != name) & ~is_control
+        if (score[own].mean() - base) / (score[others].mean() - base) < 0.5:
+            failed.append(name)
+    return failed
 
-@bits_per_count.requires("bins of one count: p = 1/2 and 1/8 cost 1 and 3 bits, 2 on average")
-def _(fn: Answer) -> Pair:
-    """Bits are base-2 logarithms, averaged over entries: take the logarithm of each, then the mean."""
-    return 2.0, fn(np.array([0.5, 0.125]), np.ones(2))
 
-@bits_per_count.requires("one bin that holds everything, 8 counts wide: 3 bits, not 0")
-def _(fn: Answer) -> Pair:
-    """The token costs nothing, but the count inside its bin is still open: n choices, log2(n) bits."""
-    return 3.0, fn(np.ones(5), np.full(5, 8.0))
+def _screen(effects: dict[str, float], sizes: dict[str, int], base: float = 2.0) -> tuple[np.ndarray, ...]:
+    """Cells without noise: twelve controls with guides of their own, then those of each guide."""
+    guide = np.repeat(["NT1", "NT2", *effects], [5, 7, *sizes.values()])
+    score = base + np.array([effects.get(name, 0.0) for name in guide.tolist()])
+    return score, guide, np.isin(guide, ["NT1", "NT2"])
 
-@bits_per_count.requires("merging counts that are equally likely changes nothing")
+SIZES = {"Ag1": 8, "Ag2": 6, "Ag3": 4, "Ag10": 5}
+
+@failed_guides.requires("of four guides the third does nothing")
 def _(fn: Answer) -> Pair:
-    """Merging six equally likely counts into one bin must change nothing: each of the n has p / n."""
-    share = np.array([0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1])
-    came = np.random.default_rng(1).choice(7, 500, p=share)
-    one_by_one = -np.log2(share[came]).mean()
-    return one_by_one, fn(np.where(came == 0, 0.4, 0.6), np.where(came == 0, 1.0, 6.0))
+    """Compare each guide's mean effect with half of that of all other guides' cells."""
+    found = fn(*_screen({"Ag1": -1.0, "Ag2": -0.9, "Ag3": 0.0, "Ag10": -1.1}, SIZES))
+    return ["Ag3"], found, {
+        "You named the guides that worked: those below half are asked for.": ["Ag1", "Ag10", "Ag2"],
+        "You named a guide of the control cells: leave these out.": ["Ag3", "NT1", "NT2"],
+        "None is below half of the others: did you subtract the controls' mean from both?": [],
+    }
+
+@failed_guides.requires("it does not matter where zero lies")
+def _(fn: Answer) -> Pair:
+    """Adding 100 to every score changed your answer: an effect is a difference from control cells."""
+    return ["Ag3"], fn(*_screen({"Ag1": -1.0, "Ag2": -0.9, "Ag3": -0.1, "Ag10": -1.1}, SIZES, base=102.0))
+
+@failed_guides.requires("a score that rises is judged like one that falls")
+def _(fn: Answer) -> Pair:
+    """Here the effect is positive: compare own / others with a half, so that signs cancel."""
+    return ["Ag3"], fn(*_screen({"Ag1": 1.0, "Ag2": 0.9, "Ag3": 0.2, "Ag10": 1.1}, SIZES))
+
+@failed_guides.requires("a guide that does the opposite has failed, too")
+def _(fn: Answer) -> Pair:
+    """A guide that moves the score the other way has not done what its siblings did: keep the sign (no abs)."""
+    return ["Ag2"], fn(*_screen({"Ag1": -1.0, "Ag2": 0.9, "Ag3": -1.0, "Ag10": -1.1}, SIZES))
+
+@failed_guides.requires("Ag1 and Ag10 are two guides")
+def _(fn: Answer) -> Pair:
+    """You found "Ag1" inside "Ag10": compare whole names, ==."""
+    return ["Ag1"], fn(*_screen({"Ag1": -0.3, "Ag2": -0.9, "Ag3": -1.0, "Ag10": -1.3}, SIZES))
+
+@failed_guides.requires("the others are all cells of the other guides, not the guide itself")
+def _(fn: Answer) -> Pair:
+    """A large guide decides here: leave its own cells out of the others, and take the mean over cells, not guides."""
+    return ["Ag1"], fn(*_screen({"Ag1": -0.7, "Ag2": -1.5, "Ag3": -1.5, "Ag10": -1.5},
+                               {"Ag1": 60, "Ag2": 3, "Ag3": 3, "Ag10": 3}))
