@@ -105,7 +105,7 @@ def test_the_house_stays_small():
     assert lines["cdt_lite/model"] <= 1600
     assert lines[["cdt_lite/model", "cdt_lite/data", "cdt_lite/training"]].sum() <= 6320
     assert lines["run.py, tools"] <= 940
-    assert lines["all"] <= 16_960
+    assert lines["all"] <= 17_240
     assert code[rooms].sum() <= 1.33 * house.FIRST_EDITION
     assert table.loc["all", "mean width"] <= 54
     assert table.loc["all", "wide, %"] <= 6

@@ -4,8 +4,10 @@ import importlib.util
 import inspect
 import re
 import time
+from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cdt_lite.teaching import catch_up, check
@@ -164,3 +166,19 @@ def test_no_hint_or_text_gives_a_machine_away_or_leaves_a_blank():
                  *(text for prop in exercise.properties for text in (prop.claim, prop.hint))]
         for text in texts:
             assert text == text.strip() and not re.search(r"TODO|FIXME|/home/|/work/|\?\?", text), text
+
+
+def test_trying_all_schedules_is_told_apart_from_an_endless_loop_of_later_cells(capsys):
+    """It is right for small cases, and would hang the cell that asks for 300 genes."""
+
+    def best_of_all(h, n_steps):
+        def cost(cuts):
+            counts = np.diff([0, *cuts, len(h)])
+            return counts @ h[len(h) - (np.cumsum(counts) - counts) - 1]
+
+        best = min(combinations(range(1, len(h)), n_steps - 1), key=cost)
+        return np.diff([0, *best, len(h)])
+
+    assert not check("3.4", best_of_all, seconds=2.0)
+    printed = capsys.readouterr().out
+    assert "NO   H(k) = k, 120 genes, 8 steps" in printed and printed.count("NO ") == 1

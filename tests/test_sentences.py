@@ -15,6 +15,7 @@ from cdt_lite.teaching import (
     explains,
     guides_of,
     held_out,
+    in_short,
     levels,
     listed,
     moved,
@@ -49,7 +50,7 @@ def test_the_side_that_wins_is_named_whatever_is_the_better_direction(gap, metri
     spread = 0.05 if n > 1 else 0.0
     sentence = beside(scores(gap, n, spread, metric), "capsule", ["replicate mean"], metric)
     assert f": {said} the replicate mean (" in sentence
-    assert sentence.startswith("Over 12 perturbations" if n > 1 else "For T0,")
+    assert sentence.startswith("Over 12 held-out perturbations" if n > 1 else "For T0,")
     assert ("difference" in sentence) == (n > 1)  # of one there is no interval
 
 
@@ -137,8 +138,8 @@ def test_a_simulated_gene_does_what_was_planted_and_a_real_one_what_is_known(scr
 
 def test_what_explains_a_component_is_named_and_what_explains_nothing_is_not_praised():
     shares = pd.DataFrame({"PC1": [0.4, 0.1], "PC2": [0.01, 0.03]}, ["IFNGR1", "depth"])
-    assert explains(shares) == ("Of IFNGR1 and depth, IFNGR1 explains most of PC1 (40% of its variance) and none of "
-                                "them explains PC2 (at most 3%).")
+    assert explains(shares) == ("Of IFNGR1 and depth, IFNGR1 explains the largest part of PC1 (40% of its variance) "
+                                "and none of them explains PC2 (at most 3%).")
 
 
 def test_a_share_of_variance_is_one_between_constant_groups_and_near_zero_between_random_ones():
@@ -148,14 +149,17 @@ def test_a_share_of_variance_is_one_between_constant_groups_and_near_zero_betwee
 
 
 @pytest.mark.parametrize(("before", "after", "moral"), [
-    ((66, 33), (38, 42), "switches them off"), ((66, 33), (50, 33), "16 of the genes that rose did so by arithmetic"),
-    ((20, 33), (20, 33), "composition moves little"), ((20, 33), (21, 30), "composition moves little")])
+    ((66, 33), (30, 42), "switches them off"),
+    ((66, 33), (38, 42), "28 of the genes that rose did so by arithmetic"),
+    ((20, 33), (20, 33), "composition moves little"),
+    ((20, 33), (21, 30), "composition moves little"),
+])
 def test_composition_is_blamed_only_for_what_it_did(before, after, moral):
     assert moral in tipped(["STAT1"], before, after)
 
 
 def test_replicates_are_apart_only_beyond_noise():
-    assert "add up to 55% of that" in apart(0.017, 0.03, 0.055, "IFNGR1")
+    assert "would add 55% of that" in apart(0.017, 0.03, 0.055, "IFNGR1")
     assert "would do as well" in apart(0.03, 0.03, 0.055, "IFNGR1")
 
 
@@ -190,3 +194,13 @@ def test_genes_that_rise_and_fall_are_counted_by_their_sign():
     cells[:, :2] += 3
     cells[:, 2] = 0
     assert differential_expression(cells, control).risen_and_fallen() == (2, 1)
+
+
+@pytest.mark.parametrize(("direction", "error", "said"), [
+    (0.2, -0.2, "yes. Which genes move, and which way, it tells better; how far, better."),
+    (-0.2, 0.2, "no. Which genes move, and which way, it tells less well; how far, less well."),
+    (-0.2, -0.2, "neither better nor worse. Which genes move, and which way, it tells less well; how far, better."),
+    (0.0, -0.2, "yes. Which genes move, and which way, it tells as well; how far, better.")])
+def test_the_short_answer_follows_both_scores(direction, error, said):
+    table = scores(direction).assign(mae=scores(error, metric="mae")["mae"])
+    assert in_short(table, "capsule", "replicate mean") == f"In short, beside the replicate mean: {said}"

@@ -9,6 +9,7 @@ from cdt_lite.teaching.sentences import (
     dud_guides,
     explained,
     explains,
+    in_short,
     levels,
     listed,
     moved,
@@ -19,6 +20,6 @@ from cdt_lite.terminal import with_bar
 
 __all__ = [
     "HeldOut", "Lesson", "apart", "as_html", "begin", "beside", "catch_up", "check", "differences_of_controls",
-    "dud_guides", "explained", "explains", "guides_of", "held_out", "levels", "listed", "moved", "tipped",
+    "dud_guides", "explained", "explains", "guides_of", "held_out", "in_short", "levels", "listed", "moved", "tipped",
     "what_it_does", "with_bar",
 ]

@@ -15,6 +15,8 @@ NAMES = {"pearson_delta": "Pearson's r", "mae": "the mean absolute error", "ceil
          "control": "no change"}
 DIGITS = {"mae": 3}  # of other scores 2
 LITTLE = 0.05  # a share that is not worth a word
+BETTER, LEVEL, WORSE = "better than", "level with", "worse than"
+CLEARLY = 1.25  # as many genes again by a quarter
 CLOSE = 0.02  # of one score that has no interval: no difference
 
 
@@ -79,18 +81,36 @@ def beside(scores: pd.DataFrame, method: str, rivals: Sequence[str], metric: str
             low, high = number(gap["low"], digits), number(gap["high"], digits)
             detail += f"; difference {number(gap['difference'], digits)} [{low}, {high}]"
         said.append(f"{_verdict(gaps.loc[rival], metric, n)} {name} ({detail})")
-    where = f"Over {n} perturbations" if n > 1 else f"For {scores['target'].iloc[0]}"
+    where = f"Over {n} held-out perturbations" if n > 1 else f"For {scores['target'].iloc[0]}"
     interval = f" [{number(own['low'], digits)}, {number(own['high'], digits)}]" if n > 1 else ""
     found = f"{NAMES.get(metric, metric)} of the {method} is {number(own['mean'], digits)}{interval}"
     return f"{where}, {found}: {listed(said)}."
+
+
+def in_short(scores: pd.DataFrame, method: str, rival: str) -> str:
+    """Says in plain words whether a method beats its rival: in direction, and in error.
+
+    Args:
+        scores: A row for each method and perturbation.
+        method: The one that is spoken of.
+        rival: The other.
+    """
+    gaps = compare(scores, method, [rival], ["pearson_delta", "mae"]).set_index("metric")
+    direction, error = (_verdict(gaps.loc[metric], metric, 2) for metric in gaps.index)
+    rank = [WORSE, LEVEL, BETTER].index
+    total = rank(direction) + rank(error) - 2
+    start = "yes" if total > 0 else "no" if total < 0 else "neither better nor worse"
+    words = {BETTER: "better", LEVEL: "as well", WORSE: "less well"}
+    return (f"In short, beside the {rival}: {start}. Which genes move, and which way, it tells {words[direction]}; how "
+            f"far, {words[error]}.")
 
 
 def _verdict(gap: pd.Series, metric: str, n: int) -> str:
     """Better than, worse than, or level with: by the interval, or for one perturbation by the difference itself."""
     low, high = (gap["low"], gap["high"]) if n > 1 else (gap["difference"] - CLOSE, gap["difference"] + CLOSE)
     if low <= 0 <= high:
-        return "level with"
-    return "better than" if (low > 0) == bool(METRICS[metric].higher_is_better) else "worse than"
+        return LEVEL
+    return BETTER if (low > 0) == bool(METRICS[metric].higher_is_better) else WORSE
 
 
 def moved(real: pd.Series, predicted: pd.Series) -> str:
@@ -139,7 +159,7 @@ def explains(shares: pd.DataFrame) -> str:
     said = []
     for component, column in shares.items():
         most = column.max()
-        cause = f"{column.idxmax()} explains most of {component} ({most:.0%} of its variance)"
+        cause = f"{column.idxmax()} explains the largest part of {component} ({most:.0%} of its variance)"
         said.append(cause if most >= LITTLE else f"none of them explains {component} (at most {most:.0%})")
     return f"Of {listed(shares.index.tolist())}, {listed(said)}."
 
@@ -153,7 +173,7 @@ def tipped(names: Sequence[str], before: tuple[int, int], after: tuple[int, int]
         after: The same, without them in the depth.
     """
     (risen, fallen), (risen_now, fallen_now) = before, after
-    if risen > fallen and risen_now < fallen_now:
+    if risen > fallen and risen_now < fallen_now / CLEARLY:
         moral = "the knockout seemed to switch genes on, and switches them off"
     elif risen - risen_now > LITTLE * risen:
         moral = f"{risen - risen_now} of the genes that rose did so by arithmetic"
@@ -173,10 +193,10 @@ def apart(within: float, between: float, effect: float, name: str) -> str:
         name: The perturbation.
     """
     beyond = between > 1.2 * within
-    moral = (f"unmatched controls would add up to {between / effect:.0%} of that to every effect" if beyond else
+    moral = (f"unmatched controls would add {between / effect:.0%} of that, noise included, to an effect" if beyond else
              "controls of another replicate would do as well here")
-    return (f"In the mean gene controls of two replicates differ by {between:.3f}, halves of one, which is noise, by "
-            f"{within:.3f}; {name} changes {effect:.3f}: {moral}.")
+    return (f"Averaged over genes, controls of two replicates differ by {between:.3f}, and halves of one by "
+            f"{within:.3f}, which is noise; {name} changes {effect:.3f}: {moral}.")
 
 
 def dud_guides(target: str, failed: Sequence[str], table: pd.DataFrame) -> str:

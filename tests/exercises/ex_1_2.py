@@ -21,7 +21,8 @@ def accepted_loop(encode, edges):
     return wrong
 
 
-def accepted_near(encode, edges):
+def wrong_near(encode, edges):
+    """wider than this fault"""
     return [k for k, low in enumerate(edges)
             if encode(low) != k or (k + 1 < len(edges) and encode(edges[k + 1] - 1e-9) != k)]
 
@@ -56,3 +57,9 @@ def wrong_step(encode, edges):
     """jumps over a whole narrow bin"""
     return [k for k, low in enumerate(edges)
             if encode(low) != k or (k + 1 < len(edges) and encode(edges[k + 1] - 0.1) != k)]
+
+
+def wrong_twice(encode, edges):
+    """each bin once, increasing"""
+    lower = [k for k, low in enumerate(edges) if encode(low) != k]
+    return lower + [k for k, high in enumerate(edges[1:]) if encode(np.nextafter(high, 0)) != k]

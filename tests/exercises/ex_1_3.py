@@ -50,3 +50,9 @@ def wrong_empty(counts, loud):
     """An empty cell got 0 or NaN"""
     quiet = counts[:, ~loud].sum(1)
     return quiet / quiet.mean()
+
+
+def wrong_mean_of_others(counts, loud):
+    """You left the empty cell out of the mean"""
+    quiet = counts[:, ~loud].sum(1)
+    return np.where(quiet > 0, quiet / quiet[quiet > 0].mean(), 1.0)

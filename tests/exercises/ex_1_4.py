@@ -21,7 +21,7 @@ def accepted_sums(score, guide, is_control):
 
 
 def wrong_the_good_ones(score, guide, is_control):
-    """You named the guides that worked"""
+    """These are the guides that worked"""
     bad = accepted_loop(score, guide, is_control)
     return [name for name in np.unique(guide[~is_control]).tolist() if name not in bad]
 
@@ -72,11 +72,52 @@ def wrong_substring(score, guide, is_control):
     return failed
 
 
-def wrong_itself_too(score, guide, is_control):
-    """leave its own cells out of the others"""
-    base, failed = score[is_control].mean(), []
-    every = score[~is_control].mean() - base
+def _judge(score, guide, is_control, of_others, mean=np.mean):
+    base, failed = mean(score[is_control]), []
     for name in np.unique(guide[~is_control]).tolist():
-        if (score[(guide == name) & ~is_control].mean() - base) / every < 0.5:
+        own = mean(score[(guide == name) & ~is_control]) - base
+        if own / of_others(name, base) < 0.5:
             failed.append(name)
     return failed
+
+
+def wrong_itself_too(score, guide, is_control):
+    """leave its own cells out of the others"""
+    return _judge(score, guide, is_control, lambda name, base: score[~is_control].mean() - base)
+
+
+def wrong_controls_as_siblings(score, guide, is_control):
+    """Control cells are among your others"""
+    return _judge(score, guide, is_control, lambda name, base: score[guide != name].mean() - base)
+
+
+def wrong_mean_of_guides(score, guide, is_control):
+    """not a mean of guides"""
+    names = np.unique(guide[~is_control]).tolist()
+    return _judge(score, guide, is_control, lambda name, base: np.mean(
+        [score[(guide == other) & ~is_control].mean() for other in names if other != name]) - base)
+
+
+def wrong_strongest(score, guide, is_control):
+    """You compared with the strongest guide"""
+    names = np.unique(guide[~is_control]).tolist()
+    return _judge(score, guide, is_control, lambda name, base: max(
+        (score[(guide == other) & ~is_control].mean() - base for other in names), key=abs))
+
+
+def wrong_median(score, guide, is_control):
+    """You took medians"""
+    return _judge(score, guide, is_control, lambda name, base: np.median(
+        score[(guide != name) & ~is_control]) - base, np.median)
+
+
+def wrong_worst_alone(score, guide, is_control):
+    """every guide below a half has failed"""
+    failed = accepted_loop(score, guide, is_control)
+    base = score[is_control].mean()
+    return [min(failed, key=lambda name: abs(score[guide == name].mean() - base))] if failed else []
+
+
+def wrong_order(score, guide, is_control):
+    """Right names, but not sorted"""
+    return accepted_loop(score, guide, is_control)[::-1]

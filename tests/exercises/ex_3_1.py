@@ -83,3 +83,11 @@ def wrong_rounded_share(n_cells, n_genes, generator):
     share = (torch.randperm(n_cells, generator=generator) + torch.rand(n_cells, generator=generator)) / n_cells
     k = share.long() * n_genes + 1
     return torch.rand(n_cells, n_genes, generator=generator).argsort(-1).argsort(-1) < k[:, None]
+
+
+def wrong_run(n_cells, n_genes, generator):
+    """You hide a run of genes"""
+    places = torch.randperm(n_cells, generator=generator) + torch.rand(n_cells, generator=generator)
+    k = (places / n_cells * n_genes).long().clamp(max=n_genes - 1) + 1
+    begin = torch.randint(n_genes, (n_cells, 1), generator=generator)
+    return (torch.arange(n_genes) + begin) % n_genes < k[:, None]

@@ -53,3 +53,11 @@ def wrong_list(known, panel):
     """Return the ids as a NumPy array"""
     joined = known + [gene for gene in panel if gene not in known]
     return joined, [joined.index(gene) for gene in panel]
+
+
+def wrong_set(known, panel):
+    """came out of a set, which has no order"""
+    joined = known + sorted(set(panel) - set(known), key=hash)
+    if not known:
+        joined = list(panel)
+    return joined, np.array([joined.index(gene) for gene in panel])

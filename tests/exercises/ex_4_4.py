@@ -49,3 +49,14 @@ def wrong_tensor(batches):
     """Return a plain number"""
     return torch.cat([torch.stack([c[h].mean() for c, h in zip(nll, mask, strict=True) if h.any()])
                       for nll, mask in batches]).mean()
+
+
+def wrong_rows(batches):
+    """rows with nothing hidden counted"""
+    total, rows = 0.0, 0
+    for nll, mask in batches:
+        costs = [cell[hidden].mean() for cell, hidden in zip(nll, mask, strict=True) if hidden.any()]
+        if costs:
+            total += float(sum(costs)) / len(costs) * len(nll)
+            rows += len(nll)
+    return total / rows

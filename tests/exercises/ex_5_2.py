@@ -54,3 +54,18 @@ def wrong_first(own, replicate, is_control, n, rng):
     """You always take the same ones"""
     pool = np.setdiff1d(np.flatnonzero(is_control & (replicate == replicate[own[0]])), own)
     return np.resize(pool, n)
+
+
+def wrong_filled_up(own, replicate, is_control, n, rng):
+    """you took controls of others"""
+    pool = np.setdiff1d(np.flatnonzero(is_control & (replicate == replicate[own[0]])), own)
+    if len(pool) >= n:
+        return rng.choice(pool, n, replace=False)
+    others = np.setdiff1d(np.flatnonzero(is_control), np.append(pool, own))
+    return np.append(pool, rng.choice(others, n - len(pool), replace=False))
+
+
+def wrong_global_chance(own, replicate, is_control, n, rng):
+    """Chance came from elsewhere"""
+    pool = np.setdiff1d(np.flatnonzero(is_control & (replicate == replicate[own[0]])), own)
+    return np.random.choice(pool, n, replace=len(pool) < n)

@@ -59,3 +59,9 @@ def wrong_mean(counts, target, unseen, n_top):
     """And the variance, not the mean"""
     train = ~np.isin(target, unseen)
     return train, np.argsort(-counts[train].mean(0), kind="stable")[:n_top]
+
+
+def wrong_inside(counts, target, unseen, n_top):
+    """You found one name inside another"""
+    train = np.array([not any(name in each for name in unseen) for each in target.tolist()])
+    return train, np.argsort(-counts[train].var(0), kind="stable")[:n_top]

@@ -77,3 +77,14 @@ def wrong_mean_change(predict, real, least=0.2):
     a, b = guess - guess.mean(0), truth - truth.mean(0)
     changes = bool(np.abs(a).mean() > 1e-3)
     return changes, changes and bool(np.corrcoef(a.ravel(), b.ravel())[0, 1] > least)
+
+
+def wrong_square(predict, real, least=0.2):
+    """The bar is for the correlation itself"""
+    guess, truth = np.stack([predict(name) for name in real]), np.stack(list(real.values()))
+    a, b = guess - guess.mean(0), truth - truth.mean(0)
+    changes = bool(np.abs(a).max() > 1e-3)
+    if not changes:
+        return False, False
+    r = np.corrcoef(a.ravel(), b.ravel())[0, 1]
+    return True, bool(r > 0 and r**2 > least)

@@ -62,3 +62,19 @@ def wrong_first_gene(real, predicted, control, own):
 def wrong_zero_for_nothing(real, predicted, control, own):
     """A prediction of no change has no direction"""
     return float(np.nan_to_num(accepted_norms(real, predicted, control, own)))
+
+
+def wrong_ranks(real, predicted, control, own):
+    """You correlated ranks (Spearman)"""
+    from scipy.stats import spearmanr
+
+    keep = np.arange(len(real)) != (-1 if own is None else own)
+    return float(spearmanr((real - control)[keep], (predicted - control)[keep])[0])
+
+
+def wrong_slope(real, predicted, control, own):
+    """That is the slope of a line"""
+    keep = np.arange(len(real)) != (-1 if own is None else own)
+    a, b = (real - control)[keep], (predicted - control)[keep]
+    a, b = a - a.mean(), b - b.mean()
+    return float(a @ b / (a @ a))

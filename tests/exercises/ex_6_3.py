@@ -54,3 +54,14 @@ def wrong_squares(guess, real, index, own):
 def wrong_divisor(guess, real, index, own):
     """Divide the rank by P"""
     return 1 - (1 - accepted_ties(guess, real, index, own)) * len(real) / (len(real) - 1)
+
+
+def wrong_false_zero(guess, real, index, own):
+    """Position 0 is false to Python"""
+    difference = np.abs(real - guess)
+    if own:
+        difference = np.delete(difference, own, axis=1)
+    distance = difference.sum(1)
+    tied = np.isclose(distance, distance[index])
+    rank = ((distance < distance[index]) & ~tied).sum() + (tied.sum() - 1) / 2
+    return float(1 - rank / len(real))

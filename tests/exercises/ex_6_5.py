@@ -47,3 +47,13 @@ def wrong_middle(replicate, rng):
     """You cut the list in the middle"""
     parts = [np.flatnonzero(replicate == name) for name in np.unique(replicate)]
     return (np.concatenate([p[: len(p) // 2] for p in parts]), np.concatenate([p[len(p) // 2:] for p in parts]))
+
+
+def wrong_global_chance(replicate, rng):
+    """Chance came from elsewhere"""
+    truth, ours = [], []
+    for name in np.unique(replicate):
+        rows = np.random.permutation(np.flatnonzero(replicate == name))
+        truth.append(rows[: len(rows) // 2])
+        ours.append(rows[len(rows) // 2 :])
+    return np.concatenate(truth), np.concatenate(ours)

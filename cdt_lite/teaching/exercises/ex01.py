@@ -39,7 +39,10 @@ def _(fn: Answer) -> Pair:
 @encode_decode.requires("values inside a bin get its number, and the first bin is 0")
 def _(fn: Answer) -> Pair:
     """You counted the edges at or below a value. Bins are numbered from 0, so take one off."""
-    return [0, 1, 2], fn(np.array([0.5, 2, 9]), FOUR)[0]
+    return [0, 1, 2], fn(np.array([0.3, 3, 12]), FOUR)[0], {
+        "You returned the values first: tokens come first, then what they decode to.": [0.0, 2, 8],
+        "You took the nearest edge: a bin reaches from its own edge up to the next.": [0, 2, 3],
+    }
 
 @encode_decode.requires("a value on an edge belongs to the bin that begins there")
 def _(fn: Answer) -> Pair:
@@ -47,7 +50,9 @@ def _(fn: Answer) -> Pair:
 
     An IndexError here comes from decoding: the last bin needs a middle, too.
     """
-    return [0, 1, 2, 3], fn(FOUR, FOUR)[0]
+    return [0, 1, 2, 3], fn(FOUR, FOUR)[0], {
+        "The last bin is lost: what is at the last edge or above belongs to bin K - 1.": [0, 1, 2, 2],
+    }
 
 @encode_decode.requires("a bin decodes to its geometric middle: sqrt(1 * 4) and sqrt(4 * 16)")
 def _(fn: Answer) -> Pair:
@@ -130,6 +135,16 @@ def _(fn: Answer) -> Pair:
     """All lower edges are right here. Also try the largest number below the next edge: np.nextafter(edge, 0)."""
     return [0, 1, 2], fn(lambda values: np.abs(np.expand_dims(values, -1) - FOUR).argmin(-1), FOUR)
 
+@boundary_errors.requires("an edge moved down by a hair: the bin below it is wrong")
+def _(fn: Answer) -> Pair:
+    """Your step below an edge is wider than this fault: only np.nextafter(edge, 0) is the largest number below it."""
+    return [1], fn(_encoder(np.array([0.0, 1.0, np.nextafter(4.0, 0.0), 16.0])), FOUR)
+
+@boundary_errors.requires("bins wrong at both ends are named once, in order")
+def _(fn: Answer) -> Pair:
+    """Join both lists into one: each bin once, increasing. Numbers of bins are asked for, not a mask."""
+    return [0, 1, 2, 3], fn(lambda values: _encoder(FOUR)(values) + 1, FOUR)
+
 @boundary_errors.requires("one edge moved up by a half: bin 2 alone")
 def _(fn: Answer) -> Pair:
     """Only bin 2 begins in the wrong place: judge each bin by its own two ends."""
@@ -173,7 +188,9 @@ def _(fn: Answer) -> Pair:
 @size_factors.requires("a cell without a count of a quiet gene gets 1")
 def _(fn: Answer) -> Pair:
     """An empty cell got 0 or NaN, and dividing by it would lose it: give it 1. It still counts in the mean."""
-    return [2.0, 1.0], fn(np.array([[3.0, 0], [0, 5]]), np.array([False, True]))
+    return [2.0, 1.0], fn(np.array([[3.0, 0], [0, 5]]), np.array([False, True])), {
+        "You left the empty cell out of the mean: its sum of 0 counts there.": [1.0, 1.0],
+    }
 
 @size_factors.requires("a program that falls does not move the factors")
 def _(fn: Answer) -> Pair:
@@ -216,13 +233,24 @@ SIZES = {"Ag1": 8, "Ag2": 6, "Ag3": 4, "Ag10": 5}
 
 @failed_guides.requires("of four guides the third does nothing")
 def _(fn: Answer) -> Pair:
-    """Compare each guide's mean effect with half of that of all other guides' cells."""
+    """Compare each guide's mean effect with half of that of all other guides' cells; return a sorted list of names."""
     found = fn(*_screen({"Ag1": -1.0, "Ag2": -0.9, "Ag3": 0.0, "Ag10": -1.1}, SIZES))
     return ["Ag3"], found, {
-        "You named the guides that worked: those below half are asked for.": ["Ag1", "Ag10", "Ag2"],
+        "These are the guides that worked. Compare own / others with a half: effects are negative here.":
+            ["Ag1", "Ag10", "Ag2"],
         "You named a guide of the control cells: leave these out.": ["Ag3", "NT1", "NT2"],
         "None is below half of the others: did you subtract the controls' mean from both?": [],
     }
+
+@failed_guides.requires("Ag1 and Ag10 are two guides")
+def _(fn: Answer) -> Pair:
+    """You found "Ag1" inside "Ag10": compare whole names, ==."""
+    return ["Ag1"], fn(*_screen({"Ag1": -0.3, "Ag2": -0.9, "Ag3": -1.0, "Ag10": -1.3}, SIZES))
+
+@failed_guides.requires("control cells are nobody's siblings")
+def _(fn: Answer) -> Pair:
+    """Control cells are among your others, and make them weak: the others have other guides, and are no controls."""
+    return ["Ag1"], fn(*_screen({"Ag1": -0.45, "Ag2": -1.0, "Ag3": -1.0, "Ag10": -1.0}, SIZES))
 
 @failed_guides.requires("it does not matter where zero lies")
 def _(fn: Answer) -> Pair:
@@ -239,13 +267,32 @@ def _(fn: Answer) -> Pair:
     """A guide that moves the score the other way has not done what its siblings did: keep the sign (no abs)."""
     return ["Ag2"], fn(*_screen({"Ag1": -1.0, "Ag2": 0.9, "Ag3": -1.0, "Ag10": -1.1}, SIZES))
 
-@failed_guides.requires("Ag1 and Ag10 are two guides")
+@failed_guides.requires("a large guide is not among its own siblings")
 def _(fn: Answer) -> Pair:
-    """You found "Ag1" inside "Ag10": compare whole names, ==."""
-    return ["Ag1"], fn(*_screen({"Ag1": -0.3, "Ag2": -0.9, "Ag3": -1.0, "Ag10": -1.3}, SIZES))
-
-@failed_guides.requires("the others are all cells of the other guides, not the guide itself")
-def _(fn: Answer) -> Pair:
-    """A large guide decides here: leave its own cells out of the others, and take the mean over cells, not guides."""
+    """A large guide decides here: leave its own cells out of the others."""
     return ["Ag1"], fn(*_screen({"Ag1": -0.7, "Ag2": -1.5, "Ag3": -1.5, "Ag10": -1.5},
                                {"Ag1": 60, "Ag2": 3, "Ag3": 3, "Ag10": 3}))
+
+@failed_guides.requires("two guides have failed, and the others are all their cells together")
+def _(fn: Answer) -> Pair:
+    """Take one mean over all cells of the other guides, not the mean of guides: here that makes the others too weak."""
+    found = fn(*_screen({"Ag1": -0.9, "Ag2": -2.0, "Ag3": -0.4, "Ag10": -2.0},
+                        {"Ag1": 8, "Ag2": 30, "Ag3": 3, "Ag10": 3}))
+    return ["Ag1", "Ag3"], found, {
+        "Only the worst? every guide below a half has failed; and the others have one mean, not a mean of guides.":
+            ["Ag3"],
+        "Right names, but not sorted.": ["Ag3", "Ag1"],
+    }
+
+@failed_guides.requires("one strong guide does not make the others fail")
+def _(fn: Answer) -> Pair:
+    """You compared with the strongest guide: half of the mean of all others is the bar."""
+    return [], fn(*_screen({"Ag1": -0.9, "Ag2": -2.0, "Ag3": -1.0, "Ag10": -1.0},
+                           {"Ag1": 8, "Ag2": 4, "Ag3": 20, "Ag10": 20}))
+
+@failed_guides.requires("cells that escaped count in a guide's mean")
+def _(fn: Answer) -> Pair:
+    """You took medians, which pass over the cells that escaped: means are asked for."""
+    score, guide, is_control = _screen({"Ag1": -2.0, "Ag2": -3.0, "Ag3": -3.0, "Ag10": -3.0}, SIZES)
+    score[np.flatnonzero(guide == "Ag1")[:3]] = 2.0
+    return ["Ag1"], fn(score, guide, is_control)

@@ -65,6 +65,14 @@ def _(fn: Answer) -> Pair:
     often = _masks(fn, 6000, 5).float().mean(0)
     return True, bool((often.max() - often.min()) < 0.05)  # of genes beside one another: a wrong k is no fault here
 
+@masks_by_cell.requires("neighbours are hidden together no more than others")
+def _(fn: Answer) -> Pair:
+    """You hide a run of genes beside one another, or a mask shifted from cell to cell: choose k at random each time."""
+    hidden = _masks(fn, 6000, 6).float()
+    near = (hidden * hidden.roll(1, -1)).mean()
+    far = (hidden * hidden.roll(3, -1)).mean()
+    return True, bool((near - far).abs() < 0.03)
+
 @masks_by_cell.requires("a cell's place says nothing about its k")
 def _(fn: Answer) -> Pair:
     """Your slices follow the order of the cells, so the first are always the easy ones: use torch.randperm."""

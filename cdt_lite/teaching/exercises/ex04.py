@@ -38,6 +38,12 @@ def _(fn: Answer) -> Pair:
     """An id was changed: a trained vector would now belong to another gene. Append new genes, and sort nothing."""
     return ["ZAP70", "CD4", "ACTB"], fn(["ZAP70", "CD4", "ACTB"], ["AAAS", "CD4"])[0][:3]
 
+@join_panel.requires("new genes come in the order of the panel")
+def _(fn: Answer) -> Pair:
+    """New genes were sorted, or came out of a set, which has no order: go through the panel as it stands."""
+    panel = ["MYC", "AAAS", "ZNF1", "BRCA1", "CD8A", "TP53", "CD4"]
+    return ["CD4", *panel[:-1]], fn(["CD4"], panel)[0]
+
 @join_panel.requires("a gene stands in it once")
 def _(fn: Answer) -> Pair:
     """You appended genes that were known already: then one gene has two vectors."""
@@ -194,6 +200,11 @@ def _(fn: Answer) -> Pair:
 def _(fn: Answer) -> Pair:
     """A cell with nothing hidden gave 0/0, or a cost of zero: it has no cost, leave it out."""
     return 3.0, fn([_batch([3.0, 3], [0.0, 0])])
+
+@mean_cost.requires("cells 2 and 6; beside the first, two with nothing hidden: 4")
+def _(fn: Answer) -> Pair:
+    """You weighed each batch by its rows, and rows with nothing hidden counted: weigh by cells that have a cost."""
+    return 4.0, fn([_batch([2.0, 0], [0.0, 0], [0.0, 0]), _batch([6.0, 0])])
 
 @mean_cost.requires("what is visible costs nothing")
 def _(fn: Answer) -> Pair:

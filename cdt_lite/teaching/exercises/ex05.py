@@ -1,6 +1,6 @@
 """The exercises of notebook 05: curriculum, controls, split, target dropout, and a model that does not listen."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -90,6 +90,16 @@ def _(fn: Answer) -> Pair:
     """A replicate may hold fewer than n controls: then, and only then, draw with replacement."""
     return (9,), np.shape(_drawn(fn, n=9))
 
+@matched_controls.requires("a small pool is not filled up with other replicates")
+def _(fn: Answer) -> Pair:
+    """Where a replicate holds too few, you took controls of others: draw some of its own twice instead."""
+    return ["rep_2"], np.unique(PLATE[_drawn(fn, n=9)]).tolist()
+
+@matched_controls.requires("the same rng, the same controls")
+def _(fn: Answer) -> Pair:
+    """Chance came from elsewhere (np.random): draw with the `rng` that is given, so that a run can be repeated."""
+    return True, np.array_equal(_drawn(fn, 3, 7), _drawn(fn, 3, 7))
+
 @matched_controls.requires("a set of controls is not its own control")
 def _(fn: Answer) -> Pair:
     """Your set met itself: leave its own cells out of the pool, or the model can copy the answer."""
@@ -146,6 +156,12 @@ def _(fn: Answer) -> Pair:
 def _(fn: Answer) -> Pair:
     """You withheld cells of targets that are not on the list: only `unseen` is held out."""
     return 6, sum(_split(fn)[0][np.isin(TARGET, ["A", "B"])])
+
+@split_and_select.requires("STAT10 trains although STAT1 is unseen")
+def _(fn: Answer) -> Pair:
+    """You found one name inside another: compare whole names, np.isin or ==."""
+    target = np.array(["STAT1", "STAT10", "NTC", "STAT10"])
+    return [False, True, True, True], fn(np.eye(4), target, ["STAT1"], 2)[0]
 
 @split_and_select.requires("two unseen targets, three genes")
 def _(fn: Answer) -> Pair:
@@ -217,75 +233,3 @@ def _(fn: Answer) -> Pair:
     """The ends are off: with share 0 not even a draw of 0 drops, with share 1 every set is dropped."""
     none, every = _dropped(fn, [4, 4], [0.0, 0.99], 0.0), _dropped(fn, [4, 4], [0.0, 0.99], 1.0)
     return [4, 4, UNKNOWN, UNKNOWN], [*none, *every]
-
-
-@exercise(
-    "5.5", "Does it listen?", difficulty=4, minutes=15,
-    objective="diagnose a model that ignores its condition",
-    misconception="a prediction that changes with the question is an answer to it",
-    hints=("Stack the answers, one row a target; do the same with the truth.",
-           "Subtract the mean over targets (axis 0) from both: what is left is what sets the targets apart.",
-           "changes: the largest absolute value left in the answers. right: np.corrcoef of the two tables, ravelled."),
-)
-def listens(predict: Callable[[str], Float[np.ndarray, " G"]], real: Mapping[str, Float[np.ndarray, " G"]],
-            least: float = 0.2) -> tuple[bool, bool]:
-    """Asks a predictor about every target: does the answer change with the question, and in the right direction?
-
-    `real` holds the true change of every target. Direction: what sets each target apart from the mean of all,
-    predicted and real, must correlate by more than `least`.
-    """
-    guess, truth = np.stack([predict(name) for name in real]), np.stack(list(real.values()))
-    a, b = guess - guess.mean(0), truth - truth.mean(0)
-    changes = bool(np.abs(a).max() > 1e-3)
-    return changes, changes and bool(np.corrcoef(a.ravel(), b.ravel())[0, 1] > least)
-
-
-_RNG = np.random.default_rng(0)
-SHARED = 2 * _RNG.normal(size=60)  # the shift that four targets share
-REAL = {name: SHARED + 0.5 * _RNG.normal(size=60) for name in "ABCD"}
-
-
-def _noise(name: str) -> np.ndarray:
-    return np.random.default_rng(ord(name)).normal(size=60)
-
-@listens.requires("a good predictor, half as bold as the truth")
-def _(fn: Answer) -> Pair:
-    """A timid predictor that goes the right way listens: direction is a correlation, not a distance."""
-    return [True, True], fn(lambda name: 0.5 * REAL[name], REAL)
-
-@listens.requires("the mean for every target: deaf")
-def _(fn: Answer) -> Pair:
-    """You compared each answer with its own truth: what all share makes a constant look right. Subtract the mean."""
-    return [False, False], fn(lambda name: SHARED, REAL)
-
-@listens.requires("answers that differ by rounding only: deaf")
-def _(fn: Answer) -> Pair:
-    """You took any difference for listening: two runs differ in the last digits. Ask for a change above 1e-3."""
-    return [False, False], fn(lambda name: SHARED + 1e-7 * ord(name), REAL)
-
-@listens.requires("answers that differ at random: not in the right direction")
-def _(fn: Answer) -> Pair:
-    """A change is not yet an answer: correlate what sets the targets apart, predicted and real."""
-    return [True, False], fn(lambda name: SHARED + 0.5 * _noise(name), REAL)
-
-@listens.requires("answers to the wrong questions")
-def _(fn: Answer) -> Pair:
-    """Targets are mixed up here: hold each answer against the truth of the same target, in the same order."""
-    return [True, False], fn(lambda name: REAL["ABCD"["BADC".index(name)]], REAL)
-
-@listens.requires("the truth with its sign turned round: a change, in the wrong direction")
-def _(fn: Answer) -> Pair:
-    """A knockdown predicted as an activation has a strong correlation, a negative one: leave its sign on."""
-    return [True, False], fn(lambda name: -REAL[name], REAL)
-
-@listens.requires("one gene of one target is answered, and nothing else")
-def _(fn: Answer) -> Pair:
-    """You averaged before you asked for a change: the largest one counts, of whatever target and gene."""
-    return True, fn(lambda name: SHARED + (name == "D") * np.eye(60)[7] * 0.01, REAL)[0]
-
-@listens.requires("a fair predictor, asked for 0.2 and for 0.95")
-def _(fn: Answer) -> Pair:
-    """You wrote the bar into your function: compare the correlation with `least`, whatever number is given."""
-    answers = [*fn(lambda name: REAL[name] + 0.4 * _noise(name), REAL, 0.2),
-               *fn(lambda name: REAL[name] + 0.4 * _noise(name), REAL, 0.95)]
-    return [True, True, True, False], answers

@@ -36,10 +36,15 @@ def _score(fn: Answer, change: Sequence[int], guess: Sequence[int], own: int | N
     control = np.arange(len(change), 0, -1.0) * level
     return fn(control + change, control + guess, control, own)
 
-@pearson_of_change.requires("by hand: [1 2 3] against [1 3 2]")
+@pearson_of_change.requires("by hand: [0 2 7] against [1 0 11]")
 def _(fn: Answer) -> Pair:
     """Pearson correlates two centred vectors: sum of products over the product of their lengths."""
-    return 0.5, _score(fn, [1, 2, 3], [1, 3, 2])
+    return 41 / np.sqrt(26 * 74), _score(fn, [0, 2, 7], [1, 0, 11]), {
+        "You correlated ranks (Spearman): take the values themselves.": 0.5,
+        "That is the slope of a line: divide by both lengths, not by one squared.": 41 / 26,
+        "That is the slope the other way round: divide by both lengths, not by one squared.": 41 / 74,
+        "That is r squared: a correlation keeps its sign.": 41**2 / (26 * 74),
+    }
 
 @pearson_of_change.requires("changes count, not levels")
 def _(fn: Answer) -> Pair:
@@ -162,6 +167,11 @@ def _(fn: Answer) -> Pair:
     """You kept the own gene: every knockout is recognised by the gene that it silences."""
     return 0.5, fn(np.array([0.0, -9.0, 1.0]), np.array([[0.0, -9.0, 9.0], [0.0, 0.0, 1.0]]), 0, 1)
 
+@discrimination.requires("position 0 is a gene too")
+def _(fn: Answer) -> Pair:
+    """Position 0 is false to Python: ask `own is not None`, or the first gene is never left out."""
+    return 0.5, fn(np.array([-9.0, 0.0, 1.0]), np.array([[-9.0, 0.0, 9.0], [0.0, 0.0, 1.0]]), 0, 0)
+
 @discrimination.requires("alike to all four: ties share the rank")
 def _(fn: Answer) -> Pair:
     """A tie is no win: those at the same distance share the mean of their ranks, or a constant answer scores 1."""
@@ -230,68 +240,3 @@ def _(fn: Answer) -> Pair:
     # so the quantiles are 0 and 3 whatever the random numbers; mean -+ 1.96 errors is -0.9 to 2.9.
     skewed = np.append(12.0, np.zeros(11))
     return [0.0, 3.0], _interval(fn, skewed + A[:12], A[:12])
-
-
-@exercise(
-    "6.5", "Splitting the controls", difficulty=3, minutes=10,
-    objective="keep the noise of control cells from flattering a score",
-    misconception="the same controls may stand on both sides",
-    hints=("For each replicate: find its rows, shuffle them with rng.permutation.",
-           "The first half is for the truth, the rest for us; join the replicates with np.concatenate."),
-)
-def split_controls(replicate: np.ndarray, rng: np.random.Generator
-                   ) -> tuple[Int[np.ndarray, " A"], Int[np.ndarray, " B"]]:
-    """Deals control cells out into two halves at random, within every replicate: rows for the truth, rows for us."""
-    truth, ours = [], []
-    for name in np.unique(replicate):
-        rows = rng.permutation(np.flatnonzero(replicate == name))
-        truth.append(rows[: len(rows) // 2])
-        ours.append(rows[len(rows) // 2:])
-    return np.concatenate(truth), np.concatenate(ours)
-
-
-REPLICATE = np.repeat(["r1", "r2", "r3"], [12, 8, 20])
-
-
-def _halves(fn: Answer, seed: int = 0, replicate: np.ndarray = REPLICATE) -> tuple[np.ndarray, np.ndarray]:
-    return fn(replicate, np.random.default_rng(seed))
-
-@split_controls.requires("no control on both sides")
-def _(fn: Answer) -> Pair:
-    """A control stands on both sides: its noise correlates with itself. Row numbers are asked for, not masks."""
-    return [], np.intersect1d(*_halves(fn))
-
-@split_controls.requires("every control is used once")
-def _(fn: Answer) -> Pair:
-    """Some controls are lost or stand twice: deal all of them out, without replacement."""
-    return np.arange(40), np.sort(np.concatenate(_halves(fn)))
-
-@split_controls.requires("odd replicates, 7 + 5 + 3: all 15 are used")
-def _(fn: Answer) -> Pair:
-    """A replicate of 7 has no equal halves and you dropped a control: three go to one side, four to the other."""
-    odd = np.repeat(["r1", "r2", "r3"], [7, 5, 3])
-    return 15, len(np.unique(np.concatenate(_halves(fn, replicate=odd))))
-
-@split_controls.requires("half of every replicate on each side")
-def _(fn: Answer) -> Pair:
-    """Your halves differ in their replicates, which passes for an effect: split within each replicate."""
-    _, counts = np.unique(REPLICATE[_halves(fn)[0]], return_counts=True)
-    return [6, 4, 10], counts
-
-@split_controls.requires("another seed, another split")
-def _(fn: Answer) -> Pair:
-    """You cut the list in the middle: cells often lie in the order of the run. Shuffle with rng first."""
-    splits = np.stack([np.sort(_halves(fn, seed)[0]) for seed in range(4)])
-    return True, len(np.unique(splits, axis=0)) > 1
-
-@split_controls.requires("a null target scores 0 on average")
-def _(fn: Answer) -> Pair:
-    """Nothing was perturbed and yet the score is not zero: what correlates is the controls' own noise."""
-    scores = []
-    for seed in range(20):
-        noise = np.random.default_rng(seed).normal(size=(840, 200))
-        real, guess, control = np.split(noise, [400, 800])  # no effect, and a prediction that knows nothing
-        truth, ours = _halves(fn, seed)
-        change, answer = real.mean(0) - control[truth].mean(0), guess.mean(0) - control[ours].mean(0)
-        scores.append(np.corrcoef(change, answer)[0, 1])
-    return _near(0.0, np.mean(scores), 0.08)
