@@ -225,14 +225,13 @@ def expression_curves(kinds: Mapping[str, Values], gene: str, ax: Axes) -> Axes:
     """Draws which share of cells shows how much of a gene: real ones solid, generated ones dashed.
 
     Args:
-        kinds: log1p expression of cells, by a name that begins with one of `KINDS`.
+        kinds: log1p expression of cells, by one of `KINDS`.
         gene: Its name.
         ax: Where to draw.
     """
-    for name, cells in kinds.items():
-        kind = name.split()[0]
+    for kind, cells in kinds.items():
         style = "--" if kind == "generated" else "-"
-        sns.ecdfplot(x=cells, color=KINDS[kind], ls=style, lw=2, label=name, ax=ax)
+        sns.ecdfplot(x=cells, color=KINDS[kind], ls=style, lw=2, label=kind, ax=ax)
     ax.set(title=gene, xlabel="expression, ln(1 + counts)", ylabel="share of cells at or below", ylim=(0, 1.02))
     ax.legend(frameon=False, loc="lower right")
     return ax
