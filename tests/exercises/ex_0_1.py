@@ -23,7 +23,7 @@ def accepted_package(knockout, control, depth):
 
 
 def wrong_sign(knockout, control, depth):
-    """a change is knockout minus control"""
+    """Right sizes, signs swapped"""
     return -accepted_helper(knockout, control, depth)
 
 
@@ -49,3 +49,13 @@ def wrong_pooled(knockout, control, depth):
     """Each arm has its own number of cells"""
     logs = [np.log1p(x / x.sum(1, keepdims=True) * depth) for x in (knockout, control)]
     return (logs[0].sum(0) - logs[1].sum(0)) / len(knockout)
+
+
+def wrong_log2(knockout, control, depth):
+    """You took log2"""
+    return accepted_helper(knockout, control, depth) / np.log(2)
+
+
+def wrong_shares(knockout, control, depth):
+    """forgot to multiply by `depth`"""
+    return accepted_helper(knockout, control, 1.0)

@@ -37,9 +37,15 @@ def _(fn: Answer) -> Pair:
 
 @mean_change.requires("two genes by hand: one falls, one rises")
 def _(fn: Answer) -> Pair:
-    """Signs swapped: a change is knockout minus control. Only sizes: natural log1p, each cell by its own total."""
+    """These are not the means of natural log1p, each cell scaled by its own total to `depth`, knockout minus control."""
     change = np.log([1 / 3, 5 / 3])
-    return change, fn(np.array([[0.0, 4.0], [0.0, 4.0]]), np.array([[2.0, 2.0], [2.0, 2.0]]), 4.0)
+    shares = np.log1p([0.0, 1.0]) - np.log1p(0.5)
+    return change, fn(np.array([[0.0, 4.0], [0.0, 4.0]]), np.array([[2.0, 2.0], [2.0, 2.0]]), 4.0), {
+        "Right sizes, signs swapped: a change is knockout minus control.": -change,
+        "You took log2: log1p is the natural logarithm of 1 + x.": change / np.log(2),
+        "You took log10: log1p is the natural logarithm of 1 + x.": change / np.log(10),
+        "You made shares of a cell's total, and forgot to multiply by `depth`.": shares,
+    }
 
 @mean_change.requires("sequencing three times as deeply changes nothing")
 def _(fn: Answer) -> Pair:
