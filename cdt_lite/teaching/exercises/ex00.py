@@ -37,7 +37,7 @@ def _(fn: Answer) -> Pair:
 
 @mean_change.requires("two genes by hand: one falls, one rises")
 def _(fn: Answer) -> Pair:
-    """These are not the means of natural log1p, each cell scaled by its own total to `depth`, knockout minus control."""
+    """Not the means of natural log1p, each cell scaled by its own total to `depth`, knockout minus control."""
     change = np.log([1 / 3, 5 / 3])
     shares = np.log1p([0.0, 1.0]) - np.log1p(0.5)
     return change, fn(np.array([[0.0, 4.0], [0.0, 4.0]]), np.array([[2.0, 2.0], [2.0, 2.0]]), 4.0), {
