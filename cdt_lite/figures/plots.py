@@ -28,7 +28,8 @@ PALETTE = {"token": "#0072B2", "condition": "#D55E00", "control": "#009E73", "at
            "ffn": "#E69F00", "head": "#56B4E9", "other": "#6E6E6E"}
 COLORS = list(PALETTE.values())
 # what cells and predictions are, everywhere
-KINDS = {"real": "#0072B2", "generated": "#56B4E9", "control": "#009E73", "baseline": "#E69F00"}
+KINDS = {"real": PALETTE["token"], "generated": PALETTE["head"], "control": PALETTE["control"],
+         "baseline": PALETTE["ffn"]}
 INK, SOFT, PAPER = "#1B1B1B", "#555555", "#FFFFFF"
 DARK = {INK: "#F2F2F2", SOFT: "#BDBDBD", PAPER: "#14171C"}
 MASK = "#C9C9C9"

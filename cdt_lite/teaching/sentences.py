@@ -80,7 +80,7 @@ def beside(scores: pd.DataFrame, method: str, rivals: Sequence[str], metric: str
             gap = gaps.loc[rival]
             low, high = number(gap["low"], digits), number(gap["high"], digits)
             detail += f"; difference {number(gap['difference'], digits)} [{low}, {high}]"
-        said.append(f"{_verdict(gaps.loc[rival], metric, n)} {name} ({detail})")
+        said.append(f"{_verdict(gaps.loc[rival], metric, n > 1)} {name} ({detail})")
     where = f"Over {n} held-out perturbations" if n > 1 else f"For {scores['target'].iloc[0]}"
     interval = f" [{number(own['low'], digits)}, {number(own['high'], digits)}]" if n > 1 else ""
     found = f"{NAMES.get(metric, metric)} of the {method} is {number(own['mean'], digits)}{interval}"
@@ -96,7 +96,7 @@ def in_short(scores: pd.DataFrame, method: str, rival: str) -> str:
         rival: The other.
     """
     gaps = compare(scores, method, [rival], ["pearson_delta", "mae"]).set_index("metric")
-    direction, error = (_verdict(gaps.loc[metric], metric, 2) for metric in gaps.index)
+    direction, error = (_verdict(gaps.loc[metric], metric) for metric in gaps.index)
     rank = [WORSE, LEVEL, BETTER].index
     total = rank(direction) + rank(error) - 2
     start = "yes" if total > 0 else "no" if total < 0 else "neither better nor worse"
@@ -105,9 +105,11 @@ def in_short(scores: pd.DataFrame, method: str, rival: str) -> str:
             f"far, {words[error]}.")
 
 
-def _verdict(gap: pd.Series, metric: str, n: int) -> str:
+def _verdict(gap: pd.Series, metric: str, has_interval: bool = True) -> str:
     """Better than, worse than, or level with: by the interval, or for one perturbation by the difference itself."""
-    low, high = (gap["low"], gap["high"]) if n > 1 else (gap["difference"] - CLOSE, gap["difference"] + CLOSE)
+    low, high = gap["low"], gap["high"]
+    if not has_interval:
+        low, high = gap["difference"] - CLOSE, gap["difference"] + CLOSE
     if low <= 0 <= high:
         return LEVEL
     return BETTER if (low > 0) == bool(METRICS[metric].higher_is_better) else WORSE
@@ -125,8 +127,9 @@ def moved(real: pd.Series, predicted: pd.Series) -> str:
     size = predicted.abs().mean() / real.abs().mean()
     falling = int((real < 0).sum())
     start = f"Of these {len(real)} genes {falling} fall and {len(real) - falling} rise; "
-    way = "all go the right way in the prediction" if not wrong else \
-        f"{int(right.sum())} go the right way in the prediction, not so {wrong}"
+    way = "all go the right way in the prediction"
+    if wrong:
+        way = f"{int(right.sum())} go the right way in the prediction, not so {wrong}"
     return f"{start}{way}, {size:.0%} as far on average."
 
 
