@@ -253,15 +253,21 @@ def predicted_vs_real_delta(real: np.ndarray, predicted: np.ndarray, genes: Valu
 
 
 def _name_point(ax: Axes, name: str, point: tuple[Number, Number], dots: np.ndarray, taken: list[Bbox]) -> list[Bbox]:
-    """Writes a name beside a point, where it covers no other name and few dots; returns the place that it took.
+    """Writes a name beside a point, where it covers no other name and the fewest dots; returns the place that it took.
 
     In a crowd better no name than an unreadable one.
     """
-    for x, y, side in BESIDE:
+    found = []
+    for place in BESIDE:
+        x, y, side = place
         text = ax.annotate(name, point, (x, y), textcoords="offset points", fontsize=8.5, ha=side)
         box = text.get_window_extent().padded(2)
-        covered = ((dots >= box.min) & (dots <= box.max)).all(axis=1).sum()
-        if covered < 3 and not any(box.overlaps(other) for other in taken):
-            return [box]
         text.remove()
-    return []
+        covered = int(((dots >= box.min) & (dots <= box.max)).all(axis=1).sum())
+        if covered < 3 and not any(box.overlaps(other) for other in taken):
+            found.append((covered, place, box))
+    if not found:
+        return []
+    _, (x, y, side), box = min(found, key=lambda each: each[0])
+    ax.annotate(name, point, (x, y), textcoords="offset points", fontsize=8.5, ha=side)
+    return [box]

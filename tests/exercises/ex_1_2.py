@@ -63,3 +63,15 @@ def wrong_twice(encode, edges):
     """each bin once, increasing"""
     lower = [k for k, low in enumerate(edges) if encode(low) != k]
     return lower + [k for k, high in enumerate(edges[1:]) if encode(np.nextafter(high, 0)) != k]
+
+
+def wrong_mask(encode, edges):
+    """Return the numbers of the wrong bins, not a mask"""
+    wrong = np.zeros(len(edges), bool)
+    wrong[np.array(accepted_loop(encode, edges), int)] = True
+    return wrong
+
+
+def wrong_landed(encode, edges):
+    """the bins in which the edges landed"""
+    return encode(edges)

@@ -113,7 +113,9 @@ def _left(values: float | np.ndarray) -> np.integer | np.ndarray:
 @boundary_errors.requires("a right encoder has no errors")
 def _(fn: Answer) -> Pair:
     """You accuse a right encoder. The upper edge of a bin belongs to the next bin: stay below it."""
-    return [], fn(_encoder(FOUR), FOUR)
+    faults = {"Return the numbers of the wrong bins, not a mask: np.flatnonzero(mask).": np.zeros(4, bool),
+              "These are the bins in which the edges landed: return those that differ from 0, 1, 2, ...": np.arange(4)}
+    return [], fn(_encoder(FOUR), FOUR), faults
 
 @boundary_errors.requires("nor has one of v1's 63 bins, some of them narrow")
 def _(fn: Answer) -> Pair:
