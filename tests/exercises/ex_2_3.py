@@ -43,3 +43,9 @@ def wrong_two_heads(q, k, v):
         return accepted_fold(q, k, v)
     halves = [F.scaled_dot_product_attention(part[..., :k.shape[-1]], k, v) for part in q.chunk(2, -1)]
     return torch.cat(halves, -1)
+
+
+def wrong_no_softmax(q, k, v):
+    """The scores have the wrong scale"""
+    folded = q.reshape(q.shape[0], -1, k.shape[-1])
+    return ((folded @ k.mT) / k.shape[1] @ v).reshape(q.shape)

@@ -53,7 +53,7 @@ def _step(fn: Answer, truth: Callable[..., int], before: tuple[int, ...], after:
 
 
 @exercise(
-    "2.4", "The parameters of a block", difficulty=3, minutes=15,
+    "2.6", "The parameters of a block", difficulty=3, minutes=15,
     objective="count parameters before running anything",
     misconception="Keys and values have one head, cross-attention's read the memory's width, and biases and norms "
                   "count.",
@@ -101,7 +101,7 @@ def _(fn: Answer) -> Pair:
 
 
 @exercise(
-    "2.5", "The operations of a block", difficulty=4, minutes=20,
+    "2.7", "The operations of a block", difficulty=4, minutes=20,
     objective="count floating-point operations before running anything",
     misconception="Sharing keys and values saves projections and bytes, but every query still meets every key.",
     hints=("A product (a x b)(b x c) costs 2 a b c. Biases, softmax and norms do not count.",
