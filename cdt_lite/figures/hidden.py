@@ -16,19 +16,18 @@ def guesses(laws: Mapping[str, Float[np.ndarray, "n K"]], truth: Mapping[str, in
     """Draws probabilities of the bins of n hidden genes, and a line at the bin that was hidden.
 
     Args:
-        laws: Probabilities, by one of `plots.KINDS`: "generated" as bars, others as steps.
+        laws: Probabilities, by "capsule" (bars) and "histogram" (steps).
         truth: Hidden bin of each gene, by name.
     """
     figure, axes = plots.grid(1, len(truth), (10, 2.9))
     for i, (ax, (gene, token)) in enumerate(zip(axes, truth.items(), strict=True)):
         likely = np.flatnonzero(np.max([law[i] for law in laws.values()], axis=0) > LEAST)
         bins = np.arange(min(max(likely[-1], token) + 2, COUNTS))
-        for kind, law in laws.items():
-            if kind == "generated":
-                ax.bar(bins, law[i][bins], width=0.9, color=plots.KINDS[kind], label="capsule")
-            else:
-                ax.step(bins, law[i][bins], where="mid", color=plots.KINDS[kind], lw=2, label="histogram")
-        ax.axvline(min(token, COUNTS), color=plots.KINDS["real"], lw=2, ls="--", label="hidden value")
+        ax.bar(bins, laws["capsule"][i][bins], width=0.9, color=plots.KINDS["generated"], label="capsule")
+        ax.step(bins, laws["histogram"][i][bins], where="mid", color=plots.KINDS["baseline"], lw=2, label="histogram")
+        ax.axvline(min(token, COUNTS), color=plots.KINDS["real"], lw=1, ls=":", zorder=0)
+        ax.plot(min(token, COUNTS), 1, "v", color=plots.KINDS["real"], ms=8, clip_on=False, label="hidden count",
+                transform=ax.get_xaxis_transform())
         ax.set(title=gene, xlabel="count", ylabel="" if i else "probability")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     plots.as_written(figure)

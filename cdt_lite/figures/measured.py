@@ -101,7 +101,7 @@ def attention_maps(own: Float[np.ndarray, "G G"], cross: Float[np.ndarray, "G C"
     cells = ["shallow", *[""] * (cross.shape[1] - 2), "deep"]
     plots.attention_map(relative, names[most], cells, axes[1], relative.min(), "weight / equal share")
     axes[1].set_title(f"genes read {cross.shape[1]} control cells")
-    return figure, pd.Series(own.mean(0)[most], names[most], name="mean weight")
+    return figure, pd.Series(own.mean(0)[most].astype(float), names[most], name="mean weight")
 
 
 def attention_panel(capsule: Checkpoint, screen: AnnData) -> Panel:

@@ -12,8 +12,8 @@ from torch import Tensor
 from cdt_lite.data.batches import Batch, SetSampler
 from cdt_lite.data.expression import dense
 from cdt_lite.data.store import TokenStore
-from cdt_lite.model import hide
-from cdt_lite.teaching.sentences import number
+from cdt_lite.model import CDT, hide, masked_loss
+from cdt_lite.teaching.sentences import listed
 from cdt_lite.training.checkpoint import Checkpoint
 from cdt_lite.training.trust import denoiser
 
@@ -38,8 +38,28 @@ class Guesses:
         assert self.batch.controls is not None
         level = self.batch.controls[0].float().mean(0) * self.hidden[0, 0]
         at = level.topk(n).indices.numpy()
-        laws = {"generated": self.logits[0, 0, at].softmax(-1).numpy(), "baseline": histogram[at]}
+        laws = {"capsule": self.logits[0, 0, at].softmax(-1).numpy(), "histogram": histogram[at]}
         return laws, dict(zip(names[at], self.batch.tokens[0, 0, at].tolist(), strict=True))
+
+    @torch.no_grad()
+    def stages(self, net: CDT) -> dict[str, float]:
+        """Returns bits per hidden gene if the head reads the stream before its end, and last through the tilt."""
+        batch = self.batch
+        genes, ranks = net.gene_table(batch.gene_ids), net.ranks(batch.controls)
+        known = net.effect.look_up(batch.perturbation, batch.gene_ids)
+        modulation, memory = net.modulate(batch.perturbation, batch.log_depth), net.control_set(ranks, genes)
+        h = net.embed(self.tokens, genes, known, ranks)
+        logits = net.head(net.norm(h))
+        found = {"after the sum": self.bits(logits)}
+        for i, block in enumerate(net.blocks, 1):
+            h = block(h, modulation, memory)
+            logits = net.head(net.norm(h))
+            found[f"after block {i}"] = self.bits(logits)
+        return found | {"after the tilt": self.bits(self.logits)}
+
+    def bits(self, logits: Float[Tensor, "B S G K"]) -> float:
+        """Returns bits per hidden gene, over all of them."""
+        return float(masked_loss(logits, self.batch.tokens, self.hidden)) * BITS
 
     def costs(self, histogram: Float[np.ndarray, "G K"]) -> pd.DataFrame:
         """Returns bits per hidden gene, a row a cell, of the capsule and of a histogram of every gene."""
@@ -70,50 +90,33 @@ def guess(capsule: Checkpoint, cells: AnnData, n_sets: int, cells_per_set: int =
     return Guesses(batch, hidden, tokens, denoiser(capsule.model, batch)(tokens))
 
 
-def histogram_of(capsule: Checkpoint, cells: AnnData) -> Float[np.ndarray, "G K"]:
-    """Returns the share of cells in every bin of every gene, with one cell more spread over all bins."""
-    n_bins = capsule.tokenizer.mask_id
-    tokens = capsule.tokenizer.tokenize(dense(cells.X))
-    counted = np.stack([np.bincount(gene, minlength=n_bins) for gene in tokens.T]) + 1 / n_bins
-    return counted / counted.sum(1, keepdims=True)
-
-
-def cheaper(costs: pd.DataFrame) -> str:
-    """Says whether a hidden gene costs the first predictor fewer bits than the second, over cells.
+def surer(p: pd.DataFrame) -> str:
+    """Says for which genes the first predictor gave the hidden value more probability than the second.
 
     Args:
-        costs: Bits per hidden gene, cells x two predictors.
+        p: Probability of the hidden value, genes x two predictors.
     """
-    own, rival = costs.columns
-    gap = costs[own] - costs[rival]
-    half = 1.96 * gap.std() / np.sqrt(len(gap))
-    low, high = gap.mean() - half, gap.mean() + half
-    verdict = f"guesses as well as the {rival}"
-    if low > 0 or high < 0:
-        verdict = f"guesses {'better' if high < 0 else 'worse'} than the {rival}"
-    means = costs.mean()
-    return (f"Over {len(costs)} held-out cells, half of each hidden, a hidden gene costs the {own} {means[own]:.3f} "
-            f"bits and a {rival} of every gene {means[rival]:.3f}: a difference of {number(gap.mean(), 3)} "
-            f"[{number(low, 3)}, {number(high, 3)}]. The {own} {verdict}.")
+    own, rival = p.columns
+    more = p.index[p[own] > p[rival]].tolist()
+    which = f"for {listed(more)}" if more else "for none"
+    return (f"To the hidden count of these {len(p)} genes the {own} gives more probability than the {rival} {which}"
+            f"{', for all' if len(more) == len(p) else ''}.")
 
 
 def sinks(weights: Float[np.ndarray, "G G"], names: pd.Index) -> str:
-    """Says how much attention goes to the genes that are read most, and whether every gene reads them.
+    """Says whether one gene takes much of every gene's attention.
 
     Args:
         weights: Attention: row genes read column genes, rows sum to 1.
         names: Of the genes.
     """
     n = len(names)
-    read = weights.mean(0)
-    most = np.argsort(-read)[: max(1, n // 10)]
-    shares, equal = weights[:, most].sum(1), len(most) / n
-    first, times = names[most[0]], read[most[0]] * n
-    verdict = "it depends on who asks"
-    if shares.max() < 2 * equal:
-        verdict = "genes are read nearly alike"
-    elif shares.min() > 2 * equal:
-        verdict = "every gene reads them, whatever it asks: they are sinks, for attention that is not needed elsewhere"
-    return (f"The {equal:.0%} of genes that are read most receive {shares.mean():.0%} of all attention, {first} "
-            f"{times:.1f} times an equal share; of a single gene's attention {shares.min():.0%} to "
-            f"{shares.max():.0%}: {verdict}.")
+    first = int(weights.mean(0).argmax())
+    given = weights[:, first]
+    verdict = "no sink: it depends on who asks"
+    if given.max() < 2 / n:
+        verdict = "no sink: genes are read nearly alike"
+    elif given.min() > 2 / n:
+        verdict = "a sink, read whatever is asked"
+    return (f"Of all attention {names[first]} receives {given.mean():.1%}, {given.mean() * n:.0f} times an equal share; "
+            f"every gene gives it between {given.min():.1%} and {given.max():.1%} of its own: {verdict}.")

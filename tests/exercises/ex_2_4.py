@@ -68,3 +68,13 @@ def wrong_no_floor(h, shift, scale, gate, inner):
     """A spread of 0 must not divide"""
     normed = (h - h.mean(-1, keepdim=True)) / h.std(-1, keepdim=True, unbiased=False)
     return h + gate * inner(normed * (1 + scale) + shift)
+
+
+def wrong_output_modulated(h, shift, scale, gate, inner):
+    """not on what it returns"""
+    return h + gate * (inner(norm(h)) * (1 + scale) + shift)
+
+
+def wrong_output_shifted(h, shift, scale, gate, inner):
+    """The shift, too, acts on what inner is given"""
+    return h + gate * (inner(norm(h) * (1 + scale)) + shift)

@@ -84,3 +84,36 @@ def wrong_side_by_side(h, modulation, memory, attend, read, mlp):
     if memory is not None:
         out = out + (step(h, *modulation[3:6], lambda x: read(x, memory)) - h)
     return out
+
+
+def wrong_sliding_rows(h, modulation, memory, attend, read, mlp):
+    """a step begins three rows after the one before"""
+    h = step(h, *modulation[:3], attend)
+    if memory is not None:
+        h = step(h, *modulation[1:4], lambda x: read(x, memory))
+    return step(h, *modulation[2:5], mlp)
+
+
+def wrong_added_twice(h, modulation, memory, attend, read, mlp):
+    """modulated_step already adds h"""
+    h = h + step(h, *modulation[:3], attend)
+    if memory is not None:
+        h = h + step(h, *modulation[3:6], lambda x: read(x, memory))
+    return h + step(h, *modulation[6:], mlp)
+
+
+def wrong_reads_the_stream(h, modulation, memory, attend, read, mlp):
+    """Hand `read` the x that the step makes"""
+    h = step(h, *modulation[:3], attend)
+    if memory is not None:
+        before = h
+        h = step(h, *modulation[3:6], lambda x: read(before, memory))
+    return step(h, *modulation[6:], mlp)
+
+
+def wrong_second_from_the_start(h, modulation, memory, attend, read, mlp):
+    """hand it what the first returned"""
+    out = step(h, *modulation[:3], attend)
+    if memory is not None:
+        out = step(h, *modulation[3:6], lambda x: read(x, memory))
+    return step(out, *modulation[6:], mlp)

@@ -41,3 +41,19 @@ def wrong_no_norms(dim, n_head, ffn_mult, memory_dim):
 def wrong_example_only(dim, n_head, ffn_mult, memory_dim):
     """use the arguments, not the numbers of the example"""
     return accepted_formula(dim, n_head, ffn_mult, memory_dim) - 6 * dim + 6 * 8
+
+
+def wrong_no_out(dim, n_head, ffn_mult, memory_dim):
+    """An out projection is missing"""
+    return accepted_formula(dim, n_head, ffn_mult, memory_dim) - (dim + 1) * dim
+
+
+def wrong_six_blocks(dim, n_head, ffn_mult, memory_dim):
+    """One block is asked for, not six"""
+    return 6 * accepted_formula(dim, n_head, ffn_mult, memory_dim)
+
+
+def wrong_one_attention(dim, n_head, ffn_mult, memory_dim):
+    """Only one of the two attentions is counted"""
+    hd, m = dim // n_head, ffn_mult * dim
+    return (dim + 1) * (2 * dim + 2 * hd) + (dim + 1) * m + (m + 1) * dim + 6 * dim

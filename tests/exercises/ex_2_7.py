@@ -17,12 +17,12 @@ def accepted_formula(n_genes, n_controls, dim, n_head, ffn_mult, memory_dim):
 
 
 def wrong_multiply_add_is_one(n_genes, n_controls, dim, n_head, ffn_mult, memory_dim):
-    """each of them 2 operations"""
+    """That is half: a multiply-add is 2 operations"""
     return accepted_formula(n_genes, n_controls, dim, n_head, ffn_mult, memory_dim) // 2
 
 
 def wrong_no_av(n_genes, n_controls, dim, n_head, ffn_mult, memory_dim):
-    """as many for AV"""
+    """both products count, QK^T and AV"""
     whole = accepted_formula(n_genes, n_controls, dim, n_head, ffn_mult, memory_dim)
     return whole - 2 * n_genes * dim * (n_genes + n_controls)
 
@@ -49,3 +49,13 @@ def wrong_no_out(n_genes, n_controls, dim, n_head, ffn_mult, memory_dim):
     """q and out of both attentions"""
     whole = accepted_formula(n_genes, n_controls, dim, n_head, ffn_mult, memory_dim)
     return whole - 2 * 2 * n_genes * dim**2
+
+
+def wrong_keys_from_the_stream(n_genes, n_controls, dim, n_head, ffn_mult, memory_dim):
+    """made from the memory, memory_dim wide, not from D"""
+    return accepted_formula(n_genes, n_controls, dim, n_head, ffn_mult, dim)
+
+
+def wrong_batch(n_genes, n_controls, dim, n_head, ffn_mult, memory_dim):
+    """not a batch of 32"""
+    return 32 * accepted_formula(n_genes, n_controls, dim, n_head, ffn_mult, memory_dim)

@@ -67,6 +67,13 @@ def _(fn: Answer) -> Pair:
     """The gate comes after inner: gate * inner(...), not inner(gate * ...)."""
     return STREAM + 3, fn(STREAM, ZERO, ZERO, 3 * ONE, torch.square)
 
+@modulated_step.requires("all three, inner x -> x squared")
+def _(fn: Answer) -> Pair:
+    """Shift and scale act on what inner is given, the gate on what it returns."""
+    faults = {"Shift and scale act on what inner is given, not on what it returns.": STREAM + 3 * (5 * NORMED**2 + 2),
+              "The shift, too, acts on what inner is given.": STREAM + 3 * ((5 * NORMED) ** 2 + 2)}
+    return STREAM + 3 * (5 * NORMED + 2) ** 2, fn(STREAM, 2 * ONE, 4 * ONE, 3 * ONE, torch.square), faults
+
 @modulated_step.requires("a position whose columns are all 7")
 def _(fn: Answer) -> Pair:
     """A spread of 0 must not divide: F.layer_norm adds 1e-5 to the variance, under the root."""
@@ -110,6 +117,9 @@ def _(fn: Answer) -> Pair:
               STREAM + 300,
               "The step that reads the controls is missing.": STREAM + 301,
               "All three steps use the first one's rows.": STREAM + 111,
+              "Rows 0 to 2, 3 to 5, 6 to 8: a step begins three rows after the one before.": STREAM + 1,
+              "The second step starts from the h of the beginning: hand it what the first returned.": STREAM + 320,
+              "modulated_step already adds h: replace h by what it returns.": 8 * STREAM + 344,
               "The rows of a step are shift, scale, gate, in this order.": STREAM}
     return STREAM + 321, _constants(fn, _gates(1, 2, 3)), faults
 
@@ -137,8 +147,9 @@ def _(fn: Answer) -> Pair:
 def _(fn: Answer) -> Pair:
     """read(x, memory) takes the controls' memory as its second argument, unchanged."""
     memory = torch.tensor([[5.0, 6.0]])
-    given = fn(STREAM, _gates(0, 1, 0), memory, _same, lambda x, read: x * 0 + read.sum(), _same)
-    return STREAM + 11, given
+    given = fn(STREAM, _gates(0, 1, 0), memory, _same, lambda x, read: x + read.sum(), _same)
+    faults = {"Hand `read` the x that the step makes (the stream's norm), not h.": 2 * STREAM + 11}
+    return STREAM + NORMED + 11, given, faults
 
 @block.requires("a step reads what the one before it has added")
 def _(fn: Answer) -> Pair:
@@ -149,7 +160,7 @@ def _(fn: Answer) -> Pair:
 
 @block.requires("random weights: the package's block")
 def _(fn: Answer) -> Pair:
-    """If only this row fails: shifts and scales of each step, and the norm anew before each of them."""
+    """If only this row fails: does your 2.4 pass? And each step has a shift and a scale of its own."""
     torch.manual_seed(0)
     config = PRESETS["lite"].model
     one = Block(config)
