@@ -11,6 +11,7 @@ __all__, __getattr__, __dir__ = lazily(__name__, {
     "cost": ["account"],
     "diagrams": ["DIAGRAMS"],
     "folder": ["make_figures"],
-    "measured": ["attention_weights", "example"],
+    "generation": ["h_curves", "in_27_cells", "step_prices"],
+    "measured": ["animated", "attention_weights", "down_and_up", "example"],
     "sketch": ["Diagram"],
 })

@@ -1,0 +1,70 @@
+"""What a cell costs in bits, by models of whole cells and by rivals that are told little, and who is the cheaper."""
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Integer, Num
+
+from cdt_lite.data.tokenizer import Tokenizer
+from cdt_lite.teaching.sentences import listed
+
+N_BINS = 63
+
+
+def histograms(tokens: Integer[np.ndarray, "cells G"], prior: float | Float[np.ndarray, "G bins"] = 0.1
+               ) -> Float[np.ndarray, "G bins"]:
+    """Returns each gene's shares of tokens, `prior` added to the counts."""
+    counted = np.stack([np.bincount(gene, minlength=N_BINS) for gene in tokens.T]) + prior
+    return counted / counted.sum(1, keepdims=True)
+
+
+def counts_in_bins(tokenizer: Tokenizer) -> Float[np.ndarray, " bins"]:
+    """Returns how many whole counts each bin of `counts` tokens holds; the last, open one is called 1."""
+    return np.append(np.diff(np.ceil(tokenizer.edges)), 1.0)
+
+
+class NegativeBinomial:
+    """Genes that know the depth of their cell and nothing of one another: mean m = depth x share, variance m + phi m^2.
+
+    Args:
+        counts: Of training cells.
+    """
+
+    def __init__(self, counts: Num[np.ndarray, "cells G"]) -> None:
+        depth = counts.sum(1, keepdims=True)
+        self.share = np.maximum(counts.sum(0) / depth.sum(), 1e-9)
+        mean = depth * self.share
+        self.phi = (((counts - mean) ** 2 - mean).sum(0) / (mean**2).sum(0)).clip(1e-3)
+
+    def p(self, tokens: Integer[np.ndarray, "cells G"], depth: Float[np.ndarray, " cells"], tokenizer: Tokenizer
+          ) -> Float[np.ndarray, "cells G"]:
+        """Returns the probability of every token, the sum over the counts of its bin."""
+        from scipy.stats import nbinom
+
+        mean = depth[:, None] * self.share
+        first = np.append(np.ceil(tokenizer.edges), np.inf)
+        law = nbinom(1 / self.phi, 1 / (1 + self.phi * mean))
+        return np.maximum(law.cdf(first[tokens + 1] - 1) - law.cdf(first[tokens] - 1), 1e-12)
+
+
+def interval(values: Float[np.ndarray, " n"]) -> tuple[float, float]:
+    """Returns the 95 % interval of a mean, by Student's t."""
+    from scipy.stats import t
+
+    half = float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
+    return float(np.mean(values)) - half, float(np.mean(values)) + half
+
+
+def cheaper(bits: pd.DataFrame, method: str) -> str:
+    """Says what a gene costs by one method, and whether that is less than by the others.
+
+    Args:
+        bits: Per count, batches x methods, of the same cells and hidden genes.
+        method: The one that is spoken of.
+    """
+    said = []
+    for rival in bits.columns.drop(method):
+        low, high = interval((bits[method] - bits[rival]).to_numpy())
+        verdict = "less than" if high < 0 else "more than" if low > 0 else "as much as"
+        gap = f"difference [{low:.3f}, {high:.3f}]".replace("-", "−")
+        said.append(f"{verdict} by the {rival} ({bits[rival].mean():.3f}; {gap})")
+    return f"A hidden count costs {bits[method].mean():.3f} bits by the {method}: {listed(said)}."

@@ -1,0 +1,97 @@
+"""A law of cells that is made of real ones and knows its own conditionals: what a sampler loses can be seen in cells."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int, Integer, Num
+from torch import Tensor
+
+from cdt_lite.model.diffusion import draw
+from cdt_lite.teaching.bits import histograms
+
+BLOCK = 250  # cells drawn at once
+COMMON = 30  # genes whose correlations are compared
+Maker = Callable[[torch.Generator], Tensor]
+
+
+class Mixture:
+    """Cells of a few states (k-means), genes independent within a state: called, it is the perfect denoiser of its law.
+
+    Args:
+        tokens: Cells x genes.
+        n_states: States.
+    """
+
+    def __init__(self, tokens: Integer[np.ndarray, "cells G"], n_states: int = 8) -> None:
+        from sklearn.cluster import KMeans
+
+        state = KMeans(n_states, n_init=1, random_state=0).fit_predict(np.log1p(tokens.astype(np.float32)))
+        overall = histograms(tokens, 0.1)
+        laws = [histograms(tokens[state == z], 10 * overall) for z in range(n_states)]
+        self.in_state = torch.tensor(np.stack(laws)).float()  # (states, G, bins)
+        self.weight = torch.tensor(np.bincount(state) / len(state)).float()
+
+    def __call__(self, xt: Int[Tensor, "B S G"]) -> Float[Tensor, "B S G bins"]:
+        """Returns log-probabilities: revealed genes say which state it is, and the state what to expect of the others."""
+        says = torch.nn.functional.pad(self.in_state.log(), (0, 1))  # a hidden gene is no evidence
+        evidence = says[:, torch.arange(xt.shape[-1]), xt].sum(-1) + self.weight.log()[:, None, None]
+        return torch.einsum("zbs,zgk->bsgk", evidence.softmax(0), self.in_state).log()
+
+    def cells(self, n: int, generator: torch.Generator) -> Int[Tensor, "1 n G"]:
+        """Draws cells from the law itself: a state, then every gene."""
+        state = torch.multinomial(self.weight, n, replacement=True, generator=generator)
+        return torch.cat([draw(self.in_state.log()[some], generator) for some in state.split(BLOCK)])[None]
+
+
+def against_exact(counts: Num[np.ndarray, "cells G"], exact: Num[np.ndarray, "more G"]) -> dict[str, float]:
+    """Says how cells differ from exact ones: gene means (log1p), spread of depth, correlations, zeros."""
+    common = np.argsort(-exact.mean(0), kind="stable")[:COMMON]
+    logs, truth = np.log1p(counts), np.log1p(exact)
+    correlations = np.corrcoef(logs[:, common].T) - np.corrcoef(truth[:, common].T)
+    return {
+        "gene means, mean error": float(np.abs(logs.mean(0) - truth.mean(0)).mean()),
+        "sd of depth / exact": float(counts.sum(1).std() / exact.sum(1).std()),
+        "correlations, mean error": float(np.abs(correlations).mean()),
+        "zeros / exact": float((counts == 0).mean() / (exact == 0).mean()),
+    }
+
+
+def tried(makers: Mapping[str, Maker], exact: Num[np.ndarray, "more G"],
+          decode: Callable[[np.ndarray], np.ndarray], n_seeds: int) -> pd.DataFrame:
+    """Returns `against_exact` of the cells of every maker and seed, indexed by both."""
+    rows = {}
+    for name, make in makers.items():
+        for seed in range(n_seeds):
+            made = make(torch.Generator().manual_seed(seed))
+            rows[name, seed] = against_exact(decode(made.flatten(0, 1).numpy()), exact)
+    return pd.DataFrame(rows).T
+
+
+def with_spread(rows: pd.DataFrame) -> pd.DataFrame:
+    """Returns "mean ± standard deviation" over seeds, of numbers indexed by name and seed."""
+    by_name = rows.groupby(level=0, sort=False)
+    mean, spread = by_name.mean(), by_name.std()
+    return mean.map("{:.3f}".format) + " ± " + spread.map("{:.3f}".format)
+
+
+def shows(rows: pd.DataFrame, column: str, exact: str = "exact cells") -> str:
+    """Says which samplers one number tells from exact cells, beyond the spread over seeds, and which not.
+
+    Args:
+        rows: Indexed by sampler and seed, as `tried` returns them.
+        column: The number.
+        exact: The row of exact cells.
+    """
+    by_name = rows[column].groupby(level=0, sort=False)
+    mean, spread = by_name.mean(), by_name.std()
+    told = (mean - mean[exact]).abs() > 2 * (spread + spread[exact])
+    words = {True: [], False: []}
+    for name in mean.index.drop(exact):
+        words[bool(told[name])].append(f"{name} ({mean[name]:.2f})")
+    apart = f"by {column} one can tell {', '.join(words[True])} from exact cells ({mean[exact]:.2f})"
+    level = f"not {', '.join(words[False])}"
+    if not words[True]:
+        return f"By {column} none of the samplers can be told from exact cells ({mean[exact]:.2f})."
+    return f"{apart[0].upper()}{apart[1:]}{'; ' + level if words[False] else ''}."
