@@ -1,10 +1,10 @@
 """What notebooks use: the set-up line, figures with words, exercises and their checks."""
 
-from cdt_lite.teaching.bits import NegativeBinomial, cheaper, counts_in_bins, histograms
+from cdt_lite.teaching.bits import Rivals, cheaper
 from cdt_lite.teaching.check import catch_up, check
 from cdt_lite.teaching.held_out import HeldOut, differences_of_controls, guides_of, held_out
 from cdt_lite.teaching.lesson import Lesson, as_html, begin
-from cdt_lite.teaching.masks import masks_cost, steps_cost
+from cdt_lite.teaching.masks import hidden_bits, masks_cost, steps_cost, total_variation, walk, with_errors
 from cdt_lite.teaching.mixture import Mixture, shows, tried, with_spread
 from cdt_lite.teaching.sentences import (
     apart,
@@ -19,11 +19,13 @@ from cdt_lite.teaching.sentences import (
     tipped,
     what_it_does,
 )
+from cdt_lite.teaching.small import bits_curve, held_out_sets, small_network
 from cdt_lite.terminal import with_bar
 
 __all__ = [
-    "HeldOut", "Lesson", "Mixture", "NegativeBinomial", "apart", "as_html", "begin", "beside", "catch_up",
-    "cheaper", "check", "counts_in_bins", "differences_of_controls", "dud_guides", "explained", "explains",
-    "guides_of", "held_out", "histograms", "in_short", "levels", "listed", "masks_cost", "moved", "shows",
-    "steps_cost", "tipped", "tried", "what_it_does", "with_bar", "with_spread",
+    "HeldOut", "Lesson", "Mixture", "Rivals", "apart", "as_html", "begin", "beside", "bits_curve", "catch_up",
+    "cheaper", "check", "differences_of_controls", "dud_guides", "explained", "explains", "guides_of", "held_out",
+    "held_out_sets", "hidden_bits", "in_short", "levels", "listed", "masks_cost", "moved", "shows", "small_network",
+    "steps_cost", "tipped", "total_variation", "tried", "walk", "what_it_does", "with_bar", "with_errors",
+    "with_spread",
 ]

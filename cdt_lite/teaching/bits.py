@@ -1,11 +1,18 @@
 """What a cell costs in bits, by models of whole cells and by rivals that are told little, and who is the cheaper."""
 
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Integer, Num
+import torch
+from jaxtyping import Bool, Float, Integer, Num
 
+from cdt_lite.data.batches import Batch
 from cdt_lite.data.tokenizer import Tokenizer
+from cdt_lite.model.diffusion import draw_masks, hide
 from cdt_lite.teaching.sentences import listed
+from cdt_lite.training.checkpoint import Checkpoint
+from cdt_lite.training.trust import denoiser
 
 N_BINS = 63
 
@@ -22,28 +29,55 @@ def counts_in_bins(tokenizer: Tokenizer) -> Float[np.ndarray, " bins"]:
     return np.append(np.diff(np.ceil(tokenizer.edges)), 1.0)
 
 
-class NegativeBinomial:
-    """Genes that know the depth of their cell and nothing of one another: mean m = depth x share, variance m + phi m^2.
+class Rivals:
+    """Laws of tokens that know no relation between genes, fitted on training cells.
+
+    One is each gene's histogram; the other a negative binomial that is told the depth: mean m = depth x share, variance
+    m + phi m^2.
 
     Args:
         counts: Of training cells.
+        tokenizer: Of `counts` tokens.
     """
 
-    def __init__(self, counts: Num[np.ndarray, "cells G"]) -> None:
+    def __init__(self, counts: Num[np.ndarray, "cells G"], tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.shares = histograms(tokenizer.tokenize(counts))
         depth = counts.sum(1, keepdims=True)
-        self.share = np.maximum(counts.sum(0) / depth.sum(), 1e-9)
-        mean = depth * self.share
+        self.rate = np.maximum(counts.sum(0) / depth.sum(), 1e-9)
+        mean = depth * self.rate
         self.phi = (((counts - mean) ** 2 - mean).sum(0) / (mean**2).sum(0)).clip(1e-3)
 
-    def p(self, tokens: Integer[np.ndarray, "cells G"], depth: Float[np.ndarray, " cells"], tokenizer: Tokenizer
-          ) -> Float[np.ndarray, "cells G"]:
+    def negative_binomial(self, tokens: Integer[np.ndarray, "cells G"], depth: Float[np.ndarray, " cells"]
+                          ) -> Float[np.ndarray, "cells G"]:
         """Returns the probability of every token, the sum over the counts of its bin."""
         from scipy.stats import nbinom
 
-        mean = depth[:, None] * self.share
-        first = np.append(np.ceil(tokenizer.edges), np.inf)
+        mean = depth[:, None] * self.rate
+        first = np.append(np.ceil(self.tokenizer.edges), np.inf)
         law = nbinom(1 / self.phi, 1 / (1 + self.phi * mean))
         return np.maximum(law.cdf(first[tokens + 1] - 1) - law.cdf(first[tokens] - 1), 1e-12)
+
+    def beside(self, capsule: Checkpoint, batch: Batch, seed: int) -> "Priced":
+        """Returns what all three gave to the tokens of a batch, a share of whose genes was hidden from the capsule."""
+        mask = draw_masks(tuple(batch.tokens.shape), torch.Generator().manual_seed(seed))
+        with torch.no_grad():
+            logits = denoiser(capsule.model, batch)(hide(batch.tokens, mask, self.tokenizer.mask_id))
+        tokens = batch.tokens.flatten(0, 1).long()
+        given = logits.softmax(-1).flatten(0, 1).gather(-1, tokens[..., None])[..., 0].double().numpy()
+        depth = np.exp(batch.log_depth.flatten().numpy()) * self.tokenizer.target_depth
+        seen = tokens.numpy()
+        p = {"capsule": given, "histogram": self.shares[np.arange(seen.shape[1]), seen],
+             "negative binomial": self.negative_binomial(seen, depth)}
+        return Priced(p, counts_in_bins(self.tokenizer)[seen], mask.flatten(0, 1).numpy())
+
+
+class Priced(NamedTuple):
+    """Of every gene of some cells: what methods gave to its token, counts in its bin, and whether it was hidden."""
+
+    p: dict[str, Float[np.ndarray, "cells G"]]
+    width: Float[np.ndarray, "cells G"]
+    hidden: Bool[np.ndarray, "cells G"]
 
 
 def interval(values: Float[np.ndarray, " n"]) -> tuple[float, float]:

@@ -1,9 +1,43 @@
-"""What steps of sampling and laws of masks cost, in a sentence written from the numbers."""
+"""Cells on their way from masks, and what steps of sampling and laws of masks cost, with their sentences."""
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
+from cdt_lite.data.tokenizer import Tokenizer
+from cdt_lite.model.diffusion import Denoiser, hide
 from cdt_lite.teaching.sentences import listed
+
+
+def walk(states: Sequence[Int[np.ndarray, " G"]], tokenizer: Tokenizer) -> pd.DataFrame:
+    """Returns how many genes of a cell are hidden after every step, and how many counts the others have."""
+    rows = [((x == tokenizer.mask_id).sum(), tokenizer.decode(x[x != tokenizer.mask_id]).sum()) for x in states]
+    return pd.DataFrame(rows, columns=["hidden", "counts"]).astype(int).rename_axis("step")
+
+
+def total_variation(laws: pd.DataFrame) -> pd.DataFrame:
+    """Returns half the summed absolute differences of laws, each with each: 0 is the same, 1 has nothing in common."""
+    return pd.DataFrame({one: laws.sub(laws[one], axis=0).abs().sum() / 2 for one in laws})
+
+
+def hidden_bits(denoise: Denoiser, tokens: Int[Tensor, "B S G"], mask: Bool[Tensor, "B S G"], mask_id: int
+                ) -> Float[Tensor, "B S"]:
+    """Returns what the hidden genes of each cell cost together, bits."""
+    log_p = denoise(hide(tokens, mask, mask_id)).log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
+    return -(log_p * mask).sum(-1) / np.log(2)
+
+
+def with_errors(estimates: Mapping[str, Tensor], truth: float) -> pd.DataFrame:
+    """Returns mean, standard error, and how many of these the mean is off; an estimate has a value for every cell."""
+    rows = {}
+    for name, values in estimates.items():
+        error = float(values.std() / values.numel() ** 0.5)
+        rows[name] = {"mean": float(values.mean()), "standard error": error,
+                      "off by, standard errors": (float(values.mean()) - truth) / error}
+    return pd.DataFrame(rows).T
 
 
 def steps_cost(prices: pd.DataFrame, whole: float, v1: tuple[int, float]) -> str:

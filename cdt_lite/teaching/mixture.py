@@ -1,6 +1,6 @@
-"""A law of cells that is made of real ones and knows its own conditionals: what a sampler loses can be seen in cells."""
+"""A law of cells made of real ones whose conditionals are known exactly: what a sampler loses shows in its cells."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -8,12 +8,13 @@ import torch
 from jaxtyping import Float, Int, Integer, Num
 from torch import Tensor
 
-from cdt_lite.model.diffusion import draw
+from cdt_lite.model.diffusion import draw, sample_steps
+from cdt_lite.model.v1 import V1Diffusion
 from cdt_lite.teaching.bits import histograms
 
 BLOCK = 250  # cells drawn at once
 COMMON = 30  # genes whose correlations are compared
-Maker = Callable[[torch.Generator], Tensor]
+EXACT = 3000  # cells of the law itself, as the truth
 
 
 class Mixture:
@@ -34,7 +35,7 @@ class Mixture:
         self.weight = torch.tensor(np.bincount(state) / len(state)).float()
 
     def __call__(self, xt: Int[Tensor, "B S G"]) -> Float[Tensor, "B S G bins"]:
-        """Returns log-probabilities: revealed genes say which state it is, and the state what to expect of the others."""
+        """Returns log-probabilities: what is revealed tells the state, and the state what to expect of the others."""
         says = torch.nn.functional.pad(self.in_state.log(), (0, 1))  # a hidden gene is no evidence
         evidence = says[:, torch.arange(xt.shape[-1]), xt].sum(-1) + self.weight.log()[:, None, None]
         return torch.einsum("zbs,zgk->bsgk", evidence.softmax(0), self.in_state).log()
@@ -58,14 +59,32 @@ def against_exact(counts: Num[np.ndarray, "cells G"], exact: Num[np.ndarray, "mo
     }
 
 
-def tried(makers: Mapping[str, Maker], exact: Num[np.ndarray, "more G"],
-          decode: Callable[[np.ndarray], np.ndarray], n_seeds: int) -> pd.DataFrame:
-    """Returns `against_exact` of the cells of every maker and seed, indexed by both."""
+def tried(mixture: Mixture, schedules: Mapping[str, Sequence[int]], decode: Callable[[np.ndarray], np.ndarray],
+          n_cells: int, n_seeds: int) -> pd.DataFrame:
+    """Makes cells by several samplers that ask the perfect denoiser, and says how they differ from exact cells.
+
+    Args:
+        mixture: Denoiser and law.
+        schedules: How many genes each step reveals, by name.
+        decode: Tokens to counts.
+        n_cells: To make, for each seed.
+        n_seeds: Of chance in sampling.
+
+    Returns:
+        `against_exact` by sampler and seed; among the samplers are the law itself ("exact cells") and v1's coins.
+    """
+    n_genes, mask_id = mixture.in_state.shape[1:]
+    shape, coins = (1, n_cells, n_genes), V1Diffusion(mask_id)
+    exact = decode(mixture.cells(EXACT, torch.Generator().manual_seed(EXACT))[0].numpy())
     rows = {}
-    for name, make in makers.items():
-        for seed in range(n_seeds):
-            made = make(torch.Generator().manual_seed(seed))
-            rows[name, seed] = against_exact(decode(made.flatten(0, 1).numpy()), exact)
+    for seed in range(n_seeds):
+        made = {"exact cells": mixture.cells(n_cells, torch.Generator().manual_seed(seed))}
+        for name, counts in schedules.items():
+            generator = torch.Generator().manual_seed(seed)
+            *_, made[name] = sample_steps(mixture, counts, shape, mask_id, generator)
+        made["v1's coins"] = coins.sample(lambda xt, _: mixture(xt), shape, torch.Generator().manual_seed(seed))
+        for name, tokens in made.items():
+            rows[name, seed] = against_exact(decode(tokens[0].numpy()), exact)
     return pd.DataFrame(rows).T
 
 
