@@ -10,6 +10,7 @@ from cdt_lite.figures import plots
 
 LAWS = {"the law": plots.KINDS["real"], "3 steps": plots.KINDS["generated"], "1 step": plots.PALETTE["attention"],
         "independent genes": plots.KINDS["baseline"]}
+TICKS = [1, 2, 4, 8, 16]  # steps
 SCHEDULES = {"uniform": "--", "cosine": ":", "learned": "-"}
 
 
@@ -44,7 +45,7 @@ def step_prices(h: np.ndarray, points: Sequence[tuple[float, float]], prices: pd
         axes[1].plot(column.index, column, SCHEDULES[str(name)], color=plots.KINDS["generated"], lw=2, label=name)
     axes[1].plot(*v1, "*", color=plots.INK, ms=11, label=f"v1's {v1[0]} steps")
     axes[1].set(xscale="log", yscale="log", xlabel="steps", ylabel="price (bits per cell)", title="what steps lose")
-    axes[1].set_xticks(prices.index, prices.index)
+    axes[1].set_xticks(TICKS, TICKS)
     axes[1].minorticks_off()
     low = np.floor(np.log2(prices.to_numpy().min()))
     ticks = 2.0 ** np.arange(low, np.log2(prices.to_numpy().max()) + 1)

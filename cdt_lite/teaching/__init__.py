@@ -4,7 +4,16 @@ from cdt_lite.teaching.bits import Rivals, cheaper
 from cdt_lite.teaching.check import catch_up, check
 from cdt_lite.teaching.held_out import HeldOut, differences_of_controls, guides_of, held_out
 from cdt_lite.teaching.lesson import Lesson, as_html, begin
-from cdt_lite.teaching.masks import hidden_bits, masks_cost, steps_cost, total_variation, walk, with_errors
+from cdt_lite.teaching.masks import (
+    from_masks,
+    hidden_bits,
+    masks_cost,
+    steps_cost,
+    total_variation,
+    walk,
+    walked,
+    with_errors,
+)
 from cdt_lite.teaching.mixture import Mixture, shows, tried, with_spread
 from cdt_lite.teaching.sentences import (
     apart,
@@ -24,8 +33,8 @@ from cdt_lite.terminal import with_bar
 
 __all__ = [
     "HeldOut", "Lesson", "Mixture", "Rivals", "apart", "as_html", "begin", "beside", "bits_curve", "catch_up",
-    "cheaper", "check", "differences_of_controls", "dud_guides", "explained", "explains", "guides_of", "held_out",
-    "held_out_sets", "hidden_bits", "in_short", "levels", "listed", "masks_cost", "moved", "shows", "small_network",
-    "steps_cost", "tipped", "total_variation", "tried", "walk", "what_it_does", "with_bar", "with_errors",
-    "with_spread",
+    "cheaper", "check", "differences_of_controls", "dud_guides", "explained", "explains", "from_masks", "guides_of",
+    "held_out", "held_out_sets", "hidden_bits", "in_short", "levels", "listed", "masks_cost", "moved", "shows",
+    "small_network", "steps_cost", "tipped", "total_variation", "tried", "walk", "walked", "what_it_does",
+    "with_bar", "with_errors", "with_spread",
 ]

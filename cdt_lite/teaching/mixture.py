@@ -14,6 +14,7 @@ from cdt_lite.teaching.bits import histograms
 
 BLOCK = 250  # cells drawn at once
 COMMON = 30  # genes whose correlations are compared
+SURE = 0.01  # p of Welch's test
 EXACT = 3000  # cells of the law itself, as the truth
 
 
@@ -96,19 +97,22 @@ def with_spread(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def shows(rows: pd.DataFrame, column: str, exact: str = "exact cells") -> str:
-    """Says which samplers one number tells from exact cells, beyond the spread over seeds, and which not.
+    """Says which samplers one number tells from exact cells, by Welch's test over seeds, and which not.
 
     Args:
         rows: Indexed by sampler and seed, as `tried` returns them.
         column: The number.
         exact: The row of exact cells.
     """
-    by_name = rows[column].groupby(level=0, sort=False)
-    mean, spread = by_name.mean(), by_name.std()
-    told = (mean - mean[exact]).abs() > 2 * (spread + spread[exact])
-    words = {True: [], False: []}
-    for name in mean.index.drop(exact):
-        words[bool(told[name])].append(f"{name} ({mean[name]:.2f})")
+    from scipy.stats import ttest_ind
+
+    values = {name: some.to_numpy() for name, some in rows[column].groupby(level=0, sort=False)}
+    mean = {name: some.mean() for name, some in values.items()}
+    words: dict[bool, list[str]] = {True: [], False: []}
+    for name in values:
+        if name != exact:
+            told = ttest_ind(values[name], values[exact], equal_var=False).pvalue < SURE
+            words[bool(told)].append(f"{name} ({mean[name]:.2f})")
     apart = f"by {column} one can tell {', '.join(words[True])} from exact cells ({mean[exact]:.2f})"
     level = f"not {', '.join(words[False])}"
     if not words[True]:
