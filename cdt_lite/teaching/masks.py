@@ -99,7 +99,7 @@ def from_masks(learned: pd.Series, whole: float, v1: tuple[int, float], bits: pd
     return (f"Step by step: a network is asked about all genes, a few are drawn, and it is asked again, knowing them. "
             f"The genes of a step are drawn blind to one another, which loses {learned[n]:.2f} of a cell's {whole:.0f} "
             f"bits in {n} steps, {v1[1]:.2f} in v1's {v1[0]}, and {learned[1]:.2f} in one. Asked so, the network pays "
-            f"{bits['capsule'].mean():.3f} bits for a hidden count, {side} the {rival}, which knows no relation between "
+            f"{bits['capsule'].mean():.3f} bits for a hidden count, {side} the {rival}, which knows no relation of "
             f"genes ({by}).")
 
 
