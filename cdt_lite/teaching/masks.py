@@ -67,18 +67,19 @@ def steps_cost(prices: pd.DataFrame, whole: float, v1: tuple[int, float]) -> str
         v1: The original's steps, and what they lose.
     """
     learned = prices["learned"]
-    told = learned.loc[list(TOLD)]
+    told, n = learned.loc[list(TOLD)], TOLD[-1]
     values = listed([f"{value:.2f}" for value in told])
     better = learned.index[learned <= v1[1]]
     reached = f"learned loses no more in {better[0]}" if len(better) else "learned loses more in all of these"
     fixed = prices[["uniform", "cosine"]].loc[list(TOLD)].idxmin(axis=1)
     if fixed.nunique() == 1:
-        last = f"Of the two fixed schedules {fixed.iloc[0]} is the cheaper throughout"
+        last = f"Of the fixed schedules, uniform and cosine, {fixed.iloc[0]} is the cheaper throughout"
     else:
         uniform = listed([str(n) for n in fixed.index[fixed == "uniform"]])
-        last = f"Of the two fixed schedules uniform is the cheaper in {uniform} steps, cosine in the others"
+        last = f"Of the fixed schedules uniform is the cheaper in {uniform} steps, cosine in the others"
     return (f"In {listed([str(n) for n in TOLD])} steps the learned schedule loses {values} bits of the {whole:.0f} "
-            f"that a cell costs. v1's {v1[0]} steps lose {v1[1]:.2f}; {reached}. {last}.")
+            f"that a cell costs. v1's {v1[0]} steps lose {v1[1]:.2f}; {reached}. {last}; in {n} they lose "
+            f"{prices['uniform'][n]:.2f} and {prices['cosine'][n]:.2f}.")
 
 
 def from_masks(learned: pd.Series, whole: float, v1: tuple[int, float], bits: pd.DataFrame, rival: str) -> str:

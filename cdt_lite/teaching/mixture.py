@@ -48,15 +48,15 @@ class Mixture:
 
 
 def against_exact(counts: Num[np.ndarray, "cells G"], exact: Num[np.ndarray, "more G"]) -> dict[str, float]:
-    """Says how cells differ from exact ones: gene means (log1p), spread of depth, correlations, zeros."""
+    """Compares cells with exact ones: errors of gene means (log1p) and correlations; ratios of depth and zeros."""
     common = np.argsort(-exact.mean(0), kind="stable")[:COMMON]
     logs, truth = np.log1p(counts), np.log1p(exact)
     correlations = np.corrcoef(logs[:, common].T) - np.corrcoef(truth[:, common].T)
     return {
-        "gene means, mean error": float(np.abs(logs.mean(0) - truth.mean(0)).mean()),
-        "sd of depth / exact": float(counts.sum(1).std() / exact.sum(1).std()),
-        "correlations, mean error": float(np.abs(correlations).mean()),
-        "zeros / exact": float((counts == 0).mean() / (exact == 0).mean()),
+        "error of gene means": float(np.abs(logs.mean(0) - truth.mean(0)).mean()),
+        "spread of depth": float(counts.sum(1).std() / exact.sum(1).std()),
+        "error of correlations": float(np.abs(correlations).mean()),
+        "share of zeros": float((counts == 0).mean() / (exact == 0).mean()),
     }
 
 
@@ -113,8 +113,8 @@ def shows(rows: pd.DataFrame, column: str, exact: str = "exact cells") -> str:
         if name != exact:
             told = ttest_ind(values[name], values[exact], equal_var=False).pvalue < SURE
             words[bool(told)].append(f"{name} ({mean[name]:.2f})")
-    apart = f"by {column} one can tell {', '.join(words[True])} from exact cells ({mean[exact]:.2f})"
+    apart = f"By the {column} one can tell {', '.join(words[True])} from exact cells ({mean[exact]:.2f})"
     level = f"not {', '.join(words[False])}"
     if not words[True]:
-        return f"By {column} none of the samplers can be told from exact cells ({mean[exact]:.2f})."
-    return f"{apart[0].upper()}{apart[1:]}{'; ' + level if words[False] else ''}."
+        return f"By the {column} none of the samplers can be told from exact cells ({mean[exact]:.2f})."
+    return f"{apart}{'; ' + level if words[False] else ''}."
