@@ -118,7 +118,7 @@ def masks_cost(curves: pd.DataFrame, law: str, other: str) -> str:
     few, every = gap.columns[0], gap.columns[-1]
     said = []
     for share, where in ((few, f"with {few:.0%} of the genes hidden"), (every, "with all hidden")):
-        side = "behind" if (gap[share] > 0).all() else "ahead" if (gap[share] < 0).all() else "behind or ahead, by seed"
+        side = "behind" if (gap[share] > 0).all() else "ahead" if (gap[share] < 0).all() else "now behind, now ahead"
         said.append(f"{side} {where} (by {_range(gap[share])} bits a gene)")
     wider = gap[every].abs() - gap[few].abs()
     most = "where all are hidden" if (wider > 0).all() else "where few are hidden" if (wider < 0).all() else ""
