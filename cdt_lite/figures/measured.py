@@ -201,10 +201,20 @@ def diffusion_panel(config: Config, capsule: Checkpoint | None = None, screen: A
 
 
 def denoising_gif(capsule: Checkpoint, screen: AnnData) -> bytes:
-    """Draws the reverse process as an animation: every gene a square, grey until it is revealed."""
+    """Draws the reverse process as an animation: a trained model makes a cell from masks alone."""
     batch, _ = example(capsule, screen)
     _, states = down_and_up(capsule, batch)
-    frames, mask_id = [], capsule.tokenizer.mask_id
+    return animated(states, capsule.tokenizer.mask_id)
+
+
+def animated(states: Sequence[np.ndarray], mask_id: int) -> bytes:
+    """Returns a GIF of one cell's states, a frame each: every gene is a square, grey until it is revealed.
+
+    Args:
+        states: Tokens (G,) after every step.
+        mask_id: The id of [MASK].
+    """
+    frames = []
     width = int(np.ceil(np.sqrt(2 * len(states[0]))))
     for i, state in enumerate(states):
         squares = np.append(state, np.zeros(-len(state) % width)).reshape(-1, width)
