@@ -26,7 +26,7 @@ def guesses(laws: Mapping[str, Float[np.ndarray, "n K"]], truth: Mapping[str, in
         ax.bar(bins, laws["capsule"][i][bins], width=0.9, color=plots.KINDS["generated"], label="capsule")
         ax.step(bins, laws["histogram"][i][bins], where="mid", color=plots.KINDS["baseline"], lw=2, label="histogram")
         ax.axvline(min(token, COUNTS), color=plots.KINDS["real"], lw=1, ls=":", zorder=0)
-        ax.plot(min(token, COUNTS), 1, "v", color=plots.KINDS["real"], ms=8, clip_on=False, label="hidden count",
+        ax.plot(min(token, COUNTS), 0.94, "v", color=plots.KINDS["real"], ms=8, clip_on=False, label="hidden count",
                 transform=ax.get_xaxis_transform())
         ax.set(title=gene, xlabel="count", ylabel="" if i else "probability")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)

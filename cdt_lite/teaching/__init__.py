@@ -36,6 +36,6 @@ __all__ = [
     "HeldOut", "Lesson", "Mixture", "Rivals", "apart", "as_html", "begin", "beside", "bits_curve", "catch_up",
     "cheaper", "check", "differences_of_controls", "dud_guides", "explained", "explains", "from_masks", "guess",
     "guides_of", "held_out", "held_out_sets", "hidden_bits", "histograms", "in_short", "levels", "listed",
-    "masks_cost", "moved", "shows", "sinks", "surer", "small_network", "steps_cost", "tipped", "total_variation", "tried",
-    "walk", "walked", "what_it_does", "with_bar", "with_errors", "with_spread",
+    "masks_cost", "moved", "shows", "sinks", "small_network", "steps_cost", "surer", "tipped", "total_variation",
+    "tried", "walk", "walked", "what_it_does", "with_bar", "with_errors", "with_spread",
 ]

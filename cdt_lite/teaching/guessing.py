@@ -10,7 +10,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cdt_lite.data.batches import Batch, SetSampler
-from cdt_lite.data.expression import dense
 from cdt_lite.data.store import TokenStore
 from cdt_lite.model import CDT, hide, masked_loss
 from cdt_lite.teaching.sentences import listed
@@ -118,5 +117,5 @@ def sinks(weights: Float[np.ndarray, "G G"], names: pd.Index) -> str:
         verdict = "no sink: genes are read nearly alike"
     elif given.min() > 2 / n:
         verdict = "a sink, read whatever is asked"
-    return (f"Of all attention {names[first]} receives {given.mean():.1%}, {given.mean() * n:.0f} times an equal share; "
-            f"every gene gives it between {given.min():.1%} and {given.max():.1%} of its own: {verdict}.")
+    return (f"Of all attention {names[first]} receives {given.mean():.1%}, {given.mean() * n:.0f} times an equal "
+            f"share; every gene gives it between {given.min():.1%} and {given.max():.1%} of its own: {verdict}.")

@@ -165,7 +165,8 @@ def _head_by_head(fn: Answer, heads: int, genes: int, memory: int) -> Pair:
         expected[cell] = torch.cat(list(_loops(own, k[cell], v[cell])), -1)
     all_read = F.scaled_dot_product_attention(q.reshape(1, -1, 4), k.reshape(1, -1, 4), v.reshape(1, -1, 4))
     first = F.scaled_dot_product_attention(q.reshape(2, -1, 4), k[:1].expand_as(k), v[:1].expand_as(v))
-    faults = {"Cells read each other: fold heads into positions, and keep the N cells apart.": all_read.reshape(q.shape),
+    faults = {"Cells read each other: fold heads into positions, but keep the N cells apart.":
+              all_read.reshape(q.shape),
               "Every cell reads the first cell's keys and values: each has its own.": first.reshape(q.shape)}
     return expected, fn(q, k, v), faults
 

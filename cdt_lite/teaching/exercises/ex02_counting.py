@@ -142,7 +142,7 @@ def _(fn: Answer) -> Pair:
 def _(fn: Answer) -> Pair:
     """Cross-attention meets the controls: QK^T and AV of G*H queries with C keys, and each one's K and V."""
     truth, yours = _step(fn, _counted, (10, 4, 8, 2, 4, 6), (10, 5, 8, 2, 4, 6))
-    faults = {"Cross-attention's keys and values are made from the memory, memory_dim wide, not from D.": truth + 2 * 2 * 8,
+    faults = {"Cross-attention's keys and values are made from the memory, memory_dim wide, not from D.": truth + 32,
               "Queries come from the G genes: a control cell more makes no query more.": truth + 2 * 64}
     return truth, yours, faults
 
