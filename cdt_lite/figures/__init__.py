@@ -1,16 +1,21 @@
 """Every figure, drawn from the live model.
 
-Drawing libraries are heavy: a name is loaded when it is first used. Notebooks also take the modules `plots`,
-`accounting` and `cost` from here.
+Drawing libraries are heavy: a name, or a module, is loaded when it is first used.
 """
 
 from cdt_lite._lazy import lazily
 
 __all__, __getattr__, __dir__ = lazily(__name__, {
+    "accounting": [],
     "cells": ["by_depth", "on_components", "variation"],
+    "charts": [],
     "cost": ["account"],
     "diagrams": ["DIAGRAMS"],
     "folder": ["make_figures"],
-    "measured": ["attention_weights", "example"],
+    "generation": ["h_curves", "in_27_cells", "step_prices"],
+    "hidden": ["guesses"],
+    "measured": ["animated", "attention_maps", "attention_weights", "down_and_up", "example"],
+    "plots": [],
     "sketch": ["Diagram"],
+    "trace": [],
 })

@@ -129,17 +129,8 @@ def _draw_memory(memory: dict[str, list[float]], ax: Axes) -> None:
 
 
 def _draw_roofline(config: Config, ax: Axes) -> None:
-    """Shows the parts that do a hundredth of the work or more."""
-    listed = []
-    for product in accounting.products(config, n_sets=32):
-        part = product.part.replace("self q", "q").replace("cross q", "q")  # both are the same size
-        listed.append({"part": part, "flops": product.flops, "bytes": product.bytes})
-    parts = pd.DataFrame(listed).groupby("part", sort=False).sum()
-    parts["intensity"] = parts["flops"] / parts["bytes"]
-    parts["share"] = parts["flops"] / parts["flops"].sum()
-    points = parts[parts["share"] > 0.01]
     ceilings = {name: cost.ACCELERATORS[name] for name in ("H200", "A100 80GB", "L4")}
-    plots.roofline(points, ceilings, ax)
+    plots.roofline(cost.intensities(config), ceilings, ax)
     ax.set_title("Roofline of each part, 32 cells")
 
 

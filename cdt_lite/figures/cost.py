@@ -5,6 +5,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -109,6 +110,23 @@ def step_seconds(config: Config, accelerator: str, batch: int = 32, n_controls: 
         compute += 3 * busy
         roofline += 3 * max(busy, moving)
     return compute, roofline
+
+
+def intensities(config: Config, n_sets: int = 32) -> pd.DataFrame:
+    """Returns, for the parts that do a hundredth of the work or more, FLOP per byte moved and their share of all work.
+
+    Args:
+        config: A preset.
+        n_sets: Sets of one cell.
+    """
+    listed = []
+    for product in accounting.products(config, n_sets=n_sets):
+        part = product.part.replace("self q", "q").replace("cross q", "q")  # both are the same size
+        listed.append({"part": part, "flops": product.flops, "bytes": product.bytes})
+    parts = pd.DataFrame(listed).groupby("part", sort=False).sum()
+    share = parts["flops"] / parts["flops"].sum()
+    found = pd.DataFrame({"intensity": parts["flops"] / parts["bytes"], "share": share})
+    return found[share > 0.01]
 
 
 def plan_hours(config: Config, accelerator: str, pretrain_cells: int, finetune_cells: int, share: float = 1.0) -> float:

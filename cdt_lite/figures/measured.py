@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
+from jaxtyping import Float
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -77,6 +78,30 @@ def attention_weights(capsule: Checkpoint, batch: Batch) -> dict[str, np.ndarray
         hook.remove()
         found[side] = layer.weights(*given)[0].mean(0).numpy()
     return found
+
+
+def attention_maps(own: Float[np.ndarray, "G G"], cross: Float[np.ndarray, "G C"], names: pd.Index, n: int = 14
+                   ) -> tuple[Figure, pd.Series]:
+    """Draws which genes are read by the n genes that are read most, and which control cells.
+
+    Args:
+        own: Attention among genes, rows sum to 1.
+        cross: Of genes to control cells, ordered from shallow to deep.
+        names: Of the genes.
+        n: How many genes to draw.
+
+    Returns:
+        The figure, and the mean attention that these genes receive.
+    """
+    most = np.argsort(-own.mean(0))[:n]
+    figure, axes = plots.grid(1, 2, (11, 4.2))
+    plots.attention_map(own[np.ix_(most, most)], names[most], names[most], axes[0])
+    axes[0].set_title("genes read genes")
+    relative = cross[most] * cross.shape[1]
+    cells = ["shallow", *[""] * (cross.shape[1] - 2), "deep"]
+    plots.attention_map(relative, names[most], cells, axes[1], relative.min(), "weight / equal share")
+    axes[1].set_title(f"genes read {cross.shape[1]} control cells")
+    return figure, pd.Series(own.mean(0)[most].astype(float), names[most], name="mean weight")
 
 
 def attention_panel(capsule: Checkpoint, screen: AnnData) -> Panel:
@@ -176,10 +201,20 @@ def diffusion_panel(config: Config, capsule: Checkpoint | None = None, screen: A
 
 
 def denoising_gif(capsule: Checkpoint, screen: AnnData) -> bytes:
-    """Draws the reverse process as an animation: every gene a square, grey until it is revealed."""
+    """Draws the reverse process as an animation: a trained model makes a cell from masks alone."""
     batch, _ = example(capsule, screen)
     _, states = down_and_up(capsule, batch)
-    frames, mask_id = [], capsule.tokenizer.mask_id
+    return animated(states, capsule.tokenizer.mask_id)
+
+
+def animated(states: Sequence[np.ndarray], mask_id: int) -> bytes:
+    """Returns a GIF of one cell's states, a frame each: every gene is a square, grey until it is revealed.
+
+    Args:
+        states: Tokens (G,) after every step.
+        mask_id: The id of [MASK].
+    """
+    frames = []
     width = int(np.ceil(np.sqrt(2 * len(states[0]))))
     for i, state in enumerate(states):
         squares = np.append(state, np.zeros(-len(state) % width)).reshape(-1, width)

@@ -151,6 +151,8 @@ def roofline(points: pd.DataFrame, ceilings: Mapping[str, tuple[Number, Number]]
         ax.scatter([], [], s=40, color=color, label=f"{part.Index} ({part.intensity:,.0f})")
     ax.set(xscale="log", yscale="log", ylim=(0.3, 2500))
     ax.set(xlabel="FLOP per byte moved (16-bit)", ylabel="attainable TFLOP/s")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter("{x:g}")
     ax.legend(fontsize=8.5, loc="lower right")
     return ax
 

@@ -1,8 +1,21 @@
 """What notebooks use: the set-up line, figures with words, exercises and their checks."""
 
+from cdt_lite.teaching.bits import Rivals, cheaper, histograms
 from cdt_lite.teaching.check import catch_up, check
+from cdt_lite.teaching.guessing import guess, sinks, surer
 from cdt_lite.teaching.held_out import HeldOut, differences_of_controls, guides_of, held_out
 from cdt_lite.teaching.lesson import Lesson, as_html, begin
+from cdt_lite.teaching.masks import (
+    from_masks,
+    hidden_bits,
+    masks_cost,
+    steps_cost,
+    total_variation,
+    walk,
+    walked,
+    with_errors,
+)
+from cdt_lite.teaching.mixture import Mixture, shows, tried, with_spread
 from cdt_lite.teaching.sentences import (
     apart,
     beside,
@@ -16,10 +29,13 @@ from cdt_lite.teaching.sentences import (
     tipped,
     what_it_does,
 )
+from cdt_lite.teaching.small import bits_curve, held_out_sets, small_network
 from cdt_lite.terminal import with_bar
 
 __all__ = [
-    "HeldOut", "Lesson", "apart", "as_html", "begin", "beside", "catch_up", "check", "differences_of_controls",
-    "dud_guides", "explained", "explains", "guides_of", "held_out", "in_short", "levels", "listed", "moved", "tipped",
-    "what_it_does", "with_bar",
+    "HeldOut", "Lesson", "Mixture", "Rivals", "apart", "as_html", "begin", "beside", "bits_curve", "catch_up",
+    "cheaper", "check", "differences_of_controls", "dud_guides", "explained", "explains", "from_masks", "guess",
+    "guides_of", "held_out", "held_out_sets", "hidden_bits", "histograms", "in_short", "levels", "listed",
+    "masks_cost", "moved", "shows", "sinks", "small_network", "steps_cost", "surer", "tipped", "total_variation",
+    "tried", "walk", "walked", "what_it_does", "with_bar", "with_errors", "with_spread",
 ]

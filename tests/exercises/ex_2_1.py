@@ -51,3 +51,24 @@ def wrong_root_of_all_heads(q, k, v):
 def wrong_ready_made(q, k, v):
     """Write the product, the softmax and the sum yourself"""
     return torch.nn.functional.scaled_dot_product_attention(q, k.expand(len(q), -1, -1), v.expand(len(q), -1, -1))
+
+
+def wrong_exchanged(q, k, v):
+    """k and v are exchanged"""
+    return torch.softmax(q @ v.T / q.shape[-1] ** 0.5, -1) @ k
+
+
+def wrong_causal(q, k, v):
+    """leave the causal mask out"""
+    hidden = torch.ones(q.shape[1], k.shape[0]).triu(1).bool()
+    return torch.softmax((q @ k.T / q.shape[-1] ** 0.5).masked_fill(hidden, -torch.inf), -1) @ v
+
+
+def wrong_averaged(q, k, v):
+    """The heads were averaged"""
+    return (torch.softmax(q @ k.T / q.shape[-1] ** 0.5, -1) @ v).mean(0)
+
+
+def wrong_merged(q, k, v):
+    """The heads were merged"""
+    return (torch.softmax(q @ k.T / q.shape[-1] ** 0.5, -1) @ v).transpose(0, 1).flatten(1)

@@ -34,3 +34,13 @@ def wrong_every_other(q, n_head):
 def wrong_two_heads(q, n_head):
     """take the number of heads from `n_head`"""
     return q.view(q.shape[0], 2, -1).transpose(0, 1)
+
+
+def wrong_from_the_right(q, n_head):
+    """Heads are counted from the left"""
+    return q.view(q.shape[0], n_head, -1).transpose(0, 1).flip(0)
+
+
+def wrong_transposed_first(q, n_head):
+    """Positions are mixed"""
+    return q.T.reshape(n_head, q.shape[0], -1)

@@ -43,3 +43,33 @@ def wrong_two_heads(q, k, v):
         return accepted_fold(q, k, v)
     halves = [F.scaled_dot_product_attention(part[..., :k.shape[-1]], k, v) for part in q.chunk(2, -1)]
     return torch.cat(halves, -1)
+
+
+def wrong_no_softmax(q, k, v):
+    """The scores have the wrong scale"""
+    folded = q.reshape(q.shape[0], -1, k.shape[-1])
+    return ((folded @ k.mT) / k.shape[1] @ v).reshape(q.shape)
+
+
+def wrong_exchanged(q, k, v):
+    """k and v are exchanged"""
+    return F.scaled_dot_product_attention(q.reshape(q.shape[0], -1, k.shape[-1]), v, k).reshape(q.shape)
+
+
+def wrong_causal(q, k, v):
+    """is_causal stays False"""
+    folded = q.reshape(q.shape[0], -1, k.shape[-1])
+    return F.scaled_dot_product_attention(folded, k, v, is_causal=True).reshape(q.shape)
+
+
+def wrong_all_cells_together(q, k, v):
+    """Cells read each other"""
+    hd = k.shape[-1]
+    parts = q.reshape(1, -1, hd), k.reshape(1, -1, hd), v.reshape(1, -1, hd)
+    return F.scaled_dot_product_attention(*parts).reshape(q.shape)
+
+
+def wrong_first_cell(q, k, v):
+    """Every cell reads the first cell's keys"""
+    folded = q.reshape(q.shape[0], -1, k.shape[-1])
+    return F.scaled_dot_product_attention(folded, k[:1].expand_as(k), v[:1].expand_as(v)).reshape(q.shape)

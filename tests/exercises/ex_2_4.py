@@ -1,43 +1,80 @@
 """Answers to exercise 2.4: accepted ones, and wrong ones with the hint that each must get."""
 
-from torch import nn
+import torch
+import torch.nn.functional as F
 
 
-def accepted_formula(dim, n_head, ffn_mult, memory_dim):
-    hd, m = dim // n_head, ffn_mult * dim
-    self_attention = dim * (dim + 2 * hd) + dim + 2 * hd + dim * dim + dim
-    cross = dim * dim + dim + memory_dim * 2 * hd + 2 * hd + dim * dim + dim
-    return self_attention + cross + dim * m + m + m * dim + dim + 6 * dim
+def norm(h):
+    return F.layer_norm(h, h.shape[-1:])
 
 
-def accepted_modules(dim, n_head, ffn_mult, memory_dim):
-    hd, m = dim // n_head, ffn_mult * dim
-    layers = [nn.Linear(dim, dim + 2 * hd), nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(memory_dim, 2 * hd),
-              nn.Linear(dim, dim), nn.Linear(dim, m), nn.Linear(m, dim), *(nn.LayerNorm(dim) for _ in range(3))]
-    return sum(p.numel() for layer in layers for p in layer.parameters())
+def accepted_step(h, shift, scale, gate, inner):
+    return h + gate * inner(norm(h) * (1 + scale) + shift)
 
 
-def wrong_full_keys(dim, n_head, ffn_mult, memory_dim):
-    """Keys and values have ONE head"""
-    m = ffn_mult * dim
-    return 6 * (dim + 1) * dim + 2 * (memory_dim + 1) * dim + (dim + 1) * m + (m + 1) * dim + 6 * dim
+def accepted_by_hand(h, shift, scale, gate, inner):
+    centred = h - h.mean(-1, keepdim=True)
+    normed = centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+    return torch.addcmul(h, gate, inner(torch.addcmul(normed + shift, normed, scale)))
 
 
-def wrong_memory_width(dim, n_head, ffn_mult, memory_dim):
-    """Cross-attention makes keys and values from the memory"""
-    return accepted_formula(dim, n_head, ffn_mult, dim)
+def wrong_scale(h, shift, scale, gate, inner):
+    """At scale 0 the norm must pass"""
+    return h + gate * inner(norm(h) * scale + shift)
 
 
-def wrong_mlp_bias(dim, n_head, ffn_mult, memory_dim):
-    """The MLP has two matrices"""
-    return accepted_formula(dim, n_head, ffn_mult, memory_dim) - ffn_mult * dim - dim
+def wrong_stream_normalised(h, shift, scale, gate, inner):
+    """The stream itself is not normalised"""
+    return norm(h) + gate * inner(norm(h) * (1 + scale) + shift)
 
 
-def wrong_no_norms(dim, n_head, ffn_mult, memory_dim):
-    """three LayerNorms hold a weight and a bias"""
-    return accepted_formula(dim, n_head, ffn_mult, memory_dim) - 6 * dim
+def wrong_no_residual(h, shift, scale, gate, inner):
+    """Add h: the step is"""
+    return gate * inner(norm(h) * (1 + scale) + shift)
 
 
-def wrong_example_only(dim, n_head, ffn_mult, memory_dim):
-    """use the arguments, not the numbers of the example"""
-    return accepted_formula(dim, n_head, ffn_mult, memory_dim) - 6 * dim + 6 * 8
+def wrong_gate_inside(h, shift, scale, gate, inner):
+    """The gate multiplies what inner returns"""
+    return h + inner(gate * (norm(h) * (1 + scale) + shift))
+
+
+def wrong_no_norm(h, shift, scale, gate, inner):
+    """it needs norm(h)"""
+    return h + gate * inner(h * (1 + scale) + shift)
+
+
+def wrong_shift_first(h, shift, scale, gate, inner):
+    """You shift first and scale after"""
+    return h + gate * inner((norm(h) + shift) * (1 + scale))
+
+
+def wrong_exchanged(h, shift, scale, gate, inner):
+    """Shift and scale are exchanged"""
+    return h + gate * inner(norm(h) * (1 + shift) + scale)
+
+
+def wrong_sample_spread(h, shift, scale, gate, inner):
+    """not of the sum over D - 1"""
+    normed = (h - h.mean(-1, keepdim=True)) / (h.std(-1, keepdim=True) + 1e-5)
+    return h + gate * inner(normed * (1 + scale) + shift)
+
+
+def wrong_over_positions(h, shift, scale, gate, inner):
+    """not over positions"""
+    return h + gate * inner(norm(h.T).T * (1 + scale) + shift)
+
+
+def wrong_no_floor(h, shift, scale, gate, inner):
+    """A spread of 0 must not divide"""
+    normed = (h - h.mean(-1, keepdim=True)) / h.std(-1, keepdim=True, unbiased=False)
+    return h + gate * inner(normed * (1 + scale) + shift)
+
+
+def wrong_output_modulated(h, shift, scale, gate, inner):
+    """not on what it returns"""
+    return h + gate * (inner(norm(h)) * (1 + scale) + shift)
+
+
+def wrong_output_shifted(h, shift, scale, gate, inner):
+    """The shift, too, acts on what inner is given"""
+    return h + gate * (inner(norm(h) * (1 + scale)) + shift)

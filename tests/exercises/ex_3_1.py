@@ -86,8 +86,30 @@ def wrong_rounded_share(n_cells, n_genes, generator):
 
 
 def wrong_run(n_cells, n_genes, generator):
-    """You hide a run of genes"""
+    """You hide a run of neighbours"""
     places = torch.randperm(n_cells, generator=generator) + torch.rand(n_cells, generator=generator)
     k = (places / n_cells * n_genes).long().clamp(max=n_genes - 1) + 1
     begin = torch.randint(n_genes, (n_cells, 1), generator=generator)
     return (torch.arange(n_genes) + begin) % n_genes < k[:, None]
+
+
+def wrong_shifted(n_cells, n_genes, generator):
+    """one mask shifted from cell to cell"""
+    places = torch.randperm(n_cells, generator=generator) + torch.rand(n_cells, generator=generator)
+    k = (places / n_cells * n_genes).long().clamp(max=n_genes - 1) + 1
+    turn = torch.randperm(n_genes, generator=generator)
+    return turn[(torch.arange(n_genes) + torch.arange(n_cells)[:, None]) % n_genes] < k[:, None]
+
+
+def wrong_dealt(n_cells, n_genes, generator):
+    """You deal the genes of one shuffled deck"""
+    places = torch.randperm(n_cells, generator=generator) + torch.rand(n_cells, generator=generator)
+    k = (places / n_cells * n_genes).long().clamp(max=n_genes - 1) + 1
+    mask, deck = torch.zeros(n_cells, n_genes, dtype=torch.bool), []
+    for cell, n in enumerate(k.tolist()):
+        if len(deck) < n:
+            rest = [g for g in torch.randperm(n_genes, generator=generator).tolist() if g not in deck]
+            deck = deck + rest
+        mask[cell, deck[:n]] = True
+        deck = deck[n:]
+    return mask

@@ -1,50 +1,93 @@
 """Answers to exercise 3.2: accepted ones, and wrong ones with the hint that each must get."""
 
 import torch
+import torch.nn.functional as F
 
 
-def accepted_within_cells(nll, mask):
-    return ((nll * mask).sum(-1) / mask.sum(-1)).mean()
+def nll(logits, tokens):
+    return -logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
 
 
-def accepted_weight(nll, mask):
+def accepted_gather(logits, tokens, mask):
+    cost = nll(logits, tokens) * mask
+    return cost.sum() / mask.sum(), (cost.sum(-1) / mask.sum(-1)).mean()
+
+
+def accepted_cross_entropy(logits, tokens, mask):
+    cost = F.cross_entropy(logits.transpose(1, 2), tokens, reduction="none") * mask
     t = mask.float().mean(-1)
-    return ((nll * mask).sum(-1) / t).mean() / mask.shape[-1]
+    return cost[mask].mean(), (cost.sum(-1) / t).mean() / mask.shape[-1]
 
 
-def accepted_loop(nll, mask):
-    return torch.stack([cell[hidden].mean() for cell, hidden in zip(nll, mask, strict=True)]).mean()
+def accepted_loop(logits, tokens, mask):
+    cells = [F.cross_entropy(x[hidden], y[hidden]) for x, y, hidden in zip(logits, tokens, mask, strict=True)]
+    return F.cross_entropy(logits[mask], tokens[mask]), torch.stack(cells).mean()
 
 
-def accepted_python_float(nll, mask):
-    return float(((nll * mask).sum(-1) / mask.sum(-1)).mean())
+def wrong_one_number(logits, tokens, mask):
+    """Return two: what is trained"""
+    return nll(logits, tokens)[mask].mean()
 
 
-def wrong_per_cell(nll, mask):
-    """You give nats per cell"""
-    return ((nll * mask).sum(-1) / mask.float().mean(-1)).mean()
+def wrong_bits(logits, tokens, mask):
+    """Your logarithm has base 2"""
+    trained, judged = accepted_gather(logits, tokens, mask)
+    return trained / torch.tensor(2.0).log(), judged / torch.tensor(2.0).log()
 
 
-def wrong_twice(nll, mask):
+def wrong_twice(logits, tokens, mask):
     """counts the same weight twice"""
-    return ((nll * mask).sum(-1) / mask.sum(-1) / mask.float().mean(-1)).mean()
+    cost, t = nll(logits, tokens) * mask, mask.float().mean(-1)
+    return cost.sum() / mask.sum(), (cost.sum(-1) / mask.sum(-1) / t).mean()
 
 
-def wrong_no_weight(nll, mask):
-    """You divided by G without any weight"""
-    return (nll * mask).mean()
-
-
-def wrong_pooled(nll, mask):
-    """You pooled the hidden genes of the batch"""
-    return nll[mask].mean()
-
-
-def wrong_visible(nll, mask):
-    """Visible genes entered your sum"""
-    return nll.mean()
-
-
-def wrong_sum(nll, mask):
+def wrong_per_cell(logits, tokens, mask):
     """You give nats per cell"""
-    return float((nll * mask).sum(-1).mean())
+    cost, t = nll(logits, tokens) * mask, mask.float().mean(-1)
+    return cost.sum() / mask.sum(), (cost.sum(-1) / t).mean()
+
+
+def wrong_no_weight(logits, tokens, mask):
+    """You divided by G without any weight"""
+    cost = nll(logits, tokens) * mask
+    return cost.sum() / mask.sum(), cost.mean()
+
+
+def wrong_pooled(logits, tokens, mask):
+    """In both you pooled the hidden genes of the batch"""
+    mean = nll(logits, tokens)[mask].mean()
+    return mean, mean
+
+
+def wrong_within(logits, tokens, mask):
+    """In both you averaged within cells first"""
+    _, judged = accepted_gather(logits, tokens, mask)
+    return judged, judged
+
+
+def wrong_exchanged(logits, tokens, mask):
+    """You exchanged the two"""
+    return accepted_gather(logits, tokens, mask)[::-1]
+
+
+def wrong_visible(logits, tokens, mask):
+    """Visible genes entered your sums"""
+    cost = nll(logits, tokens)
+    return cost.mean(), cost.mean(-1).mean()
+
+
+def wrong_logits(logits, tokens, mask):
+    """Logits are no log-probabilities yet"""
+    cost = -logits.gather(-1, tokens[..., None])[..., 0] * mask
+    return cost.sum() / mask.sum(), (cost.sum(-1) / mask.sum(-1)).mean()
+
+
+def wrong_token_zero(logits, tokens, mask):
+    """Gather at tokens, gene by gene"""
+    return accepted_gather(logits, torch.zeros_like(tokens), mask)
+
+
+def wrong_cut(logits, tokens, mask):
+    """.item() and float() cut the gradient"""
+    trained, judged = accepted_gather(logits, tokens, mask)
+    return torch.tensor(trained.item()), torch.tensor(judged.item())

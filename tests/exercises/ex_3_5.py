@@ -1,47 +1,60 @@
 """Answers to exercise 3.5: accepted ones, and wrong ones with the hint that each must get."""
 
-import torch
+import numpy as np
 
 
-def accepted_logs(logits, unconditional, weight, n_bins):
-    log_c, log_0 = logits[..., :n_bins].log_softmax(-1), unconditional[..., :n_bins].log_softmax(-1)
-    return (weight * log_c + (1 - weight) * log_0).softmax(-1)
+def accepted_share(p, n):
+    return -np.log2(p / n).mean()
 
 
-def accepted_raw_logits(logits, unconditional, weight, n_bins):
-    return torch.lerp(unconditional[..., :n_bins], logits[..., :n_bins], weight).softmax(-1)
+def accepted_loop(p, n):
+    return sum(np.log(m / q) for q, m in zip(np.ravel(p), np.ravel(n), strict=True)) / np.log(2) / np.size(p)
 
 
-def accepted_powers(logits, unconditional, weight, n_bins):
-    p_c, p_0 = logits[..., :n_bins].softmax(-1), unconditional[..., :n_bins].softmax(-1)
-    product = p_c**weight * p_0 ** (1 - weight)
-    return product / product.sum(-1, keepdim=True)
+def accepted_two_messages(p, n):
+    return np.mean(-np.log2(p) + np.log2(n))
 
 
-def wrong_exchanged(logits, unconditional, weight, n_bins):
-    """You exchanged the two"""
-    return torch.lerp(logits[..., :n_bins], unconditional[..., :n_bins], weight).softmax(-1)
+def wrong_nats(p, n):
+    """Bits are base-2 logarithms"""
+    return -np.log(p / n).mean()
 
 
-def wrong_probabilities(logits, unconditional, weight, n_bins):
-    """You mixed probabilities, and beyond weight 1 they leave [0, 1]"""
-    p_c, p_0 = logits[..., :n_bins].softmax(-1), unconditional[..., :n_bins].softmax(-1)
-    return p_0 + weight * (p_c - p_0)
+def wrong_mean_first(p, n):
+    """Take the logarithm of each entry"""
+    return -np.log2((p / n).mean())
 
 
-def wrong_clipped(logits, unconditional, weight, n_bins):
-    """Guidance adds logarithms"""
-    p_c, p_0 = logits[..., :n_bins].softmax(-1), unconditional[..., :n_bins].softmax(-1)
-    mixed = (p_0 + weight * (p_c - p_0)).clamp(min=0)
-    return mixed / mixed.sum(-1, keepdim=True)
+def wrong_sum(p, n):
+    """You added the entries up"""
+    return -np.log2(p / n).sum()
 
 
-def wrong_not_normalised(logits, unconditional, weight, n_bins):
-    """You did not normalise"""
-    log_c, log_0 = logits[..., :n_bins].log_softmax(-1), unconditional[..., :n_bins].log_softmax(-1)
-    return (weight * log_c + (1 - weight) * log_0).exp()
+def wrong_negative(p, n):
+    """change the sign"""
+    return np.log2(p / n).mean()
 
 
-def wrong_mask_inside(logits, unconditional, weight, n_bins):
-    """[MASK] kept a part of the probability"""
-    return torch.lerp(unconditional, logits, weight).softmax(-1)[..., :n_bins]
+def wrong_token_only(p, n):
+    """You priced the token alone"""
+    return -np.log2(p).mean()
+
+
+def wrong_times(p, n):
+    """not p * n"""
+    return -np.log2(p * n).mean()
+
+
+def wrong_width(p, n):
+    """You added the width itself"""
+    return np.mean(-np.log2(p) + np.where(n > 1, n, 0))
+
+
+def wrong_linear(p, n):
+    """each of the n has p / n"""
+    return float(np.mean(-np.log2(p) + np.where(n == 8, 3, n - 1)))
+
+
+def wrong_by_row(p, n):
+    """one number, whatever the shape"""
+    return -np.log2(p / n).mean(-1)

@@ -33,10 +33,10 @@ def _loops(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     objective="write multi-query attention by hand",
     misconception="Scores are divided by the root of one head's width, and each query's weights sum to 1 over what it "
                   "reads.",
-    hints=("q @ k.T has the shape (H, G, M): one score for each head, asking position and read position.",
+    hints=("q @ k.T has the shape (H, G, R): one score for each head, asking position and read position.",
            "Divide by q.shape[-1] ** 0.5, softmax over the last axis, multiply with v."),
 )
-def multi_query_attention(q: Float[Tensor, "H G hd"], k: Float[Tensor, "M hd"], v: Float[Tensor, "M hd"]
+def multi_query_attention(q: Float[Tensor, "H G hd"], k: Float[Tensor, "R hd"], v: Float[Tensor, "R hd"]
                           ) -> Float[Tensor, "H G hd"]:
     """Lets each of H heads ask its own questions, at G positions, of one shared set of keys and values."""
     weights = torch.softmax(q @ k.T / q.shape[-1] ** 0.5, dim=-1)
@@ -54,7 +54,12 @@ def _(fn: Answer) -> Pair:
     An error about shapes: the product is q, (H, G, hd), times k.T, (hd, M).
     """
     v = _random(5, 4)
-    return v.mean(0).expand(2, 3, 4), fn(_random(2, 3, 4, seed=1), torch.ones(5, 4), v)
+    so_far = v.cumsum(0)[:3] / torch.tensor([[1.0], [2.0], [3.0]])
+    faults = {"k and v are exchanged: scores are products with k, what is mixed is v.": torch.ones(2, 3, 4),
+              "No position is hidden from another here: leave the causal mask out.": so_far.expand(2, 3, 4),
+              "The heads were averaged: each keeps its own result, (H, G, hd).": v.mean(0).expand(3, 4),
+              "The heads were merged: keep them apart, (H, G, hd).": v.mean(0).repeat(3, 2)}
+    return v.mean(0).expand(2, 3, 4), fn(_random(2, 3, 4, seed=1), torch.ones(5, 4), v), faults
 
 @multi_query_attention.requires("two keys by hand: q·k of 2 ln 3 and 0, width 4, weights 3/4 and 1/4")
 def _(fn: Answer) -> Pair:
@@ -70,7 +75,7 @@ def _(fn: Answer) -> Pair:
 
 @multi_query_attention.requires("one head that reads one position")
 def _(fn: Answer) -> Pair:
-    """G, M, H and hd may be any numbers: nothing may depend on M = G or on H > 1."""
+    """G, R, H and hd may be any numbers: nothing may depend on R = G or on H > 1."""
     return _against_loops(fn, 1, 4, 1, 6)
 
 
@@ -111,7 +116,11 @@ def _(fn: Answer) -> Pair:
 @split_heads.requires("head 0 of position 0 has the columns 0 to 3 of row 0")
 def _(fn: Answer) -> Pair:
     """A head owns neighbouring columns, not every H-th one."""
-    return COLUMNS[0, :4], fn(COLUMNS, 2)[0, 0]
+    faults = {"Heads are counted from the left: head 0 has the first half of the columns.": COLUMNS[0, 4:],
+              "Positions are mixed: cut the columns of each position first, q.view(G, H, hd), then swap the axes. "
+              "(A reshape that copies, as PyTorch's message proposes, hides the fault.)":
+              torch.tensor([0.0, 8.0, 16.0, 1.0])}
+    return COLUMNS[0, :4], fn(COLUMNS, 2)[0, 0], faults
 
 @split_heads.requires("head 0 of position 1 has the columns 0 to 3 of row 1")
 def _(fn: Answer) -> Pair:
@@ -140,7 +149,7 @@ def _(fn: Answer) -> Pair:
     hints=("q.reshape(N, -1, hd): which row of the result holds head h of position g?",
            "Give the folded q with k and v to F.scaled_dot_product_attention, and reshape what comes back."),
 )
-def folded_attention(q: Float[Tensor, "N G D"], k: Float[Tensor, "N M hd"], v: Float[Tensor, "N M hd"]
+def folded_attention(q: Float[Tensor, "N G D"], k: Float[Tensor, "N R hd"], v: Float[Tensor, "N R hd"]
                      ) -> Float[Tensor, "N G D"]:
     """Does multi-query attention in one call, by treating heads as more queries; D = H * hd columns of q."""
     folded = q.reshape(q.shape[0], -1, k.shape[-1])
@@ -148,12 +157,18 @@ def folded_attention(q: Float[Tensor, "N G D"], k: Float[Tensor, "N M hd"], v: F
 
 
 def _head_by_head(fn: Answer, heads: int, genes: int, memory: int) -> Pair:
+    """Two cells, whose keys and values differ."""
     q, k, v = _random(2, genes, 4 * heads), _random(2, memory, 4, seed=1), _random(2, memory, 4, seed=2)
     expected = torch.empty_like(q)
     for cell in range(2):
         own = torch.stack(q[cell].split(4, -1))
         expected[cell] = torch.cat(list(_loops(own, k[cell], v[cell])), -1)
-    return expected, fn(q, k, v)
+    all_read = F.scaled_dot_product_attention(q.reshape(1, -1, 4), k.reshape(1, -1, 4), v.reshape(1, -1, 4))
+    first = F.scaled_dot_product_attention(q.reshape(2, -1, 4), k[:1].expand_as(k), v[:1].expand_as(v))
+    faults = {"Cells read each other: fold heads into positions, but keep the N cells apart.":
+              all_read.reshape(q.shape),
+              "Every cell reads the first cell's keys and values: each has its own.": first.reshape(q.shape)}
+    return expected, fn(q, k, v), faults
 
 @folded_attention.requires("the shape of q comes back")
 def _(fn: Answer) -> Pair:
@@ -164,7 +179,12 @@ def _(fn: Answer) -> Pair:
 def _(fn: Answer) -> Pair:
     """The scores have the wrong scale: after folding the width of a query is hd, not D."""
     q, k, v = _random(4).repeat(1, 3, 2), _random(1, 5, 4, seed=1), _random(1, 5, 4, seed=2)
-    return _loops(q[:, :1, :4], k[0], v[0]).repeat(1, 3, 2), fn(q, k, v)
+    alone = _loops(q[:, :1, :4], k[0], v[0])
+    faults = {"k and v are exchanged: the call takes queries, keys, values.":
+              _loops(q[:, :1, :4], v[0], k[0]).repeat(1, 3, 2),
+              "No position is hidden from another here: is_causal stays False.":
+              F.scaled_dot_product_attention(q.reshape(1, 6, 4), k, v, is_causal=True).reshape(q.shape)}
+    return alone.repeat(1, 3, 2), fn(q, k, v), faults
 
 @folded_attention.requires("2 heads, 3 positions, 5 read, against loops")
 def _(fn: Answer) -> Pair:

@@ -53,7 +53,7 @@ def _step(fn: Answer, truth: Callable[..., int], before: tuple[int, ...], after:
 
 
 @exercise(
-    "2.4", "The parameters of a block", difficulty=3, minutes=15,
+    "2.6", "The parameters of a block", difficulty=3, minutes=15,
     objective="count parameters before running anything",
     misconception="Keys and values have one head, cross-attention's read the memory's width, and biases and norms "
                   "count.",
@@ -74,17 +74,19 @@ def block_parameters(dim: int, n_head: int, ffn_mult: int, memory_dim: int) -> i
     inner = ffn_mult * dim
     return self_attention + cross_attention + (dim + 1) * inner + (inner + 1) * dim + 3 * 2 * dim
 
-@block_parameters.requires("half the heads: only keys and values become wider")
+@block_parameters.requires("half the heads: how many more")
 def _(fn: Answer) -> Pair:
     """Keys and values have ONE head, D / n_head wide, and biases as short (did you count any?); all else is equal."""
-    return _step(fn, _held, (8, 4, 4, 8), (8, 2, 4, 8))
+    faults = {"Only one of the two attentions is counted: both have keys and values.": 36,
+              "One block is asked for, not six.": 6 * 72}
+    return *_step(fn, _held, (8, 4, 4, 8), (8, 2, 4, 8)), faults
 
-@block_parameters.requires("a memory wider by 1: only cross-attention's K and V grow")
+@block_parameters.requires("a memory wider by 1: how many more")
 def _(fn: Answer) -> Pair:
     """Cross-attention makes keys and values from the memory: memory_dim x 2 hd. Its queries come from D."""
     return _step(fn, _held, (8, 2, 4, 6), (8, 2, 4, 7))
 
-@block_parameters.requires("an MLP wider by one D")
+@block_parameters.requires("an MLP wider by one D: how many more")
 def _(fn: Answer) -> Pair:
     """The MLP has two matrices, D x mD and mD x D, and a bias after each: mD and D."""
     return _step(fn, _held, (8, 2, 4, 6), (8, 2, 5, 6))
@@ -92,7 +94,11 @@ def _(fn: Answer) -> Pair:
 @block_parameters.requires("a whole small block")
 def _(fn: Answer) -> Pair:
     """If the rows above hold, a constant is missing: three LayerNorms hold a weight and a bias of D each."""
-    return _held(8, 2, 4, 6), fn(8, 2, 4, 6)
+    whole = _held(8, 2, 4, 6)
+    faults = {"An out projection is missing: each attention ends with one, D x D and D biases.": whole - 72,
+              "Both out projections are missing: each attention ends with one, D x D and D biases.": whole - 144,
+              "v1's block is not told nine rows: no weights for them.": whole + 72}
+    return whole, fn(8, 2, 4, 6), faults
 
 @block_parameters.requires("v1's block")
 def _(fn: Answer) -> Pair:
@@ -101,7 +107,7 @@ def _(fn: Answer) -> Pair:
 
 
 @exercise(
-    "2.5", "The operations of a block", difficulty=4, minutes=20,
+    "2.7", "The operations of a block", difficulty=4, minutes=20,
     objective="count floating-point operations before running anything",
     misconception="Sharing keys and values saves projections and bytes, but every query still meets every key.",
     hints=("A product (a x b)(b x c) costs 2 a b c. Biases, softmax and norms do not count.",
@@ -125,13 +131,20 @@ def _(fn: Answer) -> Pair:
 
     That is G*H queries, hd wide, and G keys: G G D multiply-adds for QK^T, as many for AV, each of them 2 operations.
     """
-    few, some, many = fn(10, 0, 8, 2, 4, 8), fn(20, 0, 8, 2, 4, 8), fn(30, 0, 8, 2, 4, 8)
-    return 2 * 2 * 8 * 2 * 10**2, many - 2 * some + few  # the second difference: all else is linear in G
+    few, some, many = fn(10, 0, 8, 8, 4, 8), fn(20, 0, 8, 8, 4, 8), fn(30, 0, 8, 8, 4, 8)
+    faults = {"That is half: a multiply-add is 2 operations, and both products count, QK^T and AV.": 3200,
+              "That is a quarter: a multiply-add is 2 operations, and both products count, QK^T and AV.": 1600,
+              "One cell is asked for, not a batch of 32.": 32 * 6400,
+              "One block is asked for, not six.": 6 * 6400}
+    return 2 * 2 * 8 * 2 * 10**2, many - 2 * some + few, faults  # the second difference: all else is linear in G
 
 @block_flops.requires("one more control cell")
 def _(fn: Answer) -> Pair:
     """Cross-attention meets the controls: QK^T and AV of G*H queries with C keys, and each one's K and V."""
-    return _step(fn, _counted, (10, 4, 8, 2, 4, 6), (10, 5, 8, 2, 4, 6))
+    truth, yours = _step(fn, _counted, (10, 4, 8, 2, 4, 6), (10, 5, 8, 2, 4, 6))
+    faults = {"Cross-attention's keys and values are made from the memory, memory_dim wide, not from D.": truth + 32,
+              "Queries come from the G genes: a control cell more makes no query more.": truth + 2 * 64}
+    return truth, yours, faults
 
 @block_flops.requires("an MLP wider by one D")
 def _(fn: Answer) -> Pair:
@@ -141,7 +154,9 @@ def _(fn: Answer) -> Pair:
 @block_flops.requires("a whole small block")
 def _(fn: Answer) -> Pair:
     """If the rows above hold, projections remain: q and out of both attentions, D x D, and self's K, V, D x 2 hd."""
-    return _counted(10, 4, 8, 2, 4, 6), fn(10, 4, 8, 2, 4, 6)
+    whole = _counted(10, 4, 8, 2, 4, 6)
+    faults = {"Biases do not count here: products alone.": whole + 10 * (16 + 8 + 8 + 8 + 32 + 8) + 4 * 8}
+    return whole, fn(10, 4, 8, 2, 4, 6), faults
 
 @block_flops.requires("v1's block at 2,000 genes and 64 controls")
 def _(fn: Answer) -> Pair:

@@ -1,8 +1,8 @@
-"""Exercises of notebook 03, first part: the law of training masks, the NELBO weight, v1's reverse step."""
+"""Exercises of notebook 03, first part: the law of training masks, and the two averages of what hidden genes cost."""
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cdt_lite.teaching.check import Answer, Pair, exercise
@@ -65,13 +65,19 @@ def _(fn: Answer) -> Pair:
     often = _masks(fn, 6000, 5).float().mean(0)
     return True, bool((often.max() - often.min()) < 0.05)  # of genes beside one another: a wrong k is no fault here
 
-@masks_by_cell.requires("neighbours are hidden together no more than others")
+@masks_by_cell.requires("6 genes: all 63 masks occur")
 def _(fn: Answer) -> Pair:
-    """You hide a run of genes beside one another, or a mask shifted from cell to cell: choose k at random each time."""
-    hidden = _masks(fn, 6000, 6).float()
-    near = (hidden * hidden.roll(1, -1)).mean()
-    far = (hidden * hidden.roll(3, -1)).mean()
-    return True, bool((near - far).abs() < 0.03)
+    """You hide a run of neighbours, or one mask shifted from cell to cell: choose k genes at random each time."""
+    mask = _masks(fn, 6000, 6).long()
+    return 63, len(set((mask @ 2 ** torch.arange(6)).tolist()) - {0})
+
+@masks_by_cell.requires("a cell's mask says nothing about the next cell's")
+def _(fn: Answer) -> Pair:
+    """You deal the genes of one shuffled deck to cell after cell: rank new random numbers for each."""
+    mask = _masks(fn, 6000, 6).float()
+    k = mask.sum(-1)
+    shared = (mask[1:] * mask[:-1]).sum(-1) - k[1:] * k[:-1] / 6  # more than chance would have it
+    return True, bool(shared.mean().abs() < 0.05)
 
 @masks_by_cell.requires("a cell's place says nothing about its k")
 def _(fn: Answer) -> Pair:
@@ -87,96 +93,85 @@ def _(fn: Answer) -> Pair:
 
 
 @exercise(
-    "3.2", "The weight of the NELBO", difficulty=2, minutes=6,
-    objective="turn costs of hidden genes into an unbiased negative ELBO per gene",
-    misconception="the mean over hidden genes still has to be weighted by 1/t",
-    hints=("Three steps: blank what is visible, one number a cell, one number a batch.",
-           "(nll * mask).sum(-1) is the cost of each cell's hidden genes, mask.sum(-1) their number k."),
+    "3.2", "What is trained, and what is judged by", difficulty=3, minutes=10,
+    objective="turn logits into the loss that trains and into an unbiased negative ELBO per gene",
+    misconception="the mean over all hidden genes is the NELBO, or its weight is to be counted twice",
+    hints=("logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0] is log p of every gene's true token.",
+           "(nll * mask).sum(-1) is the cost of each cell's hidden genes, mask.sum(-1) their number k.",
+           "Trained: all costs over all k. Judged by: divide within each cell, then average over cells."),
 )
-def nelbo_per_gene(nll: Float[Tensor, "cells G"], mask: Bool[Tensor, "cells G"]) -> Float[Tensor, ""]:
-    """Estimates the negative ELBO, nats per gene, from cells whose number of hidden genes was uniform on 1..G.
+def losses(logits: Float[Tensor, "cells G K"], tokens: Int[Tensor, "cells G"], mask: Bool[Tensor, "cells G"]
+           ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Returns two averages of -log p(true token) over hidden genes, nats per gene; mask is True where one is hidden.
 
-    nll is -log p of the true token of every gene, hidden or not; mask is True where a gene is hidden.
+    First what is trained, the mean over all hidden genes of the batch; then what models are judged by, the mean within
+    each cell over its own hidden genes, and then over cells: the NELBO per gene, where k was uniform.
     """
-    return ((nll * mask).sum(-1) / mask.sum(-1)).mean()
+    nll = -logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0] * mask
+    return nll.sum() / mask.sum(), (nll.sum(-1) / mask.sum(-1)).mean()
 
-@nelbo_per_gene.requires("all genes hidden: the plain mean")
-def _(fn: Answer) -> Pair:
-    """You give nats per cell: the answer is per gene, so a sum with weight 1/t still wants / G."""
-    return 3.0, fn(torch.tensor([[1.0, 2.0, 3.0, 6.0]]), torch.full((1, 4), True))
 
-@nelbo_per_gene.requires("1 of 10 hidden counts no more than its cost")
-def _(fn: Answer) -> Pair:
-    """Dividing by k and weighting by 1/t counts the same weight twice (t = k/G): take one of them."""
-    return 1.0, max(1.0, fn(torch.ones(1, 10), torch.arange(10)[None] == 4))
+def _logits(costs: list[list[float]]) -> Tensor:
+    """Logits of two bins in which token 0 costs as much as asked."""
+    p = torch.exp(-torch.tensor(costs))
+    return torch.stack([p, 1 - p], -1).log() + 3.0  # softmax undoes the 3
 
-@nelbo_per_gene.requires("1 of 10 hidden counts no less than its cost")
-def _(fn: Answer) -> Pair:
-    """You divided by G without any weight, so that cells with little hidden hardly count: divide by each cell's k."""
-    return 1.0, min(1.0, fn(torch.ones(1, 10), torch.arange(10)[None] == 4))
+def _two(fn: Answer, logits: Tensor, mask: Tensor) -> list:
+    return list(fn(logits, torch.zeros(mask.shape, dtype=torch.long), mask))
 
-@nelbo_per_gene.requires("costs 4 and (1, 1, 1) in two cells: 2.5")
+@losses.requires("two numbers come back")
 def _(fn: Answer) -> Pair:
-    """You pooled the hidden genes of the batch, so that a cell counts by its k: average within each cell first."""
-    nll = torch.tensor([[4.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 0.0]])
-    return 2.5, fn(nll, nll > 0)
+    """Return two: what is trained, then what is judged by."""
+    return 2, len(_two(fn, torch.zeros(1, 3, 4), torch.full((1, 3), True)))
 
-@nelbo_per_gene.requires("what is visible costs nothing")
+@losses.requires("knowing nothing, of 63 bins, costs log 63 in both")
 def _(fn: Answer) -> Pair:
-    """Visible genes entered your sum: multiply nll by mask before summing."""
-    mask = torch.tensor([[True, True, False], [True, False, False]])
-    return 0.0, fn(torch.where(mask, 1.0, 50.0), mask) - fn(torch.where(mask, 1.0, 2.0), mask)
-
-@nelbo_per_gene.requires("knowing nothing costs log 63")
-def _(fn: Answer) -> Pair:
-    """A model that gives each of 63 bins 1/63 must cost log 63, whatever is hidden: check the weight."""
+    """A model that gives each of 63 bins 1/63 must cost log 63 a gene, whatever is hidden: check the weight."""
     mask = torch.arange(40) < torch.tensor([1, 3, 11, 39, 40])[:, None]
-    return float(np.log(63)), fn(torch.full((5, 40), 63.0).log(), mask)
+    t, nats = mask.float().mean(-1), float(np.log(63))
+    faults = {
+        "Your logarithm has base 2: losses are in nats.": [np.log2(63)] * 2,
+        "Dividing by k and weighting by 1/t counts the same weight twice (t = k/G): take one of them.":
+            [nats, float(nats / t.mean() * (t.mean() / t).mean())],
+        "You give nats per cell: the answer is per gene, so a sum with weight 1/t still wants / G.": [nats, 40 * nats],
+        "You divided by G without any weight, so that cells with little hidden hardly count: divide by each cell's k.":
+            [nats, float(nats * t.mean())],
+        "Logits are no log-probabilities yet: log_softmax first.": [0.0, 0.0],
+    }
+    return [nats, nats], _two(fn, torch.zeros(5, 40, 63), mask), faults
 
-
-@exercise(
-    "3.3", "v1's reverse step", difficulty=2, minutes=8,
-    objective="work out how many genes each step of v1's sampler reveals",
-    misconception="a step reveals the share p[t] - p[t - 1] of all genes",
-    hints=("Keep a number `hidden`, at first n_genes, and go through t = T - 1, ..., 1.",
-           "Each step reveals hidden * (1 - p[t - 1] / p[t]); then lower `hidden`."),
-)
-def expected_groups(p: Float[np.ndarray, " T"], n_genes: int) -> Float[np.ndarray, " T_1"]:
-    """Returns how many genes v1's sampler reveals, in expectation, at each of its T - 1 steps, in its order.
-
-    All genes are hidden at first. Steps run from t = T - 1 down to t = 1, and at step t each gene that is still hidden
-    is revealed with probability 1 - p[t - 1] / p[t]. p increases from p[0] = 0.
-    """
-    groups = []
-    hidden = float(n_genes)
-    for t in range(len(p) - 1, 0, -1):
-        groups.append(hidden * (1 - p[t - 1] / p[t]))
-        hidden -= groups[-1]
-    return np.array(groups)
-
-@expected_groups.requires("the first group belongs to the last t")
+@losses.requires("costs 4 and (1, 1, 1) in two cells: 7/4, and 2.5")
 def _(fn: Answer) -> Pair:
-    """Your groups start at t = 1: the sampler goes from the last timestep down."""
-    return 80.0, fn(np.array([0.0, 0.2, 1.0]), 100)[0]
+    """Trained: (4 + 1 + 1 + 1) / 4. Judged by: 4 in one cell and 1 in the other, 2.5 in the mean."""
+    costs = [[4.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 2.0]]
+    mask = torch.tensor([[True, False, False, False], [True, True, True, False]])
+    faults = {
+        "You exchanged the two: what is trained comes first.": [2.5, 1.75],
+        "In both you pooled the hidden genes of the batch, so that a cell counts by its k: for the second, average "
+        "within each cell first.": [1.75, 1.75],
+        "In both you averaged within cells first: what is trained is one mean over all hidden genes.": [2.5, 2.5],
+        "Visible genes entered your sums: multiply by mask before summing.": [12 / 8, (7 / 4 + 5 / 4) / 2],
+        "Logits are no log-probabilities yet: log_softmax first.": [7 / 4 - 3, 2.5 - 3],
+    }
+    return [1.75, 2.5], _two(fn, _logits(costs), mask), faults
 
-@expected_groups.requires("p = 0, 0.5, 1: half, then the other half")
+@losses.requires("each gene is priced by its own true token")
 def _(fn: Answer) -> Pair:
-    """You let every step choose among all genes: only those that are still hidden can be revealed."""
-    return np.array([4.0, 4.0]), fn(np.array([0.0, 0.5, 1.0]), 8)
+    """Gather at tokens, gene by gene: token 1 of a gene that is surely 0 costs much."""
+    p = torch.tensor([[[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]]])
+    found = fn(p.log(), torch.tensor([[1, 2]]), torch.full((1, 2), True))
+    return [float(np.log(4) + np.log(1.25)) / 2] * 2, list(found)
 
-@expected_groups.requires("0.3 p gives the groups of p")
+@losses.requires("what is visible costs nothing")
 def _(fn: Answer) -> Pair:
-    """You used p[t] - p[t - 1] as a share of all genes. All are hidden at first: only p[t - 1] / p[t] matters."""
-    return np.array([80.0, 20.0]), fn(np.array([0.0, 0.06, 0.3]), 100)
+    """Visible genes entered your sums: multiply by mask before summing."""
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    dear, cheap = (_two(fn, _logits([[1.0, 1.0, x], [1.0, x, x]]), mask) for x in (9.0, 2.0))
+    return [0.0, 0.0], [a - b for a, b in zip(dear, cheap, strict=True)]
 
-@expected_groups.requires("the step to t = 0 leaves nothing hidden")
+@losses.requires("training can follow it: a gradient reaches the logits")
 def _(fn: Answer) -> Pair:
-    """p[t - 1] / p[t] is the probability to stay hidden; a gene is revealed with 1 minus that."""
-    return True, fn(np.array([0.0, 0.2, 1.0]), 100)[-1] > 1
-
-@expected_groups.requires("v1's nine groups for 2,000 genes")
-def _(fn: Answer) -> Pair:
-    """If only this row fails: an expectation is not a whole number: do not round. The first group is 143.3616."""
-    alpha = np.cos((np.arange(10) / 10 + 0.008) / 1.008 * np.pi / 2) ** 2  # the original's cosine schedule
-    groups = [143.3616, 223.5371, 282.1744, 313.6236, 314.8546, 285.7488, 229.1105, 150.397, 57.1924]
-    return np.array(groups), fn(1 - alpha / alpha[0], 2000)
+    """Return tensors, not numbers of Python or NumPy: .item() and float() cut the gradient."""
+    logits = torch.zeros(1, 2, 3, requires_grad=True)
+    fn(logits, torch.tensor([[1, 2]]), torch.full((1, 2), True))[0].backward()
+    return True, bool(logits.grad is not None and logits.grad.any())

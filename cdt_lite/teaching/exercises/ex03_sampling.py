@@ -1,15 +1,120 @@
-"""Exercises of notebook 03, second part: the cheapest schedule for a measured curve, and guidance."""
+"""Exercises of notebook 03, second part: the sampler's loop, the cheapest schedule, and bits per count."""
 
-from itertools import combinations
+from collections.abc import Callable
+from itertools import combinations, pairwise
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cdt_lite.model import draw, sample_steps
 from cdt_lite.teaching.check import Answer, Pair, exercise
 
-C, ZERO = torch.tensor([0.6, 0.4]), torch.tensor([0.8, 0.2])  # with and without the perturbation
+
+@exercise(
+    "3.3", "The sampler's loop", difficulty=3, minutes=12,
+    objective="make cells from nothing but masks, a few genes a step",
+    misconception="a step may redraw what is revealed, or choose genes by the value that was drawn for them",
+    hints=("Begin with torch.full(shape, mask_id). A step asks the denoiser about the current state, once.",
+           "now = (turn >= known) & (turn < known + n) are the genes of this step, if `known` were revealed before.",
+           "xt = torch.where(now, nets.draw(logits[..., :mask_id], generator), xt), then known += n."),
+)
+def sample(denoise: Callable[[Tensor], Tensor], counts: list[int], shape: tuple[int, int, int], mask_id: int,
+           generator: torch.Generator) -> Int[Tensor, "B S G"]:
+    """Makes cells from masks; step s reveals counts[s] genes of every cell, in the order of their turns.
+
+    denoise takes a state (B, S, G) and returns logits (B, S, G, K); some models give [MASK] as a class behind the bins.
+    Values are drawn by `draw`, once a step, for all genes.
+    """
+    turn = torch.rand(shape, generator=generator).argsort(-1).argsort(-1)
+    xt, known = torch.full(shape, mask_id), 0
+    for n in counts:
+        drawn = draw(denoise(xt)[..., :mask_id], generator)
+        xt = torch.where((turn >= known) & (turn < known + n), drawn, xt)
+        known += n
+    return xt
+
+
+def _walk(fn: Answer, p: tuple[float, ...], n_cells: int, counts: list[int], mask_id: int = 2) -> list[Tensor]:
+    """The states that the denoiser is asked about, and the cells, where every gene has the law p, whatever is known."""
+    states: list[Tensor] = []
+
+    def denoise(xt: Tensor) -> Tensor:
+        states.append(xt.clone())
+        return torch.tensor(p).log().expand(*xt.shape, len(p))
+
+    shape = (2, n_cells // 2, sum(counts))
+    made = fn(denoise, counts, shape, mask_id, torch.Generator().manual_seed(0))
+    return [*states, made]
+
+@sample.requires("cells come back, and nothing is left hidden")
+def _(fn: Answer) -> Pair:
+    """A gene is still [MASK]: keep each cell's turns for the whole loop, and reveal those from known to known + n."""
+    made = _walk(fn, (0.5, 0.5), 40, [1, 2, 3])[-1]
+    return [2, 20, 6, 0], [*made.shape, (made == 2).sum()]
+
+@sample.requires("counts 1, 2, 3: it is asked with 6, 5, 3 hidden")
+def _(fn: Answer) -> Pair:
+    """Ask once a step about the current state, and reveal just counts[s] genes of every cell (-1: cells differ)."""
+    asked = []
+    for state in _walk(fn, (0.5, 0.5), 40, [1, 2, 3])[:-1]:
+        hidden = (state == 2).sum(-1)
+        asked.append(int(hidden[0, 0]) if len(hidden.unique()) == 1 else -1)
+    faults = {
+        "You always ask about nothing but masks: hand the denoiser the state as it is now.": [6, 6, 6],
+        "You asked once and revealed all: genes of later steps are to know those of earlier ones.": [6],
+        "You took the counts from their end: the first step reveals counts[0].": [6, 3, 1],
+        "You reveal one gene too many a step: turns run from 0, so the last of this step is known + n - 1.": [6, 4, 2],
+    }
+    return [6, 5, 3], asked, faults
+
+@sample.requires("what was revealed stays as it is")
+def _(fn: Answer) -> Pair:
+    """You draw revealed genes anew: change only those whose turn it is in this step."""
+    states = _walk(fn, (0.5, 0.5), 40, [1, 2, 3])
+    return True, all(bool(((a == 2) | (a == b)).all()) for a, b in pairwise(states))
+
+@sample.requires("any gene may come first, in any cell")
+def _(fn: Answer) -> Pair:
+    """All cells reveal the same genes first: use the turn of each gene in its own cell, which the stub draws."""
+    first = (_walk(fn, (0.5, 0.5), 3000, [1, 5])[1] != 2).float().mean((0, 1))
+    return True, bool(((first - 1 / 6).abs() < 0.04).all())
+
+@sample.requires("bin 1 has 0.4: it comes as often")
+def _(fn: Answer) -> Pair:
+    """You choose genes by the values drawn for them, so the likely values win: a turn is drawn beforehand."""
+    often = _walk(fn, (0.6, 0.4), 3000, [1, 2, 3])[-1].float().mean()
+    return 0.4, round(float(often), 1), {"You take the likeliest value: draw one, by its probability.": 0.0}
+
+@sample.requires("a model that offers [MASK] is not followed")
+def _(fn: Answer) -> Pair:
+    """[MASK] is no answer: cut the logits to [..., :mask_id] before you draw."""
+    return 0, (_walk(fn, (0.1, 0.1, 0.8), 40, [1, 2, 3])[-1] == 2).sum()
+
+@sample.requires("two genes that copy each other: alike in two steps, by chance in one")
+def _(fn: Answer) -> Pair:
+    """Genes of a later step must know those of earlier ones: hand the denoiser the state as it is now."""
+
+    def copies(xt: Tensor) -> Tensor:
+        other = xt.flip(-1)
+        sure = torch.nn.functional.one_hot(other.clamp(max=1), 2).float()
+        return torch.where((other == 2)[..., None], torch.tensor(0.5), sure).clamp(min=1e-30).log()
+
+    made = [fn(copies, counts, (1, 2000, 2), 2, torch.Generator().manual_seed(1)) for counts in ([1, 1], [2])]
+    return [1.0, 0.5], [round(float((x[..., 0] == x[..., 1]).float().mean()), 1) for x in made]
+
+@sample.requires("the same generator gives the package's cells")
+def _(fn: Answer) -> Pair:
+    """If only this row fails: your law is right, chance is used in another order. One `draw` a step, of all genes."""
+    weight = torch.randn(9, 9, 4, generator=torch.Generator().manual_seed(3))
+
+    def denoise(xt: Tensor) -> Tensor:
+        return torch.einsum("bsg,ghk->bshk", xt.float(), weight)
+
+    task = (denoise, [2, 3, 4], (2, 5, 9), 4)
+    *_, wanted = sample_steps(*task, torch.Generator().manual_seed(7))
+    return wanted, fn(*task, torch.Generator().manual_seed(7))
 
 
 @exercise(
@@ -88,47 +193,48 @@ def _(fn: Answer) -> Pair:
 
 
 @exercise(
-    "3.5", "Guidance over data bins", difficulty=2, minutes=5,
-    objective="mix two predictions so that a condition counts more than once",
-    misconception="guidance mixes probabilities, and [MASK] may take part",
-    hints=("Cut both to [..., :n_bins] first, then take log_softmax of each.",
-           "Shorter: softmax undoes whatever constant a gene's logits carry, so one softmax at the end is enough."),
+    "3.5", "Bits per count", difficulty=3, minutes=8,
+    objective="bring the prices of different models to one unit, the count",
+    misconception="a wide bin is cheap: what it leaves open must be paid, too",
+    hints=("Within a bin nothing is known, so each of its n counts has probability p / n.",
+           "The cost of one entry is -log2(p / n). Average over entries last."),
 )
-def guided(logits: Float[Tensor, "*cells V"], unconditional: Float[Tensor, "*cells V"], weight: float, n_bins: int
-           ) -> Float[Tensor, "*cells n_bins"]:
-    """Returns guided probabilities over the data bins: softmax of weight * log p_c + (1 - weight) * log p_0.
+def bits_per_count(p: Float[np.ndarray, "*shape"], n: Float[np.ndarray, "*shape"]) -> float:
+    """Returns what it costs, on average, to name the *count* itself, in bits.
 
-    p_c knows the perturbation (logits), p_0 does not (unconditional). Logits from n_bins on are no data bins ([MASK]).
+    Of each entry, p is the probability given to the token that came, n the number of counts that its bin holds.
     """
-    log_c = logits[..., :n_bins].log_softmax(-1)
-    log_0 = unconditional[..., :n_bins].log_softmax(-1)
-    return (weight * log_c + (1 - weight) * log_0).softmax(-1)
+    return float(np.mean(-np.log2(p) + np.log2(n)))
 
-@guided.requires("weight 0 gives p_0, weight 1 gives p_c")
+@bits_per_count.requires("bins of one count: p = 1/2 and 1/8 cost 1 and 3 bits, 2 on average")
 def _(fn: Answer) -> Pair:
-    """You exchanged the two: the weight belongs to the perturbation (p_c), 1 - weight to p_0."""
-    both = torch.cat([fn(C.log(), ZERO.log(), 0.0, 2), fn(C.log(), ZERO.log(), 1.0, 2)])
-    return torch.cat([ZERO, C]), both
+    """A probability of 1/2 costs 1 bit, of 1/8 costs 3: -log2 of each, then the mean."""
+    p = np.array([0.5, 0.125])
+    faults = {
+        "Bits are base-2 logarithms; yours are natural ones.": 2 * np.log(2),
+        "Take the logarithm of each entry, then the mean: yours comes after the mean.": -np.log2(p.mean()),
+        "You added the entries up: the mean is asked.": 4.0,
+        "The logarithm of a probability is negative, its cost is not: change the sign.": -2.0,
+    }
+    return 2.0, fn(p, np.ones(2)), faults
 
-@guided.requires("weight 2 of (0.6, 0.4) over (0.8, 0.2)")
+@bits_per_count.requires("one bin that holds everything, 8 counts wide: 3 bits, not 0")
 def _(fn: Answer) -> Pair:
-    """Guidance adds logarithms: the result is proportional to p_c^g * p_0^(1 - g), here 0.45 to 0.8."""
-    return torch.tensor([0.36, 0.64]), fn(C.log(), ZERO.log(), 2.0, 2)  # 0.36 / 0.8 against 0.16 / 0.2
+    """The token costs nothing, but which of its n counts it was is still open: log2(n) bits more."""
+    faults = {"You priced the token alone: which of the 8 counts of its bin it was is still open.": 0.0,
+              "A count of a wide bin is less likely than its token, not more: p / n, not p * n.": -3.0,
+              "You added the width itself: to name one of n counts takes log2(n) bits.": 8.0}
+    return 3.0, fn(np.ones(5), np.full(5, 8.0)), faults
 
-@guided.requires("no negative probability at weight 3")
+@bits_per_count.requires("merging counts that are equally likely changes nothing")
 def _(fn: Answer) -> Pair:
-    """You mixed probabilities, and beyond weight 1 they leave [0, 1]: mix their logarithms."""
-    strong = fn(torch.tensor([0.1, 0.9]).log(), torch.tensor([0.6, 0.4]).log(), 3.0, 2)
-    return True, min(strong) >= 0
+    """Merging six equally likely counts into one bin must change nothing: each of the n has p / n."""
+    share = np.array([0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1])
+    came = np.random.default_rng(1).choice(7, 500, p=share)
+    one_by_one = -np.log2(share[came]).mean()
+    return one_by_one, fn(np.where(came == 0, 0.4, 0.6), np.where(came == 0, 1.0, 6.0))
 
-@guided.requires("probabilities of each cell sum to 1")
+@bits_per_count.requires("cells and genes: one number")
 def _(fn: Answer) -> Pair:
-    """You did not normalise: p_c^g * p_0^(1 - g) sums to 1 only after a softmax over the bins."""
-    noise = torch.randn(2, 3, 4, 6, generator=torch.Generator().manual_seed(0))
-    return torch.ones(3, 4), fn(noise[0], noise[1], 1.7, 6).sum(-1)
-
-@guided.requires("[MASK] takes no part")
-def _(fn: Answer) -> Pair:
-    """[MASK] kept a part of the probability: cut the logits to the n_bins data bins before you normalise."""
-    mask = torch.tensor([2.0])
-    return torch.tensor([0.36, 0.64]), fn(torch.cat([C.log(), mask]), torch.cat([ZERO.log(), mask / 4]), 2.0, 2)
+    """Average over all entries: one number, whatever the shape."""
+    return 2.0, fn(np.full((3, 4), 0.5), np.full((3, 4), 2.0))
