@@ -205,34 +205,6 @@ class Visit:
         said = self.answer(right, "4_right")
         self.expect("Well done." in said, f"{number}: the right answer was not accepted")
 
-    def slide(self) -> None:
-        """Moves every slider of the notebook by its keyboard and sees reading and picture change."""
-        handles = self.page.locator(f"{PANEL} .widget-slider .noUi-handle")
-        self.expect(self.path.name[:2] != "03" or handles.count() > 0, "no slider on the page")
-        for i in range(handles.count()):
-            handle = handles.nth(i)
-            handle.scroll_into_view_if_needed()
-            box = handle.locator("xpath=ancestor::*[contains(@class, 'widget-interact')][1]")
-            before, picture = handle.get_attribute("aria-valuenow"), box.locator("img").first.get_attribute("src")
-            self.shot(f"6_slider_{i + 1}_before")
-            handle.focus()
-            lowest = handle.get_attribute("aria-valuemin")
-            for _ in range(3):
-                self.page.keyboard.press("ArrowRight" if before == lowest else "ArrowLeft")
-            self.expect(self.changes(box.locator("img"), picture), f"slider {i + 1}: the picture did not change")
-            self.expect(handle.get_attribute("aria-valuenow") != before, f"slider {i + 1}: the value did not change")
-            self.shot(f"6_slider_{i + 1}_after")
-
-    def changes(self, shown, before: str) -> bool:
-        """Waits until a picture has changed and stays: the kernel draws every value in between."""
-        seen = [before]
-        for _ in range(120):
-            self.page.wait_for_timeout(500)
-            seen.append(shown.first.get_attribute("src") if shown.count() else None)
-            if seen[-1] not in (None, before) and len(set(seen[-5:])) == 1:
-                return True
-        return False
-
 
 def wrong_answers(number: str):
     """The module of an exercise's answers, and two wrong ones with the hints that they must get."""
@@ -256,7 +228,6 @@ def test_a_learner_gets_through(page, path):
     guest = Visit(page, path)
     try:
         guest.run_all()
-        guest.slide()
         guest.solve()
         guest.call("close")
     except Exception:
