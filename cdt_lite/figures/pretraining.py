@@ -1,0 +1,89 @@
+"""What pretraining reads, and how its guesses fare beside histograms."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from anndata import AnnData
+from matplotlib.figure import Figure
+
+from cdt_lite.data.vocabulary import Vocabulary
+from cdt_lite.figures import plots
+from cdt_lite.figures.cells import REPLICATES
+
+
+def joined(files: Mapping[str, AnnData], vocabulary: Vocabulary) -> Figure:
+    """Draws which file measures which gene of a vocabulary, and the depth of each file's cells.
+
+    A gene's shade is the share of cells with a count; genes that the first file has, too, are marked in the others.
+    """
+    figure, (left, right) = plots.grid(1, 2, (10, 3.2))
+    table, first = np.full((len(files), len(vocabulary)), np.nan), set(next(iter(files.values())).var_names)
+    depth = []
+    for row, (name, cells) in enumerate(files.items()):
+        ids = vocabulary.ids(list(cells.var_names))
+        table[row, ids] = np.ravel((cells.X > 0).mean(0))
+        depth.append(pd.DataFrame({"file": name, "depth": np.ravel(cells.X.sum(1))}))
+        shared = ids[[gene in first for gene in cells.var_names]] if row else ids[:0]
+        left.plot(shared, np.full(len(shared), row - 0.42), "v", color=plots.PALETTE["condition"], ms=5, clip_on=False)
+    shown = left.imshow(table, aspect="auto", cmap=plots.EXPRESSION, interpolation="nearest", vmin=0)
+    left.set_yticks(range(len(files)), list(files))
+    left.set(xlabel="gene id")
+    figure.colorbar(shown, ax=left, shrink=0.8, label="share of cells with a count")
+    palette = REPLICATES[: len(files)]
+    every = pd.concat(depth, ignore_index=True)
+    sns.ecdfplot(every, x="depth", hue="file", palette=palette, log_scale=True, ax=right)
+    right.set(xlabel="depth, counts", ylabel="share of cells at or below")
+    right.xaxis.set_major_formatter("{x:g}")
+    right.get_legend().set(title=None, loc="lower right")
+    return plots.as_written(figure)
+
+
+def beside_histograms(bits: pd.DataFrame, saved: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draws what a hidden gene costs over the share hidden, and what models save against histograms given depth.
+
+    Args:
+        bits: Shares x models and histograms.
+        saved: By model: mean, low and high at each share.
+    """
+    figure, axes = plots.grid(1, 2, (10, 3.6))
+    styles = dict(zip(bits.columns, _styles(bits.columns), strict=True))
+    for name in bits:
+        axes[0].plot(bits.index, bits[name], label=name, **styles[name])
+    for name, table in saved.items():
+        axes[1].plot(table.index, table["mean"], label=name, **styles[name])
+        axes[1].fill_between(table.index, table["low"], table["high"], color=styles[name]["color"], alpha=0.2, lw=0)
+    axes[1].axhline(0, color=plots.KINDS["baseline"], ls="--")
+    axes[0].set(xlabel="share of genes hidden", ylabel="bits per hidden gene")
+    axes[1].set(xlabel="share of genes hidden", ylabel="bits saved against\nhistograms by depth")
+    axes[0].legend(loc="center", bbox_to_anchor=(1.1, -0.35), ncols=len(styles))
+    return figure
+
+
+def _styles(names: pd.Index) -> list[dict[str, str]]:
+    """Histograms in the colour of baselines, dashed and dotted; models in two other colours, with dots."""
+    dashes, colors = iter(["--", ":"]), iter([plots.PALETTE["condition"], plots.PALETTE["attention"]])
+    styles = []
+    for name in names:
+        if "histograms" in name:
+            styles.append({"color": plots.KINDS["baseline"], "ls": next(dashes)})
+        else:
+            styles.append({"color": next(colors), "ls": "-", "marker": "o"})
+    return styles
+
+
+def looks(nats: pd.Series, levels: Mapping[str, float]) -> Figure:
+    """Draws what held-out cells cost at steps of a pretraining, beside histograms.
+
+    Args:
+        nats: Per hidden gene, by step.
+        levels: Of histograms, by name.
+    """
+    figure, ax = plots.grid(1, 1, (7, 3.2))
+    ax.plot(nats.index, nats, "o-", ms=4, color=plots.PALETTE["condition"], label="the capsule's pretraining")
+    for (name, level), dashes in zip(levels.items(), ("--", ":"), strict=False):
+        ax.axhline(level, color=plots.KINDS["baseline"], ls=dashes, label=name)
+    ax.set(xlabel="step of pretraining", ylabel="nats per hidden gene,\nheld-out cells")
+    ax.legend()
+    return figure

@@ -1,0 +1,144 @@
+"""Does pretraining help? Runs that were kept, and sentences written from them and from costs of hidden genes."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cdt_lite.errors import CDTError
+from cdt_lite.teaching.histograms import interval
+from cdt_lite.teaching.sentences import listed, number
+
+KEPT = Path(__file__).resolve().parents[2] / "benchmarks" / "pretraining.json"
+
+
+def kept_runs(screen: str, metric: str = "pearson_delta") -> pd.DataFrame:
+    """Returns scores of short runs with pretraining and without, and of the perturbed mean: a row a seed.
+
+    Runs of the first edition, without a table of mean effects; scored on targets that were withheld.
+
+    Args:
+        screen: "papalexi2021" or "simulated".
+        metric: pearson_delta, systema_pearson or mae.
+
+    Raises:
+        CDTError: No such file (it stands in a checkout, not in an installed package), or no run of this screen.
+    """
+    if not KEPT.is_file():
+        raise CDTError(f"{KEPT.name} is kept in the project's folder benchmarks: run this in a checkout")
+    runs = pd.DataFrame(json.loads(KEPT.read_text(encoding="utf-8"))["runs"])
+    runs = runs[runs["screen"] == screen]
+    if runs.empty:
+        raise CDTError(f"no run of the screen {screen!r} was kept")
+    own = runs.pivot(index="seed", columns="pretraining", values=f"{metric}, model")[["with", "without"]]
+    return own.assign(rival=runs.groupby("seed")[f"{metric}, perturbed mean"].mean())
+
+
+def signed(row: pd.Series, digits: int = 3) -> str:
+    """Writes a mean with its interval."""
+    return f"{number(row['mean'], digits)} [{number(row['low'], digits)}, {number(row['high'], digits)}]"
+
+
+def same_losses(yours: Sequence[float], others: Sequence[float], what: str) -> str:
+    """Says whether losses of two runs are equal to the last bit."""
+    gap = float(np.abs(np.subtract(yours, others)).max())
+    found = "equal to the last bit" if gap == 0 else f"apart by {gap:.2g} at most"
+    return f"{what}: {listed([f'{loss:.4f}' for loss in yours])} nats, {found}."
+
+
+def ahead_of(savings: pd.DataFrame, name: str, rival: str) -> str:
+    """Says at which shares of hidden genes a model is ahead of its rival, level or behind; bits, 95 % intervals.
+
+    Args:
+        savings: From `saved`.
+        name: The model.
+        rival: The other.
+    """
+    found = interval(savings)
+    sides = np.select([found["low"] > 0, found["high"] < 0], ["ahead", "behind"], "level")
+    said = []
+    for side in ("ahead", "level", "behind"):
+        at = [f"{share:.0%}" for share in found.index[sides == side]]
+        where = "at every share" if len(at) == len(found) else f"with {listed(at)} hidden" if at else ""
+        said += [f"{side} {where}"] if at else []
+    first, last = found.iloc[0], found.iloc[-1]
+    return (f"Beside {rival}, {name} is {listed(said)}: it saves {signed(first)} bits a gene with "
+            f"{found.index[0]:.0%} hidden, and {signed(last)} with {found.index[-1]:.0%}.")
+
+
+def neighbours_tell(savings: pd.DataFrame, cost: float, name: str) -> str:
+    """Says how much of a gene's cost a model saves by looking at a cell's other genes.
+
+    Args:
+        savings: From `saved`; the first share leaves most genes visible, the last none.
+        cost: Bits of a gene with none visible.
+        name: The model.
+    """
+    gain = interval((savings.iloc[:, 0] - savings.iloc[:, -1]).to_frame()).iloc[0]
+    seen = f"With {1 - savings.columns[0]:.0%} of a cell's genes in view {name} guesses the others"
+    if gain["low"] <= 0:
+        return f"{seen} no better than with none: the difference, {signed(gain)} bits, may be noise."
+    return (f"{seen} better than with none, by {signed(gain)} bits of {cost:.2f}: {gain['mean'] / cost:.1%} of a gene's "
+            "cost is all that it reads in the genes beside it.")
+
+
+def passed(looks: pd.Series, level: float, rival: str) -> str:
+    """Says when pretraining passed a rival on held-out cells, and where it ended.
+
+    Args:
+        looks: Nats per gene at steps of pretraining.
+        level: Of the rival.
+        rival: Its name.
+    """
+    below = looks < level
+    gap = 1 - looks.iloc[-1] / level
+    end = f"after {looks.index[-1]:,} steps it costs {abs(gap):.1%} {'less' if gap > 0 else 'more'}"
+    if not below.iloc[-1]:
+        return f"The capsule's pretraining did not pass {rival}: {end}."
+    first = below[::-1].cummin()[::-1].idxmax()
+    return f"The capsule's pretraining was below {rival} from the look at step {first:,} on; {end}."
+
+
+def with_and_without(runs: pd.DataFrame) -> str:
+    """Says whether runs with pretraining beat those without, seed by seed, and how both fare beside the rival.
+
+    Args:
+        runs: From `kept_runs`, Pearson's r.
+    """
+    means = runs.mean()
+    return (f"Over {len(runs)} seeds, Pearson's r on withheld targets is {number(means['with'])} with pretraining and "
+            f"{number(means['without'])} without: {_verdict(runs)}, difference {signed(_gap(runs), 2)}. {_rival(runs)}.")
+
+
+def does_it_help(looks: pd.Series, level: float, runs: pd.DataFrame) -> str:
+    """Answers in one sentence: for cells, beside histograms given depth; for knockouts, beside runs without.
+
+    Args:
+        looks: Nats per gene of held-out cells at steps of pretraining.
+        level: Of the histograms.
+        runs: From `kept_runs`, Pearson's r.
+    """
+    gap = 1 - looks.iloc[-1] / level
+    cells = f"it takes {gap:.1%} off the cost of histograms given depth" if gap > 0 else (
+        f"it stays {-gap:.1%} above the cost of histograms given depth")
+    verdict = _verdict(runs)
+    start = {"better": "yes", "worse": "no, it harms", "neither better nor worse": "not that these runs show"}[verdict]
+    return (f"Does pretraining help? To guess cells: {'yes' if gap > 0 else 'no'}, {cells}. To tell what an unseen "
+            f"knockout does: {start}; Pearson's r with it, minus without, is {signed(_gap(runs), 2)}. {_rival(runs)}.")
+
+
+def _gap(runs: pd.DataFrame) -> pd.Series:
+    return interval((runs["with"] - runs["without"]).to_frame()).iloc[0]
+
+
+def _verdict(runs: pd.DataFrame) -> str:
+    gap = _gap(runs)
+    return "better" if gap["low"] > 0 else "worse" if gap["high"] < 0 else "neither better nor worse"
+
+
+def _rival(runs: pd.DataFrame) -> str:
+    above = interval((runs["rival"] - runs["with"]).to_frame()).iloc[0]
+    return (f"The perturbed mean, for which nothing is trained, has {number(runs['rival'].mean())}, minus the r with "
+            f"pretraining {signed(above, 2)}")
