@@ -64,8 +64,8 @@ def ahead_of(savings: pd.DataFrame, name: str, rival: str) -> str:
         where = "at every share" if len(at) == len(found) else f"with {listed(at)} hidden" if at else ""
         said += [f"{side} {where}"] if at else []
     first, last = found.iloc[0], found.iloc[-1]
-    return (f"Beside {rival}, {name} is {listed(said)}: it saves {signed(first)} bits a gene with "
-            f"{found.index[0]:.0%} hidden, and {signed(last)} with {found.index[-1]:.0%}.")
+    return (f"Beside {rival}, {name} is {listed(said)}; bits saved a gene: {signed(first)} with {found.index[0]:.0%} "
+            f"hidden, {signed(last)} with {found.index[-1]:.0%}.")
 
 
 def neighbours_tell(savings: pd.DataFrame, cost: float, name: str) -> str:
@@ -80,8 +80,8 @@ def neighbours_tell(savings: pd.DataFrame, cost: float, name: str) -> str:
     seen = f"With {1 - savings.columns[0]:.0%} of a cell's genes in view {name} guesses the others"
     if gain["low"] <= 0:
         return f"{seen} no better than with none: the difference, {signed(gain)} bits, may be noise."
-    return (f"{seen} better than with none, by {signed(gain)} bits of {cost:.2f}: {gain['mean'] / cost:.1%} of a gene's "
-            "cost is all that it reads in the genes beside it.")
+    return (f"{seen} better than with none, by {signed(gain)} bits of {cost:.2f}: what it reads in the genes beside a "
+            f"gene is {gain['mean'] / cost:.1%} of its cost.")
 
 
 def passed(looks: pd.Series, level: float, rival: str) -> str:
@@ -108,8 +108,11 @@ def with_and_without(runs: pd.DataFrame) -> str:
         runs: From `kept_runs`, Pearson's r.
     """
     means = runs.mean()
+    above = interval((runs["rival"] - runs["with"]).to_frame()).iloc[0]
     return (f"Over {len(runs)} seeds, Pearson's r on withheld targets is {number(means['with'])} with pretraining and "
-            f"{number(means['without'])} without: {_verdict(runs)}, difference {signed(_gap(runs), 2)}. {_rival(runs)}.")
+            f"{number(means['without'])} without: {_verdict(runs)}, difference {signed(_gap(runs), 2)}. The "
+            f"perturbed mean, for which nothing is trained, has {number(means['rival'])}; minus the r with pretraining "
+            f"{signed(above, 2)}.")
 
 
 def does_it_help(looks: pd.Series, level: float, runs: pd.DataFrame) -> str:
@@ -126,7 +129,9 @@ def does_it_help(looks: pd.Series, level: float, runs: pd.DataFrame) -> str:
     verdict = _verdict(runs)
     start = {"better": "yes", "worse": "no, it harms", "neither better nor worse": "not that these runs show"}[verdict]
     return (f"Does pretraining help? To guess cells: {'yes' if gap > 0 else 'no'}, {cells}. To tell what an unseen "
-            f"knockout does: {start}; Pearson's r with it, minus without, is {signed(_gap(runs), 2)}. {_rival(runs)}.")
+            f"knockout does: {start}; Pearson's r with it, minus without, is {signed(_gap(runs), 2)}. (The "
+            f"perturbed mean, for which nothing is trained, has {number(runs['rival'].mean())}; the runs with it "
+            f"{number(runs['with'].mean())}.)")
 
 
 def _gap(runs: pd.DataFrame) -> pd.Series:
@@ -136,9 +141,3 @@ def _gap(runs: pd.DataFrame) -> pd.Series:
 def _verdict(runs: pd.DataFrame) -> str:
     gap = _gap(runs)
     return "better" if gap["low"] > 0 else "worse" if gap["high"] < 0 else "neither better nor worse"
-
-
-def _rival(runs: pd.DataFrame) -> str:
-    above = interval((runs["rival"] - runs["with"]).to_frame()).iloc[0]
-    return (f"The perturbed mean, for which nothing is trained, has {number(runs['rival'].mean())}, minus the r with "
-            f"pretraining {signed(above, 2)}")
