@@ -1,6 +1,7 @@
 """What pretraining reads, and how its guesses fare beside histograms."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,8 @@ from matplotlib.figure import Figure
 from cdt_lite.data.vocabulary import Vocabulary
 from cdt_lite.figures import plots
 from cdt_lite.figures.cells import REPLICATES
+
+MODELS = [plots.PALETTE["condition"], plots.PALETTE["attention"]]  # no hue that means a kind of cell
 
 
 def joined(files: Mapping[str, AnnData], vocabulary: Vocabulary) -> Figure:
@@ -36,8 +39,21 @@ def joined(files: Mapping[str, AnnData], vocabulary: Vocabulary) -> Figure:
     sns.ecdfplot(every, x="depth", hue="file", palette=palette, log_scale=True, ax=right)
     right.set(xlabel="depth, counts", ylabel="share of cells at or below")
     right.xaxis.set_major_formatter("{x:g}")
-    right.get_legend().set(title=None, loc="lower right")
+    sns.move_legend(right, "upper left", title=None)
     return plots.as_written(figure)
+
+
+def losses(curves: Mapping[str, tuple[np.ndarray, list[float]]]) -> Figure:
+    """Draws losses of training, nats per hidden gene, over the cells read: thin as measured, thick a moving mean."""
+    figure, ax = plots.grid(1, 1, (7, 3.2))
+    for (name, (cells, nats)), color in zip(curves.items(), MODELS, strict=False):
+        ax.plot(cells, nats, color=color, alpha=0.4, lw=0.8)
+        smooth = pd.Series(nats).rolling(max(1, len(nats) // 20), min_periods=1).mean()
+        ax.plot(cells, smooth, color=color, lw=2, label=name)
+    ax.set(xlabel="cells read", ylabel="nats per hidden gene", xscale="log")
+    ax.xaxis.set_major_formatter("{x:,.0f}")
+    ax.legend()
+    return figure
 
 
 def beside_histograms(bits: pd.DataFrame, saved: Mapping[str, pd.DataFrame]) -> Figure:
@@ -57,19 +73,19 @@ def beside_histograms(bits: pd.DataFrame, saved: Mapping[str, pd.DataFrame]) -> 
     axes[1].axhline(0, color=plots.KINDS["baseline"], ls="--")
     axes[0].set(xlabel="share of genes hidden", ylabel="bits per hidden gene")
     axes[1].set(xlabel="share of genes hidden", ylabel="bits saved against\nhistograms by depth")
-    axes[0].legend(loc="center", bbox_to_anchor=(1.1, -0.35), ncols=len(styles))
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(styles))
     return figure
 
 
-def _styles(names: pd.Index) -> list[dict[str, str]]:
+def _styles(names: pd.Index) -> list[dict[str, Any]]:
     """Histograms in the colour of baselines, dashed and dotted; models in two other colours, with dots."""
-    dashes, colors = iter(["--", ":"]), iter([plots.PALETTE["condition"], plots.PALETTE["attention"]])
-    styles = []
+    dashes, colors = iter(["--", ":"]), iter(MODELS)
+    styles: list[dict[str, Any]] = []
     for name in names:
         if "histograms" in name:
             styles.append({"color": plots.KINDS["baseline"], "ls": next(dashes)})
         else:
-            styles.append({"color": next(colors), "ls": "-", "marker": "o"})
+            styles.append({"color": next(colors), "ls": "-", "marker": "o", "ms": 4})
     return styles
 
 
@@ -81,9 +97,9 @@ def looks(nats: pd.Series, levels: Mapping[str, float]) -> Figure:
         levels: Of histograms, by name.
     """
     figure, ax = plots.grid(1, 1, (7, 3.2))
-    ax.plot(nats.index, nats, "o-", ms=4, color=plots.PALETTE["condition"], label="the capsule's pretraining")
+    ax.plot(nats.index, nats, "o-", ms=4, color=MODELS[0], label="the capsule's pretraining")
     for (name, level), dashes in zip(levels.items(), ("--", ":"), strict=False):
         ax.axhline(level, color=plots.KINDS["baseline"], ls=dashes, label=name)
     ax.set(xlabel="step of pretraining", ylabel="nats per hidden gene,\nheld-out cells")
-    ax.legend()
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
