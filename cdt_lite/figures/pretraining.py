@@ -44,12 +44,10 @@ def joined(files: Mapping[str, AnnData], vocabulary: Vocabulary) -> Figure:
 
 
 def losses(curves: Mapping[str, tuple[np.ndarray, list[float]]]) -> Figure:
-    """Draws losses of training, nats per hidden gene, over the cells read: thin as measured, thick a moving mean."""
+    """Draws losses of training, nats per hidden gene, over the cells read."""
     figure, ax = plots.grid(1, 1, (7, 3.2))
     for (name, (cells, nats)), color in zip(curves.items(), MODELS, strict=False):
-        ax.plot(cells, nats, color=color, alpha=0.4, lw=0.8)
-        smooth = pd.Series(nats).rolling(max(1, len(nats) // 20), min_periods=1).mean()
-        ax.plot(cells, smooth, color=color, lw=2, label=name)
+        ax.plot(cells, nats, color=color, lw=1.4, label=name)
     ax.set(xlabel="cells read", ylabel="nats per hidden gene", xscale="log")
     ax.xaxis.set_major_formatter("{x:,.0f}")
     ax.legend()

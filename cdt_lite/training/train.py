@@ -60,7 +60,7 @@ def learning_rate(config: TrainConfig, step: int, n_steps: int) -> float:
 
 def loss_of_step(checkpoint: Checkpoint, data: SetSampler, step: int, device: torch.device | str = "cpu"
                  ) -> Float[torch.Tensor, ""]:
-    """Returns the loss of a step, nats per hidden gene; batch, masks and dropout depend on (seed, stage, step) alone."""
+    """Returns the loss of a step, nats per hidden gene: batch, masks, dropout depend on (seed, stage, step) alone."""
     config, stage, device = data.config, data.stage, torch.device(device)
     batch = data.batch(step).to(device)
     seed = hash((config.seed, step, STAGES.index(stage))) % 2**63
