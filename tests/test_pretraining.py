@@ -11,7 +11,7 @@ from helpers import tiny, toy_screen
 from cdt_lite.data.batches import SetSampler
 from cdt_lite.data.store import TokenStore
 from cdt_lite.errors import CDTError
-from cdt_lite.figures import beside_histograms, joined, looks, plots
+from cdt_lite.figures import beside_histograms, joined, losses, plots
 from cdt_lite.teaching import (
     ahead_of,
     asked,
@@ -126,10 +126,10 @@ def curve(*nats):
 
 
 @pytest.mark.parametrize(("nats", "said"), [
-    (curve(0.9, 0.7, 0.6, 0.5), "from the look at step 300 on; after 400 steps it costs 23.1% less"),
-    (curve(0.6, 0.7, 0.6, 0.5), "from the look at step 300 on"),  # it was above again in between
-    (curve(0.6, 0.5, 0.5, 0.5), "from the look at step 100 on"),
-    (curve(0.9, 0.6, 0.7, 0.7), "did not pass histograms: after 400 steps it costs 7.7% more")])
+    (curve(0.9, 0.7, 0.6, 0.5), "from the look after 300 cells on; after 400 cells it costs 23.1% less"),
+    (curve(0.6, 0.7, 0.6, 0.5), "from the look after 300 cells on"),  # it was above again in between
+    (curve(0.6, 0.5, 0.5, 0.5), "from the look after 100 cells on"),
+    (curve(0.9, 0.6, 0.7, 0.7), "did not pass histograms: after 400 cells it costs 7.7% more")])
 def test_when_pretraining_passed_histograms(nats, said):
     assert said in passed(nats, 0.65, "histograms")
 
@@ -160,7 +160,7 @@ def test_the_answer_names_the_side_that_wins(gain, verdict, answer, end, cells):
 def test_kept_runs_are_three_seeds_of_each_screen(screen, tmp_path, monkeypatch):
     table = kept_runs(screen)
     assert list(table) == ["with", "without", "rival"] and table.index.tolist() == [0, 1, 2]
-    assert table.notna().all(axis=None) and (kept_runs(screen, "mae") > 0).all(axis=None)
+    assert table.notna().all(axis=None)
     with pytest.raises(CDTError, match="no run of the screen 'mine'"):
         kept_runs("mine")
     monkeypatch.setattr(pretraining, "KEPT", tmp_path / "pretraining.json")
@@ -186,5 +186,5 @@ def test_histograms_are_drawn_as_baselines():
     colors = [line.get_color() for line in left.get_lines()]
     assert colors[:2] == [plots.KINDS["baseline"]] * 2 and colors[2] != colors[0]
     assert right.get_lines()[0].get_ydata() == pytest.approx([0.03, 0.02])
-    lines = looks(curve(0.9, 0.8, 0.7, 0.6), {"histograms by depth": 0.65}).axes[0].get_lines()
+    lines = losses({"run": (np.arange(1, 4), [0.9, 0.7, 0.6])}, {"histograms by depth": 0.65}).axes[0].get_lines()
     assert [line.get_color() == plots.KINDS["baseline"] for line in lines] == [False, True]

@@ -12,6 +12,6 @@ __all__, __getattr__, __dir__ = lazily(__name__, {
     "diagrams": ["DIAGRAMS"],
     "folder": ["make_figures"],
     "measured": ["attention_weights", "example"],
-    "pretraining": ["beside_histograms", "joined", "looks", "losses"],
+    "pretraining": ["beside_histograms", "joined", "losses"],
     "sketch": ["Diagram"],
 })

@@ -1,7 +1,6 @@
 """What pretraining reads, and how its guesses fare beside histograms."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -43,14 +42,21 @@ def joined(files: Mapping[str, AnnData], vocabulary: Vocabulary) -> Figure:
     return plots.as_written(figure)
 
 
-def losses(curves: Mapping[str, tuple[np.ndarray, list[float]]]) -> Figure:
-    """Draws losses of training, nats per hidden gene, over the cells read."""
+def losses(curves: Mapping[str, tuple[np.ndarray, Sequence[float]]], levels: Mapping[str, float]) -> Figure:
+    """Draws what hidden genes cost in training, nats, over the cells read, and what they cost histograms.
+
+    Args:
+        curves: By run: cells, nats.
+        levels: Nats, by name.
+    """
     figure, ax = plots.grid(1, 1, (7, 3.2))
     for (name, (cells, nats)), color in zip(curves.items(), MODELS, strict=False):
-        ax.plot(cells, nats, color=color, lw=1.4, label=name)
+        ax.plot(cells, nats, ".-", color=color, lw=1.4, label=name)
+    for (name, nats), dashes in zip(levels.items(), ("--", ":"), strict=False):
+        ax.axhline(nats, color=plots.KINDS["baseline"], ls=dashes, label=name)
     ax.set(xlabel="cells read", ylabel="nats per hidden gene", xscale="log")
     ax.xaxis.set_major_formatter("{x:,.0f}")
-    ax.legend()
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
@@ -62,42 +68,18 @@ def beside_histograms(bits: pd.DataFrame, saved: Mapping[str, pd.DataFrame]) -> 
         saved: By model: mean, low and high at each share.
     """
     figure, axes = plots.grid(1, 2, (10, 3.6))
-    styles = dict(zip(bits.columns, _styles(bits.columns), strict=True))
+    dashes, colors, color = iter(["--", ":"]), iter(MODELS), {}
     for name in bits:
-        axes[0].plot(bits.index, bits[name], label=name, **styles[name])
+        if "histograms" in name:
+            axes[0].plot(bits.index, bits[name], next(dashes), color=plots.KINDS["baseline"], label=name)
+        else:
+            color[name] = next(colors)
+            axes[0].plot(bits.index, bits[name], "o-", ms=4, color=color[name], label=name)
     for name, table in saved.items():
-        axes[1].plot(table.index, table["mean"], label=name, **styles[name])
-        axes[1].fill_between(table.index, table["low"], table["high"], color=styles[name]["color"], alpha=0.2, lw=0)
+        axes[1].plot(table.index, table["mean"], "o-", ms=4, color=color[name])
+        axes[1].fill_between(table.index, table["low"], table["high"], color=color[name], alpha=0.2, lw=0)
     axes[1].axhline(0, color=plots.KINDS["baseline"], ls="--")
     axes[0].set(xlabel="share of genes hidden", ylabel="bits per hidden gene")
     axes[1].set(xlabel="share of genes hidden", ylabel="bits saved against\nhistograms by depth")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(styles))
-    return figure
-
-
-def _styles(names: pd.Index) -> list[dict[str, Any]]:
-    """Histograms in the colour of baselines, dashed and dotted; models in two other colours, with dots."""
-    dashes, colors = iter(["--", ":"]), iter(MODELS)
-    styles: list[dict[str, Any]] = []
-    for name in names:
-        if "histograms" in name:
-            styles.append({"color": plots.KINDS["baseline"], "ls": next(dashes)})
-        else:
-            styles.append({"color": next(colors), "ls": "-", "marker": "o", "ms": 4})
-    return styles
-
-
-def looks(nats: pd.Series, levels: Mapping[str, float]) -> Figure:
-    """Draws what held-out cells cost at steps of a pretraining, beside histograms.
-
-    Args:
-        nats: Per hidden gene, by step.
-        levels: Of histograms, by name.
-    """
-    figure, ax = plots.grid(1, 1, (7, 3.2))
-    ax.plot(nats.index, nats, "o-", ms=4, color=MODELS[0], label="the capsule's pretraining")
-    for (name, level), dashes in zip(levels.items(), ("--", ":"), strict=False):
-        ax.axhline(level, color=plots.KINDS["baseline"], ls=dashes, label=name)
-    ax.set(xlabel="step of pretraining", ylabel="nats per hidden gene,\nheld-out cells")
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(bits.columns))
     return figure

@@ -14,14 +14,13 @@ from cdt_lite.teaching.sentences import listed, number
 KEPT = Path(__file__).resolve().parents[2] / "benchmarks" / "pretraining.json"
 
 
-def kept_runs(screen: str, metric: str = "pearson_delta") -> pd.DataFrame:
-    """Returns scores of short runs with pretraining and without, and of the perturbed mean: a row a seed.
+def kept_runs(screen: str) -> pd.DataFrame:
+    """Returns Pearson's r, on withheld targets, of short runs with pretraining and without, and of the perturbed mean.
 
-    Runs of the first edition, without a table of mean effects; scored on targets that were withheld.
+    A row a seed; runs of the first edition, without a table of mean effects.
 
     Args:
         screen: "papalexi2021" or "simulated".
-        metric: pearson_delta, systema_pearson or mae.
 
     Raises:
         CDTError: No such file (it stands in a checkout, not in an installed package), or no run of this screen.
@@ -32,8 +31,8 @@ def kept_runs(screen: str, metric: str = "pearson_delta") -> pd.DataFrame:
     runs = runs[runs["screen"] == screen]
     if runs.empty:
         raise CDTError(f"no run of the screen {screen!r} was kept")
-    own = runs.pivot(index="seed", columns="pretraining", values=f"{metric}, model")[["with", "without"]]
-    return own.assign(rival=runs.groupby("seed")[f"{metric}, perturbed mean"].mean())
+    own = runs.pivot(index="seed", columns="pretraining", values="pearson_delta, model")[["with", "without"]]
+    return own.assign(rival=runs.groupby("seed")["pearson_delta, perturbed mean"].mean())
 
 
 def signed(row: pd.Series, digits: int = 3) -> str:
@@ -88,24 +87,24 @@ def passed(looks: pd.Series, level: float, rival: str) -> str:
     """Says when pretraining passed a rival on held-out cells, and where it ended.
 
     Args:
-        looks: Nats per gene at steps of pretraining.
+        looks: Nats per gene, by the cells that pretraining has read.
         level: Of the rival.
         rival: Its name.
     """
     below = looks < level
     gap = 1 - looks.iloc[-1] / level
-    end = f"after {looks.index[-1]:,} steps it costs {abs(gap):.1%} {'less' if gap > 0 else 'more'}"
+    end = f"after {looks.index[-1]:,} cells it costs {abs(gap):.1%} {'less' if gap > 0 else 'more'}"
     if not below.iloc[-1]:
         return f"The capsule's pretraining did not pass {rival}: {end}."
     first = below[::-1].cummin()[::-1].idxmax()
-    return f"The capsule's pretraining was below {rival} from the look at step {first:,} on; {end}."
+    return f"The capsule's pretraining was below {rival} from the look after {first:,} cells on; {end}."
 
 
 def with_and_without(runs: pd.DataFrame) -> str:
     """Says whether runs with pretraining beat those without, seed by seed, and how both fare beside the rival.
 
     Args:
-        runs: From `kept_runs`, Pearson's r.
+        runs: From `kept_runs`.
     """
     means = runs.mean()
     above = interval((runs["rival"] - runs["with"]).to_frame()).iloc[0]
@@ -119,9 +118,9 @@ def does_it_help(looks: pd.Series, level: float, runs: pd.DataFrame) -> str:
     """Answers in one sentence: for cells, beside histograms given depth; for knockouts, beside runs without.
 
     Args:
-        looks: Nats per gene of held-out cells at steps of pretraining.
+        looks: Nats per gene of held-out cells, by the cells that pretraining has read.
         level: Of the histograms.
-        runs: From `kept_runs`, Pearson's r.
+        runs: From `kept_runs`.
     """
     gap = 1 - looks.iloc[-1] / level
     cells = f"it takes {gap:.1%} off the cost of histograms given depth" if gap > 0 else (
