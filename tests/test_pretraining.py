@@ -147,13 +147,13 @@ def runs(gain, rival=0.4):
 
 
 @pytest.mark.parametrize(("gain", "verdict", "answer"), [
-    (0.2, ": better, difference 0.20", "knockout does: yes;"), (-0.2, ": worse, difference −0.20", "no, it harms;"),
-    (0.0, ": neither better nor worse, difference", "not that these runs show;")])
-@pytest.mark.parametrize(("end", "cells"), [(0.6, "yes, it takes 7.7% off"), (0.7, "no, it stays 7.7% above")])
+    (0.2, ": better, difference 0.20", "knockout does, yes:"), (-0.2, ": worse, difference −0.20", "does, no, it harms:"),
+    (0.0, ": neither better nor worse, difference", "does, not that these runs show:")])
+@pytest.mark.parametrize(("end", "cells"), [(0.6, "yes: a hidden gene costs 7.7% less"), (0.7, "no: a hidden gene costs 7.7% more")])
 def test_the_answer_names_the_side_that_wins(gain, verdict, answer, end, cells):
     assert verdict in with_and_without(runs(gain))
     sentence = does_it_help(curve(1.0, 0.9, 0.8, end), 0.65, runs(gain))
-    assert answer in sentence and f"To guess cells: {cells}" in sentence and "has 0.40" in sentence
+    assert answer in sentence and f"To guess cells, {cells}" in sentence and "has 0.40" in sentence
 
 
 @pytest.mark.parametrize("screen", ["papalexi2021", "simulated"])

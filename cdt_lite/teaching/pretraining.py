@@ -122,15 +122,13 @@ def does_it_help(looks: pd.Series, level: float, runs: pd.DataFrame) -> str:
         level: Of the histograms.
         runs: From `kept_runs`.
     """
-    gap = 1 - looks.iloc[-1] / level
-    cells = f"it takes {gap:.1%} off the cost of histograms given depth" if gap > 0 else (
-        f"it stays {-gap:.1%} above the cost of histograms given depth")
-    verdict = _verdict(runs)
-    start = {"better": "yes", "worse": "no, it harms", "neither better nor worse": "not that these runs show"}[verdict]
-    return (f"Does pretraining help? To guess cells: {'yes' if gap > 0 else 'no'}, {cells}. To tell what an unseen "
-            f"knockout does: {start}; Pearson's r with it, minus without, is {signed(_gap(runs), 2)}. (The "
-            f"perturbed mean, for which nothing is trained, has {number(runs['rival'].mean())}; the runs with it "
-            f"{number(runs['with'].mean())}.)")
+    gap, means = 1 - looks.iloc[-1] / level, runs.mean()
+    start = {"better": "yes", "worse": "no, it harms", "neither better nor worse": "not that these runs show"}
+    return (f"Does pretraining help? To guess cells, {'yes' if gap > 0 else 'no'}: a hidden gene costs {abs(gap):.1%} "
+            f"{'less' if gap > 0 else 'more'} than by histograms that know the depth. To tell what an unseen knockout "
+            f"does, {start[_verdict(runs)]}: Pearson's r with it, minus without, is {signed(_gap(runs), 2)}, and the "
+            f"perturbed mean, for which nothing is trained, has {number(means['rival'])} against "
+            f"{number(means['with'])} with it.")
 
 
 def _gap(runs: pd.DataFrame) -> pd.Series:
