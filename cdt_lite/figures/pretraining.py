@@ -43,18 +43,18 @@ def joined(files: Mapping[str, AnnData], vocabulary: Vocabulary) -> Figure:
 
 
 def losses(curves: Mapping[str, tuple[np.ndarray, Sequence[float]]], levels: Mapping[str, float]) -> Figure:
-    """Draws what hidden genes cost in training, nats, over the cells read, and what they cost histograms.
+    """Draws what hidden genes cost in training, nats, over the cells read (logarithmic where runs alone are drawn).
 
     Args:
         curves: By run: cells, nats.
-        levels: Nats, by name.
+        levels: What histograms cost, by name.
     """
     figure, ax = plots.grid(1, 1, (7, 3.2))
     for (name, (cells, nats)), color in zip(curves.items(), MODELS, strict=False):
         ax.plot(cells, nats, ".-", color=color, lw=1.4, label=name)
     for (name, nats), dashes in zip(levels.items(), ("--", ":"), strict=False):
         ax.axhline(nats, color=plots.KINDS["baseline"], ls=dashes, label=name)
-    ax.set(xlabel="cells read", ylabel="nats per hidden gene", xscale="log")
+    ax.set(xlabel="cells read", ylabel="nats per hidden gene", xscale="linear" if levels else "log")
     ax.xaxis.set_major_formatter("{x:,.0f}")
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
