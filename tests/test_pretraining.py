@@ -147,9 +147,11 @@ def runs(gain, rival=0.4):
 
 
 @pytest.mark.parametrize(("gain", "verdict", "answer"), [
-    (0.2, ": better, difference 0.20", "knockout does, yes:"), (-0.2, ": worse, difference −0.20", "does, no, it harms:"),
+    (0.2, ": better, difference 0.20", "knockout does, yes:"),
+    (-0.2, ": worse, difference −0.20", "does, no, it harms:"),
     (0.0, ": neither better nor worse, difference", "does, not that these runs show:")])
-@pytest.mark.parametrize(("end", "cells"), [(0.6, "yes: a hidden gene costs 7.7% less"), (0.7, "no: a hidden gene costs 7.7% more")])
+@pytest.mark.parametrize(("end", "cells"), [
+    (0.6, "yes: a hidden gene costs 7.7% less"), (0.7, "no: a hidden gene costs 7.7% more")])
 def test_the_answer_names_the_side_that_wins(gain, verdict, answer, end, cells):
     assert verdict in with_and_without(runs(gain))
     sentence = does_it_help(curve(1.0, 0.9, 0.8, end), 0.65, runs(gain))
