@@ -52,8 +52,8 @@ def losses(curves: Mapping[str, tuple[np.ndarray, Sequence[float]]], levels: Map
     figure, ax = plots.grid(1, 1, (7, 3.2))
     for (name, (cells, nats)), color in zip(curves.items(), MODELS, strict=False):
         ax.plot(cells, nats, ".-", color=color, lw=1.4, label=name)
-    for (name, nats), dashes in zip(levels.items(), ("--", ":"), strict=False):
-        ax.axhline(nats, color=plots.KINDS["baseline"], ls=dashes, label=name)
+    for (name, level), dashes in zip(levels.items(), ("--", ":"), strict=False):
+        ax.axhline(level, color=plots.KINDS["baseline"], ls=dashes, label=name)
     ax.set(xlabel="cells read", ylabel="nats per hidden gene", xscale="linear" if levels else "log")
     ax.xaxis.set_major_formatter("{x:,.0f}")
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
