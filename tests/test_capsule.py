@@ -57,7 +57,7 @@ def test_a_capsule_is_made_of_both_stages_and_carries_its_card(made):
 def test_pretraining_looks_at_held_out_cells_alone_and_tells_no_perturbation(made):
     screen, items = made
     side = named_split(screen)
-    pretraining, finetuning = (capsule._held_out(items[-1], screen, side, s) for s in ("pretrain", "finetune"))
+    pretraining, finetuning = (capsule.held_out_sets(items[-1], screen, side, s) for s in ("pretrain", "finetune"))
     assert len(pretraining.stores[0]) == (side == "held_out").sum() < len(finetuning.stores[0])
     assert (pretraining.batch(0).perturbation.target == NO_TARGET).all()
     assert (finetuning.batch(0).perturbation.target != NO_TARGET).all()

@@ -23,7 +23,7 @@ def guessed():
 
 
 def histogram_of(checkpoint, screen):
-    return teach.histograms(checkpoint.tokenizer.tokenize(screen.X.toarray()))
+    return teach.token_shares(checkpoint.tokenizer.tokenize(screen.X.toarray()))
 
 
 def test_half_is_hidden_and_what_is_visible_is_the_cell(guessed):

@@ -16,6 +16,7 @@ __all__, __getattr__, __dir__ = lazily(__name__, {
     "hidden": ["guesses"],
     "measured": ["animated", "attention_maps", "attention_weights", "down_and_up", "example"],
     "plots": [],
+    "pretraining": ["beside_histograms", "joined", "losses"],
     "sketch": ["Diagram"],
     "trace": [],
 })

@@ -17,10 +17,10 @@ from cdt_lite.training.trust import denoiser
 N_BINS = 63
 
 
-def histograms(tokens: Integer[np.ndarray, "cells G"], prior: float | Float[np.ndarray, "G bins"] = 0.1
-               ) -> Float[np.ndarray, "G bins"]:
+def token_shares(tokens: Integer[np.ndarray, "cells G"], prior: float | Float[np.ndarray, "G bins"] = 0.1,
+                 n_bins: int = N_BINS) -> Float[np.ndarray, "G bins"]:
     """Returns each gene's shares of tokens, `prior` added to the counts."""
-    counted = np.stack([np.bincount(gene, minlength=N_BINS) for gene in tokens.T]) + prior
+    counted = np.stack([np.bincount(gene, minlength=n_bins) for gene in tokens.T]) + prior
     return counted / counted.sum(1, keepdims=True)
 
 
@@ -42,7 +42,7 @@ class Rivals:
 
     def __init__(self, counts: Num[np.ndarray, "cells G"], tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
-        self.shares = histograms(tokenizer.tokenize(counts))
+        self.shares = token_shares(tokenizer.tokenize(counts))
         depth = counts.sum(1, keepdims=True)
         self.rate = np.maximum(counts.sum(0) / depth.sum(), 1e-9)
         mean = depth * self.rate

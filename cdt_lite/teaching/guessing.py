@@ -1,6 +1,6 @@
 """What a capsule says of the hidden half of real cells, and what that costs beside a histogram of every gene."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -9,9 +9,9 @@ from anndata import AnnData
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cdt_lite.data.batches import Batch, SetSampler
-from cdt_lite.data.store import TokenStore
+from cdt_lite.data.batches import Batch
 from cdt_lite.model import CDT, hide, masked_loss
+from cdt_lite.teaching.held_out import held_out_sets
 from cdt_lite.teaching.sentences import listed
 from cdt_lite.training.checkpoint import Checkpoint
 from cdt_lite.training.trust import denoiser
@@ -80,10 +80,7 @@ def guess(capsule: Checkpoint, cells: AnnData, n_sets: int, cells_per_set: int =
         n_sets: Of cells that share a perturbation.
         cells_per_set: Cells in each.
     """
-    store = TokenStore.from_adata(cells, capsule.tokenizer, capsule.vocabulary)
-    asked = replace(capsule.config.finetune, sets_per_batch=n_sets, cells_per_set=cells_per_set, control_share=0.0,
-                    target_dropout=0.0, perturbation_dropout=0.0, controls_dropout=0.0, magnitude_dropout=1.0)
-    batch = SetSampler(store, asked).batch(0)
+    batch = held_out_sets(capsule, cells, n_sets, cells_per_set).batch(0)
     hidden = torch.rand(batch.tokens.shape, generator=torch.Generator().manual_seed(0)) < 0.5
     tokens = hide(batch.tokens, hidden, capsule.tokenizer.mask_id)
     return Guesses(batch, hidden, tokens, denoiser(capsule.model, batch)(tokens))

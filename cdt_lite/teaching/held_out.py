@@ -1,7 +1,7 @@
 """The cells that a lesson tests on: one replicate of perturbations that the capsule saw in others, and its controls."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from cdt_lite.data.batches import SetSampler
 from cdt_lite.data.expression import gene_means, log1p_counts
 from cdt_lite.data.layout import CONTROL
 from cdt_lite.data.splits import named_split
+from cdt_lite.data.store import TokenStore
 from cdt_lite.evaluation.cells import Changes
 from cdt_lite.evaluation.evaluate import control_halves, evaluate
 from cdt_lite.training.changes import mean_changes, wanted_cells, with_clean_table
@@ -113,6 +115,21 @@ def held_out(screen: AnnData) -> HeldOut:
     is_control = (screen.obs["target_gene"] == CONTROL).to_numpy()
     test = screen[here & ((side == "held_out") | is_control)].copy()
     return HeldOut(replicate, screen[side == "train"].copy(), test, *control_halves(test))
+
+
+def held_out_sets(checkpoint: Checkpoint, cells: AnnData, n_sets: int = 2, cells_per_set: int = 8) -> SetSampler:
+    """Returns batches of perturbed cells to judge a network on; only magnitudes, which are outcomes, are withheld.
+
+    Args:
+        checkpoint: Whose tokens and names they get.
+        cells: Perturbed cells and controls.
+        n_sets: In a batch.
+        cells_per_set: That share a perturbation.
+    """
+    told = replace(checkpoint.config.finetune, sets_per_batch=n_sets, cells_per_set=cells_per_set, control_share=0.0,
+                   controls_dropout=0.0, target_dropout=0.0, perturbation_dropout=0.0, magnitude_dropout=1.0,
+                   validation_share=0.0)
+    return SetSampler(TokenStore.from_adata(cells, checkpoint.tokenizer, checkpoint.vocabulary), told)
 
 
 def guides_of(screen: AnnData) -> pd.Series:

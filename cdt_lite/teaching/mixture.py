@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cdt_lite.model.diffusion import draw, sample_steps
 from cdt_lite.model.v1 import V1Diffusion
-from cdt_lite.teaching.bits import histograms
+from cdt_lite.teaching.bits import token_shares
 
 BLOCK = 250  # cells drawn at once
 COMMON = 30  # genes whose correlations are compared
@@ -30,8 +30,8 @@ class Mixture:
         from sklearn.cluster import KMeans
 
         state = KMeans(n_states, n_init=1, random_state=0).fit_predict(np.log1p(tokens.astype(np.float32)))
-        overall = histograms(tokens, 0.1)
-        laws = [histograms(tokens[state == z], 10 * overall) for z in range(n_states)]
+        overall = token_shares(tokens, 0.1)
+        laws = [token_shares(tokens[state == z], 10 * overall) for z in range(n_states)]
         self.in_state = torch.tensor(np.stack(laws)).float()  # (states, G, bins)
         self.weight = torch.tensor(np.bincount(state) / len(state)).float()
 

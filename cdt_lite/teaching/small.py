@@ -1,4 +1,4 @@
-"""A network small enough to be trained in a lesson, and held-out cells to judge any network on."""
+"""A network small enough to be trained in a lesson, and its curve on held-out cells."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,19 +10,11 @@ from jaxtyping import Float
 from cdt_lite.data.batches import SetSampler
 from cdt_lite.data.store import TokenStore
 from cdt_lite.model import PRESETS, MaskedDiffusion
+from cdt_lite.teaching.held_out import held_out_sets
 from cdt_lite.terminal import with_bar
 from cdt_lite.training.checkpoint import Checkpoint
 from cdt_lite.training.start import start
 from cdt_lite.training.train import train, validation_curve
-
-SETS = 2  # of eight cells in a batch to judge on
-
-
-def held_out_sets(checkpoint: Checkpoint, cells: AnnData) -> SetSampler:
-    """Returns batches of perturbed cells to judge a network on; only magnitudes, which are outcomes, are withheld."""
-    told = replace(checkpoint.config.finetune, sets_per_batch=SETS, control_share=0.0, target_dropout=0.0,
-                   perturbation_dropout=0.0, magnitude_dropout=1.0)
-    return SetSampler(TokenStore.from_adata(cells, checkpoint.tokenizer, checkpoint.vocabulary), told)
 
 
 def small_network(cells: AnnData, process: type[MaskedDiffusion], seed: int, n_steps: int, title: str) -> Checkpoint:

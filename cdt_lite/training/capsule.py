@@ -137,7 +137,7 @@ def make_capsule(screen: ad.AnnData, config: Config, *, gene_sets: Sets | None =
     looks: list[dict[str, Any]] = []
     for stage, data, steps in (("pretrain", stores, pretrain_steps), ("finetune", stores[0], finetune_steps)):
         stage_config: TrainConfig = replace(getattr(config, stage), seed=seed)
-        held_out, losses = _held_out(checkpoint, screen, side, stage), []
+        held_out, losses = held_out_sets(checkpoint, screen, side, stage), []
         for progress in train(checkpoint, SetSampler(data, stage_config, stage), steps=steps):
             losses.append(progress.loss)
             if progress.step * N_LOOKS // progress.n_steps > (progress.step - 1) * N_LOOKS // progress.n_steps:
@@ -164,7 +164,7 @@ def command_of(screen: ad.AnnData, preset: str, seed: int, curves: dict[str, Any
     return " ".join([*words, "--seed", str(seed)])
 
 
-def _held_out(checkpoint: Checkpoint, screen: ad.AnnData, side: np.ndarray, stage: str = "finetune") -> SetSampler:
+def held_out_sets(checkpoint: Checkpoint, screen: ad.AnnData, side: np.ndarray, stage: str = "finetune") -> SetSampler:
     """Draws cells of held-out replicates, and controls to show with them: looked at, never trained or chosen on.
 
     In pretraining no perturbation is told, since none was learned, and the other cells stand for controls.
@@ -187,7 +187,7 @@ def _thin(losses: list[float]) -> dict[str, list]:
 
 
 def _card(checkpoint: Checkpoint, screen: ad.AnnData, side: np.ndarray, stores: list[TokenStore]) -> dict[str, Any]:
-    curve = validation_curve(checkpoint, _held_out(checkpoint, screen, side), n_batches=16)
+    curve = validation_curve(checkpoint, held_out_sets(checkpoint, screen, side), n_batches=16)
     facts, obs = dict(screen.uns["screen"]), screen.obs
     names = [name for name in ("name", "version", "licence", "attribution", "sha256") if name in facts]
     held_out = obs[side == "held_out"]

@@ -58,6 +58,20 @@ def learning_rate(config: TrainConfig, step: int, n_steps: int) -> float:
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, n_steps - warmup)))
 
 
+def loss_of_step(checkpoint: Checkpoint, data: SetSampler, step: int, device: torch.device | str = "cpu"
+                 ) -> Float[torch.Tensor, ""]:
+    """Returns the loss of a step, nats per hidden gene: batch, masks, dropout depend on (seed, stage, step) alone."""
+    config, stage, device = data.config, data.stage, torch.device(device)
+    batch = data.batch(step).to(device)
+    seed = hash((config.seed, step, STAGES.index(stage))) % 2**63
+    generator = torch.Generator().manual_seed(seed)
+    in_half = config.precision == "bf16"
+    with torch.random.fork_rng(), torch.autocast(device.type, torch.bfloat16, enabled=in_half):
+        torch.manual_seed(seed)  # dropout, too, depends on it
+        denoise = denoiser(checkpoint.model, batch)
+        return checkpoint.process.loss(denoise, batch.tokens, generator, stage, step)
+
+
 def train(checkpoint: Checkpoint, data: SetSampler, *, steps: int | None = None, out: str | Path | None = None,
           overwrite: bool = False, device: torch.device | str = "cpu", say: Callable[[str], None] | None = None
           ) -> Generator[Progress, None, None]:
@@ -190,7 +204,7 @@ class _Loop:
         """Says how long the steps that are left will take, from one that changes nothing."""
         for _ in range(2):  # the first may take longer
             began = time.perf_counter()
-            loss = self._loss(self.checkpoint.step)
+            loss = loss_of_step(self.checkpoint, self.data, self.checkpoint.step, self.device)
             loss.backward()
             loss.item()  # waits for the device
             seconds = time.perf_counter() - began
@@ -204,7 +218,7 @@ class _Loop:
         """Does one step and returns its loss."""
         config, number = self.data.config, self.checkpoint.step
         self.model.train()  # between steps the caller may have predicted with it
-        loss = self._loss(number)
+        loss = loss_of_step(self.checkpoint, self.data, number, self.device)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.gradient_clip)
         if not (loss.isfinite() and norm.isfinite()):
@@ -220,17 +234,6 @@ class _Loop:
         self.checkpoint.step = number + 1
         self.whole = True
         return loss.item()
-
-    def _loss(self, number: int) -> torch.Tensor:
-        config, stage = self.data.config, self.data.stage
-        batch = self.data.batch(number).to(self.device)
-        seed = hash((config.seed, number, STAGES.index(stage))) % 2**63
-        generator = torch.Generator().manual_seed(seed)
-        in_half = config.precision == "bf16"
-        with torch.random.fork_rng(), torch.autocast(self.device.type, torch.bfloat16, enabled=in_half):
-            torch.manual_seed(seed)  # dropout, too, depends on it
-            denoise = denoiser(self.model, batch)
-            return self.checkpoint.process.loss(denoise, batch.tokens, generator, stage, number)
 
     def end(self, out: str | Path | None) -> None:
         """Judges a fine-tuned model, once; whoever stops this finds the run saved as it was, and goes on with it."""

@@ -17,7 +17,7 @@ def accepted_joined(batches):
 
 
 def wrong_pooled(batches):
-    """You pooled hidden genes"""
+    """You pooled the hidden genes of all cells"""
     return float(torch.cat([nll[mask] for nll, mask in batches]).mean())
 
 

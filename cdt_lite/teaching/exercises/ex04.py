@@ -1,9 +1,11 @@
-"""Exercises of notebook 04: one vocabulary for two panels, the learning rate, averaged weights, a mean over cells."""
+"""Exercises of notebook 04: one vocabulary for two panels, the learning rate, a training step, a mean over cells."""
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from cdt_lite.teaching.check import Answer, Pair, exercise
 from cdt_lite.teaching.compare import type_name
@@ -111,53 +113,95 @@ def _(fn: Answer) -> Pair:
 
 
 @exercise(
-    "4.3", "The moving average of weights", difficulty=2, minutes=6,
-    objective="average the weights of a run so that noise of single steps cancels",
-    misconception="a long memory is right from the first step on",
-    hints=("Walk through the steps and hold one array, the average.",
-           "average = d * average + (1 - d) * weights, with d computed anew at each step."),
+    "4.3", "A training step", difficulty=3, minutes=12,
+    objective="write the step that every training loop repeats",
+    misconception="gradients are gone once the optimiser has used them",
+    hints=("In this order: loss, gradients, clipping, rate, update. Then clean up for the next step.",
+           "loss.backward() adds to parameter.grad; torch.nn.utils.clip_grad_norm_(parameters, clip) shortens it.",
+           "The rate stands in each dict of optimizer.param_groups, under \"lr\"; loss.item() is a plain number."),
 )
-def moving_average(initial: Float[np.ndarray, " n"], steps: Float[np.ndarray, "T n"], decay: float
-                   ) -> Float[np.ndarray, " n"]:
-    """Returns the exponential moving average (EMA) of weights after T training steps, from the initial weights on.
+def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, loss_of: Callable[[], Float[Tensor, ""]],
+               rate: float, clip: float) -> float:
+    """Changes the model's weights once, and returns the loss that it had before.
 
-    At step i = 0, 1, ... a share d = min(decay, (1 + i) / (10 + i)) of it is kept, and a share 1 - d of the new weights
-    comes in: a short memory while all is new.
+    The model may come in evaluation mode (dropout off), and leaves in training mode. `loss_of()` gives the loss of this
+    step. A gradient (of all weights together) longer than `clip` is shortened to it. `rate` is this step's, for all
+    weights. No gradient is left behind.
     """
-    average = initial
-    for i, weights in enumerate(steps):
-        d = min(decay, (1 + i) / (10 + i))
-        average = d * average + (1 - d) * weights
-    return average
+    model.train()
+    loss = loss_of()
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), clip)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    optimizer.zero_grad()
+    return loss.item()
 
-@moving_average.requires("weights that never move stay")
+
+class _Slope(nn.Module):
+    """Weights 3 and 4, in two groups of an optimiser; their loss is half their squared length, their gradient they."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.three, self.four = nn.Parameter(torch.tensor(3.0)), nn.Parameter(torch.tensor(4.0))
+        self.modes: list[bool] = []
+        self.eval()
+
+    def loss(self) -> Float[Tensor, ""]:
+        self.modes.append(self.training)
+        return (self.three**2 + self.four**2) / 2
+
+    def after(self, fn: Answer, rate: float, clip: float = 100.0, steps: int = 1) -> list[float]:
+        """Returns the weights after some steps of an answer; the optimiser's own rate, 1, would end at 0."""
+        optimizer = torch.optim.SGD([{"params": [self.three]}, {"params": [self.four]}], lr=1.0)
+        self.told = [fn(self, optimizer, self.loss, rate, clip) for _ in range(steps)]
+        return [self.three.item(), self.four.item()]
+
+@train_step.requires("weights (3, 4), gradient (3, 4), rate 0.1: (2.7, 3.6)")
 def _(fn: Answer) -> Pair:
-    """You started from zero: begin with the initial weights, else the average is too small for long."""
-    weights = np.array([2.0, -1.0])
-    return weights, fn(weights, np.tile(weights, (7, 1)), 0.99)
+    """Compare by hand: with plain gradient descent each weight loses rate * gradient."""
+    late = "Your rate comes too late, or never (the optimiser used its own): set group['lr'] before optimizer.step()."
+    group = "Your rate reaches one group of weights only: go through all of optimizer.param_groups."
+    still = "No weight moved: loss.backward() makes gradients, and nothing may clear them before optimizer.step()."
+    longer = "You scaled the gradient up to `clip`: only a longer one is changed."
+    faults = {late: [0.0, 0.0], group: [2.7, 0.0], still: [3.0, 4.0], longer: [-3.0, -4.0]}
+    return [2.7, 3.6], _Slope().after(fn, 0.1), faults
 
-@moving_average.requires("decay 0 gives the last weights")
+@train_step.requires("two such steps: (2.43, 3.24)")
 def _(fn: Answer) -> Pair:
-    """You exchanged the shares, or take no notice of decay: with decay 0 nothing old stays."""
-    return np.array([5.0]), fn(np.array([1.0]), np.array([[2.0], [9.0], [5.0]]), 0.0)
+    """The second step does not do what the first did: each has its own gradient, and the rate that it was given."""
+    added = "Gradients of the first step were still there, the second's came on top: optimizer.zero_grad() each time."
+    return [2.43, 3.24], _Slope().after(fn, 0.1, steps=2), {added: [2.13, 2.84]}
 
-@moving_average.requires("one step from 0 to 1: 0.9")
+@train_step.requires("a gradient of length 5 is shortened to 1: (2.4, 3.2)")
 def _(fn: Answer) -> Pair:
-    """At i = 0 keep 1/10 of `initial`: min(decay, (1 + i) / (10 + i)), i from 0.
+    """The gradient keeps its direction and gets length 1: (0.6, 0.8)."""
+    unclipped = "The gradient was used at full length: clip after loss.backward() and before optimizer.step()."
+    each = "You clipped each value by itself, which turns the gradient: shorten it as a whole (clip_grad_norm_)."
+    return [2.4, 3.2], _Slope().after(fn, 1.0, clip=1.0), {unclipped: [0.0, 0.0], each: [2.0, 3.0]}
 
-    0.01: Your memory is long from the start, so that random initial weights linger.
-    """
-    return np.array([0.9]), fn(np.array([0.0]), np.array([[1.0]]), 0.99)
-
-@moving_average.requires("2,000 steps at 0, then one at 1: 0.01")
+@train_step.requires("what comes back is the loss before the update: 12.5")
 def _(fn: Answer) -> Pair:
-    """All steps count alike in your average: a moving one forgets, each step lowers the weight of those before by d."""
-    return np.array([0.01]), fn(np.zeros(1), np.append(np.zeros(2000), 1.0)[:, None], 0.99)
+    """The loss of weights (3, 4) is (9 + 16) / 2: return what loss_of() gave."""
+    slope = _Slope()
+    slope.after(fn, 0.1)
+    return 12.5, slope.told[0], {"You asked for the loss again, after the update: keep the first answer.": 10.125}
 
-@moving_average.requires("steps 0, 2 from 0: 18/11")
+@train_step.requires("it is a plain number")
 def _(fn: Answer) -> Pair:
-    """The second step keeps (1 + 1) / (10 + 1) = 2/11 of the average: i counts from 0."""
-    return np.array([18 / 11]), fn(np.array([0.0]), np.array([[0.0], [2.0]]), 0.999)  # 2 * (1 - 2/11)
+    """You returned a tensor: a list of such losses keeps the graph of every step in memory. Return loss.item()."""
+    slope = _Slope()
+    slope.after(fn, 0.1)
+    return "float", type_name(slope.told[0])
+
+@train_step.requires("the loss is asked for once, in training mode")
+def _(fn: Answer) -> Pair:
+    """Ask for the loss once a step: a second call may hide other genes."""
+    slope = _Slope()
+    slope.after(fn, 0.1)
+    asleep = "The model came in evaluation mode, and stayed in it: model.train() switches dropout on, before the loss."
+    return [True], slope.modes, {asleep: [False]}
 
 
 @exercise(
@@ -188,8 +232,11 @@ def _batch(*rows: list[float | int]) -> tuple[Tensor, Tensor]:
 
 @mean_cost.requires("costs 4 and (1, 1, 1) in two cells: 2.5")
 def _(fn: Answer) -> Pair:
-    """You pooled hidden genes (1.75), counted visible ones (0.875) or summed (3.5): average within each cell first."""
-    return 2.5, fn([_batch([4.0, 0, 0, 0], [1.0, 1, 1, 0])])
+    """Average within each cell first: 4 and 1. Then over the two."""
+    faults = {"You pooled the hidden genes of all cells: average within each cell first.": 1.75,
+              "You counted visible genes in: average over each cell's hidden ones.": 0.875,
+              "You summed a cell's costs: a cell's cost is the mean over its hidden genes.": 3.5}
+    return 2.5, fn([_batch([4.0, 0, 0, 0], [1.0, 1, 1, 0])]), faults
 
 @mean_cost.requires("cells 1, 1, 1 and 5 in two batches: 2")
 def _(fn: Answer) -> Pair:

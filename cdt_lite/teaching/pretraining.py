@@ -1,0 +1,140 @@
+"""Does pretraining help? Runs that were kept, and sentences written from them and from costs of hidden genes."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cdt_lite.errors import CDTError
+from cdt_lite.teaching.histograms import intervals
+from cdt_lite.teaching.sentences import listed, number
+
+KEPT = Path(__file__).resolve().parents[2] / "benchmarks" / "pretraining.json"
+
+
+def kept_runs(screen: str) -> pd.DataFrame:
+    """Returns Pearson's r, on withheld targets, of short runs with pretraining and without, and of the perturbed mean.
+
+    A row a seed; runs of the first edition, without a table of mean effects.
+
+    Args:
+        screen: "papalexi2021" or "simulated".
+
+    Raises:
+        CDTError: No such file (it stands in a checkout, not in an installed package), or no run of this screen.
+    """
+    if not KEPT.is_file():
+        raise CDTError(f"{KEPT.name} is kept in the project's folder benchmarks: run this in a checkout")
+    runs = pd.DataFrame(json.loads(KEPT.read_text(encoding="utf-8"))["runs"])
+    runs = runs[runs["screen"] == screen]
+    if runs.empty:
+        raise CDTError(f"no run of the screen {screen!r} was kept")
+    own = runs.pivot(index="seed", columns="pretraining", values="pearson_delta, model")[["with", "without"]]
+    return own.assign(rival=runs.groupby("seed")["pearson_delta, perturbed mean"].mean())
+
+
+def signed(row: pd.Series, digits: int = 3) -> str:
+    """Writes a mean with its interval."""
+    return f"{number(row['mean'], digits)} [{number(row['low'], digits)}, {number(row['high'], digits)}]"
+
+
+def same_losses(yours: Sequence[float], others: Sequence[float], what: str) -> str:
+    """Says whether losses of two runs are equal to the last bit."""
+    gap = float(np.abs(np.subtract(yours, others)).max())
+    found = "equal to the last bit" if gap == 0 else f"apart by {gap:.2g} at most"
+    return f"{what}: {listed([f'{loss:.4f}' for loss in yours])} nats, {found}."
+
+
+def ahead_of(savings: pd.DataFrame, name: str, rival: str) -> str:
+    """Says at which shares of hidden genes a model is ahead of its rival, level or behind; bits, 95 % intervals.
+
+    Args:
+        savings: From `saved`.
+        name: The model.
+        rival: The other.
+    """
+    found = intervals(savings)
+    sides = np.select([found["low"] > 0, found["high"] < 0], ["ahead", "behind"], "level")
+    said = []
+    for side in ("ahead", "level", "behind"):
+        at = [f"{share:.0%}" for share in found.index[sides == side]]
+        where = "at every share" if len(at) == len(found) else f"with {listed(at)} hidden" if at else ""
+        said += [f"{side} {where}"] if at else []
+    first, last = found.iloc[0], found.iloc[-1]
+    return (f"Beside {rival}, {name} is {listed(said)}; bits saved a gene: {signed(first)} with {found.index[0]:.0%} "
+            f"hidden, {signed(last)} with {found.index[-1]:.0%}.")
+
+
+def neighbours_tell(savings: pd.DataFrame, cost: float, name: str) -> str:
+    """Says how much of a gene's cost a model saves by looking at a cell's other genes.
+
+    Args:
+        savings: From `saved`; the first share leaves most genes visible, the last none.
+        cost: Bits of a gene with none visible.
+        name: The model.
+    """
+    gain = intervals((savings.iloc[:, 0] - savings.iloc[:, -1]).to_frame()).iloc[0]
+    seen = f"With {1 - savings.columns[0]:.0%} of a cell's genes in view {name} guesses the others"
+    if gain["low"] <= 0:
+        return f"{seen} no better than with none: the difference, {signed(gain)} bits, may be noise."
+    return (f"{seen} better than with none, by {signed(gain)} bits of {cost:.2f}: what it reads in the genes beside a "
+            f"gene is {gain['mean'] / cost:.1%} of its cost.")
+
+
+def passed(looks: pd.Series, level: float, rival: str) -> str:
+    """Says when pretraining passed a rival on held-out cells, and where it ended.
+
+    Args:
+        looks: Nats per gene, by the cells that pretraining has read.
+        level: Of the rival.
+        rival: Its name.
+    """
+    below = looks < level
+    gap = 1 - looks.iloc[-1] / level
+    end = f"after {looks.index[-1]:,} cells it costs {abs(gap):.1%} {'less' if gap > 0 else 'more'}"
+    if not below.iloc[-1]:
+        return f"The capsule's pretraining did not pass {rival}: {end}."
+    first = below[::-1].cummin()[::-1].idxmax()
+    return f"The capsule's pretraining was below {rival} from the look after {first:,} cells on; {end}."
+
+
+def with_and_without(runs: pd.DataFrame) -> str:
+    """Says whether runs with pretraining beat those without, seed by seed, and how both fare beside the rival.
+
+    Args:
+        runs: From `kept_runs`.
+    """
+    means = runs.mean()
+    above = intervals((runs["rival"] - runs["with"]).to_frame()).iloc[0]
+    return (f"Over {len(runs)} seeds, Pearson's r on withheld targets is {number(means['with'])} with pretraining and "
+            f"{number(means['without'])} without: {_verdict(runs)}, difference {signed(_gap(runs), 2)}. The "
+            f"perturbed mean, for which nothing is trained, has {number(means['rival'])}; minus the r with pretraining "
+            f"{signed(above, 2)}.")
+
+
+def does_it_help(looks: pd.Series, level: float, runs: pd.DataFrame) -> str:
+    """Answers in one sentence: for cells, beside histograms given depth; for knockouts, beside runs without.
+
+    Args:
+        looks: Nats per gene of held-out cells, by the cells that pretraining has read.
+        level: Of the histograms.
+        runs: From `kept_runs`.
+    """
+    gap, means = 1 - looks.iloc[-1] / level, runs.mean()
+    start = {"better": "yes", "worse": "no, it harms", "neither better nor worse": "not that these runs show"}
+    return (f"Does pretraining help? To guess cells, {'yes' if gap > 0 else 'no'}: a hidden gene costs {abs(gap):.1%} "
+            f"{'less' if gap > 0 else 'more'} than by histograms that know the depth. To tell what an unseen knockout "
+            f"does, {start[_verdict(runs)]}: Pearson's r with it, minus without, is {signed(_gap(runs), 2)}, and the "
+            f"perturbed mean, for which nothing is trained, has {number(means['rival'])} against "
+            f"{number(means['with'])} with it.")
+
+
+def _gap(runs: pd.DataFrame) -> pd.Series:
+    return intervals((runs["with"] - runs["without"]).to_frame()).iloc[0]
+
+
+def _verdict(runs: pd.DataFrame) -> str:
+    gap = _gap(runs)
+    return "better" if gap["low"] > 0 else "worse" if gap["high"] < 0 else "neither better nor worse"
