@@ -1,0 +1,226 @@
+"""What scores say of a prediction and of its rivals, and who is not fooled by them, in sentences."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from cdt_lite.data.layout import neighbours
+from cdt_lite.evaluation.metrics import pearson_delta
+from cdt_lite.evaluation.summary import summarise
+from cdt_lite.teaching.sentences import LITTLE, NAMES, listed, number, what_it_does
+
+ALIKE = 0.8  # r of two effects, from which one could have told the other
+FIELD = {"capsule, change": "capsule, mean", "scgen": "scGen", "state": "STATE", "replicate mean": "replicate mean",
+         "perturbed mean": "perturbed mean", "control": "no change"}  # what results.json calls a row: what we do
+SCORES = {"pearson_delta": "Pearson's r", "mae": "mean absolute error", "systema_pearson": "Systema",
+          "discrimination_score_l1": "discrimination"}
+
+
+def right_way(real: Mapping[str, pd.DataFrame], predicted: Mapping[str, pd.DataFrame], n: int = 10) -> str:
+    """Says how many of the genes that a perturbation moves most go the right way in the prediction.
+
+    Args:
+        real: Changes, perturbations x genes, by what the predictor knew of them, in words.
+        predicted: The same of the prediction.
+        n: Genes a perturbation.
+    """
+    said = []
+    for kind, table in real.items():
+        right = [(np.sign(row.loc[top]) == np.sign(predicted[kind].loc[name, top])).sum()
+                 for name, row in table.iterrows() for top in [row.drop(name[0], errors="ignore").abs().nlargest(n).index]]
+        said.append(f"{np.mean(right):.1f} ({kind})")
+    return (f"Of the {n} genes that a perturbation really moves most, the prediction moves {listed(said)} the right way; "
+            f"a coin would move {n / 2:g}.")
+
+
+def told_apart(scores: pd.Series, method: str, by: str, higher_is_better: bool = True) -> str:
+    """Says which answers a score cannot tell from a method's, and which it puts behind.
+
+    An answer is as good if it is better, or worse by less than a twentieth.
+
+    Args:
+        scores: Of the method and of answers that know nothing of the target, by name; NaN: no score.
+        method: The one that is spoken of.
+        by: What to call the score, after "By".
+        higher_is_better: Otherwise it is an error.
+    """
+    own = scores[method]
+    lead = (own - scores.drop(method)) * (1 if higher_is_better else -1)
+    digits = 2 if higher_is_better else 3
+    good, behind, none = ([f"{NAMES.get(name, name)}{'' if np.isnan(scores[name]) else f' ({number(scores[name], digits)})'}"
+                           for name in lead.index[chosen]]
+                          for chosen in (lead < LITTLE * abs(own), lead >= LITTLE * abs(own), lead.isna()))
+    said = [f"as good, or nearly: {listed(good)}" if good else "no other is as good"]
+    said += [f"behind: {listed(behind)}"] if behind else []
+    said += [f"without a score: {listed(none)}"] if none else []
+    return f"By {by} the {method} has {number(own, digits)}; {'; '.join(said)}."
+
+
+def silence(scores: pd.DataFrame, methods: Sequence[str]) -> str:
+    """Says for how many perturbations no change errs less than each method.
+
+    Args:
+        scores: From `evaluate`, with rows "control".
+        methods: Whom to compare.
+    """
+    error = scores.pivot_table("mae", ["target", "sign"], "method")
+    said = []
+    for method in methods:
+        less = int((error["control"] < error[method]).sum())
+        said.append(f"than the {method} for {less} of {int(error[method].notna().sum())}")
+    return f"No change errs less {listed(said)} perturbations."
+
+
+def leaders(scores: pd.DataFrame, methods: Sequence[str], metric: str = "pearson_delta") -> str:
+    """Says which of some methods has the best score most often.
+
+    Args:
+        scores: From `evaluate`.
+        methods: Who takes part.
+        metric: "pearson_delta", or "mae", of which less is better.
+    """
+    table = scores[scores["method"].isin(methods)].pivot_table(metric, ["target", "sign"], "method")
+    best = table.idxmin(axis=1) if metric == "mae" else table.idxmax(axis=1)
+    counts = best.value_counts()
+    return listed([f"{NAMES.get(name, f'the {name}')} {n} times" for name, n in counts.items()])
+
+
+def flattered(scores: pd.DataFrame, methods: Sequence[str]) -> str:
+    """Says what sharing the controls with the truth adds to the correlation of each method.
+
+    Args:
+        scores: From `evaluate`, with the columns pearson_delta and pearson_delta_shared.
+        methods: Baselines: of a model's table nobody knows on which controls it stands.
+    """
+    means = scores[scores["method"].isin(methods)].groupby("method")[["pearson_delta", "pearson_delta_shared"]].mean()
+    gain = (means["pearson_delta_shared"] - means["pearson_delta"]).loc[list(methods)]
+    said = listed([f"{number(value)} ({name})" for name, value in gain.items()])
+    moral = "they flatter, whatever the method knows" if gain.min() > 0.01 else (
+        "they do not flatter here" if gain.max() < 0.01 else "whom they flatter depends on what is predicted")
+    return f"Shared controls add to Pearson's r: {said}. So {moral}."
+
+
+def top(scores: pd.DataFrame, copy: str) -> str:
+    """Says what the real cells themselves score as a prediction, and who passes half against half.
+
+    Args:
+        scores: From `evaluate`, with rows "ceiling".
+        copy: The method that handed in the real cells.
+    """
+    means = summarise(scores, metrics=["pearson_delta"]).set_index("method")["mean"].dropna()
+    half = means.pop("ceiling")
+    best = means.pop(copy)
+    past = [f"the {name} ({number(value)})" for name, value in means.items() if value > half]
+    passed = f"{listed(past)} {'pass' if len(past) > 1 else 'passes'} it" if past else "nobody passes it"
+    return (f"The real cells, handed in as a prediction, have r = {number(best)}: that is the top. Half against half "
+            f"has {number(half)}; {passed}.")
+
+
+def furthest(table: pd.DataFrame, method: str) -> tuple[str, int]:
+    """Returns the perturbation, among those that can be judged, where a method stays furthest below half against half.
+
+    Args:
+        table: From `verdicts`.
+        method: Judged there.
+    """
+    kept = table[table[method] != "cannot be judged"]
+    gap = (kept["half against half, r"] - kept[f"{method}, r"]).idxmax()
+    return str(gap[1]), int(gap[2])
+
+
+def shown_before(name: tuple[str, int], change: pd.Series, trained: pd.DataFrame, r: float) -> str:
+    """Says whether training held an effect like one that was predicted, and how the prediction did.
+
+    Args:
+        name: The perturbation.
+        change: Its real change, by gene.
+        trained: Mean changes in training, perturbations x genes.
+        r: Pearson's r of its prediction.
+    """
+    own = [place for place, gene in enumerate(change.index) if gene == name[0]]
+    others = trained[trained.index.get_level_values(0) != name[0]]
+    like = pd.Series([pearson_delta(change.to_numpy(), row, own) for row in others.to_numpy()], others.index)
+    best, nearest = like.max(), like.idxmax()[0]
+    known = best >= ALIKE
+    moral = "it could have been told from that" if known else "nothing in training showed it"
+    verdict = "and was" if r >= ALIKE else "and was not"
+    found = f", {verdict} (r = {number(r)})" if known else f" (prediction: r = {number(r)})"
+    return (f"Of {len(others)} effects in training the one most like that of {name[0]} is that of {nearest} "
+            f"(r = {number(best)}): {moral}{found}.")
+
+
+def field(path: Path) -> pd.DataFrame:
+    """Returns the table of the field on the real screen, task 1: six methods, four scores, each with its interval.
+
+    Args:
+        path: figures/results.json, or a file like it.
+
+    Returns:
+        (method, "value" or "low" or "high") x scores; empty where there is no such file.
+    """
+    entries = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if "papalexi2021" not in entries:
+        return pd.DataFrame()
+    summary = next(iter(entries["papalexi2021"]["tasks"].values()))["groups"]["all"]["summary"]
+    rows = {}
+    for name, shown in FIELD.items():
+        for i, part in enumerate(("value", "low", "high")):
+            rows[shown, part] = {words: (summary[name][metric] or [None] * 3)[i] for metric, words in SCORES.items()}
+    return pd.DataFrame(rows).T.astype(float)
+
+
+def written(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns a table of the field as it is read: "0.41 [0.17, 0.70]", methods x scores."""
+    shown = {}
+    for name, one in table.groupby(level=0, sort=False):
+        parts = one.droplevel(0)
+        shown[name] = {score: "" if np.isnan(parts.loc["value", score]) else (
+            f"{number(parts.loc['value', score], 3)} [{number(parts.loc['low', score])}, "
+            f"{number(parts.loc['high', score])}]") for score in table}
+    return pd.DataFrame(shown).T
+
+
+def in_the_field(table: pd.DataFrame, method: str = "capsule, mean") -> str:
+    """Says who leads a method by each score of a table of the field, whether intervals overlap, and who is of no use.
+
+    Args:
+        table: From `field`.
+        method: The one that is spoken of.
+    """
+    value, low, high = (table.xs(part, level=1) for part in ("value", "low", "high"))
+    error, said = SCORES["mae"], []
+    for name in table:
+        best = value[name].idxmin() if name == error else value[name].idxmax()
+        found = f"by {name} {NAMES.get(best, f'the {best}')} leads ({number(value.loc[best, name], 3)})"
+        if best != method:
+            apart = high.loc[best, name] < low.loc[method, name] or high.loc[method, name] < low.loc[best, name]
+            found += ", ahead of the capsule with its whole interval" if apart else ", its interval over the capsule's"
+        said.append(found)
+    useless = value.index[value[error] > value.loc["no change", error]].tolist()
+    start = listed(said)
+    behind = f" {listed(useless)} {'err' if len(useless) > 1 else 'errs'} more than no change." if useless else ""
+    return f"{start[0].upper()}{start[1:]}.{behind}"
+
+
+def why(name: tuple[str, int], screen: AnnData, trained: Sequence[str]) -> str:
+    """Says what the perturbed gene does; of a simulated one, what was planted, and which training targets do the same.
+
+    Args:
+        name: Target and sign.
+        screen: The whole screen.
+        trained: Targets of the training side.
+    """
+    target, sign = name
+    if "truth" not in screen.uns:
+        return f"{target}: {what_it_does(target, screen) or 'nothing is known of it'}."
+    planted = screen.uns["truth"]["perturbations"]
+    row = planted[(planted["target_gene"] == target) & (planted["sign"] == sign)].iloc[0]
+    if not row["gain"]:
+        return f"The truth: {target} was planted to do nothing, so whatever is predicted is wrong."
+    like = [gene for gene in neighbours(screen, [target]).get(target, []) if gene in trained]
+    known = f"so do {listed(like)}, which were in training" if like else "no target in training does"
+    return f"The truth: {target} drives {row['program']}; {known}."

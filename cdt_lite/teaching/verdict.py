@@ -1,0 +1,91 @@
+"""For which perturbations a prediction could stand in for an experiment: a rule on scores, and its answer in words."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from cdt_lite.teaching.sentences import listed
+
+REPEATABLE = 0.5  # r of half against half, below which the real cells do not agree with themselves
+OF_DIRECTION = 0.8  # share of half against half's r that a prediction must reach
+OF_SIZE = 0.5  # share of the error of no change that it must remove, of what half against half removes
+YES, DIRECTION, NO, UNKNOWN = "yes", "direction only", "no", "cannot be judged"
+
+
+def verdicts(scores: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
+    """Says of every perturbation and method whether the prediction could replace the experiment.
+
+    "yes": the right genes (r at least `OF_DIRECTION` of what half against half reaches) and the right size (at least
+    `OF_SIZE` of the error that can be removed is). "direction only": the first alone. "no": not even that. "cannot be
+    judged": halves of the real cells do not agree (r below `REPEATABLE`), so nobody can be right or wrong.
+
+    Args:
+        scores: From `evaluate`, with the rows "control" and "ceiling", and a column "asked" ("seen", "unseen").
+        methods: Whom to judge; one that gives no answer for a perturbation gets "".
+
+    Returns:
+        A row a perturbation (asked, target, sign): cells, r and error of half against half and of every method, error
+        of no change, and a column a method with the verdict.
+    """
+    index = ["asked", "target", "sign"]
+    r, error = (scores.pivot_table(metric, index, "method") for metric in ("pearson_delta", "mae"))
+    table = scores[scores["method"] == "control"].set_index(index)[["n_real"]].rename(columns={"n_real": "cells"})
+    table["no change, error"] = error["control"]
+    within_reach = error["control"] - error["ceiling"]
+    for method in ("ceiling", *methods):
+        name = "half against half" if method == "ceiling" else method
+        table[f"{name}, r"] = r[method] if method in r else np.nan
+        table[f"{name}, error"] = error[method] if method in error else np.nan
+    for method in methods:
+        own, removed = table[f"{method}, r"], error["control"] - table[f"{method}, error"]
+        right = own >= OF_DIRECTION * r["ceiling"]
+        far = removed >= OF_SIZE * within_reach
+        answer = np.select([own.isna(), ~(r["ceiling"] >= REPEATABLE), right & far, right],
+                           ["", UNKNOWN, YES, DIRECTION], NO)
+        table[method] = answer
+    return table.sort_index()
+
+
+def judgeable(table: pd.DataFrame) -> str:
+    """Says in how many perturbations the real cells agree with themselves, and names the others.
+
+    Args:
+        table: From `verdicts`.
+    """
+    r = table["half against half, r"]
+    silent = _names(table[~(r >= REPEATABLE)])
+    start = f"In {len(table) - len(silent)} of {len(table)} perturbations one half of the real cells tells what the " \
+            f"other shows (r at least {REPEATABLE})"
+    return f"{start}, all of them." if not silent else f"{start}; not in {listed(silent)}."
+
+
+def plates(table: pd.DataFrame, method: str, rivals: Sequence[str]) -> str:
+    """Says for which perturbations a method could save the experiment, and whether a rival that needs no model could.
+
+    Args:
+        table: From `verdicts`.
+        method: The one that is spoken of.
+        rivals: Judged in the same table.
+    """
+    yes, half, no, unknown = (_names(table[table[method] == word]) for word in (YES, DIRECTION, NO, UNKNOWN))
+    said = [f"The {method} could save {f'a plate for {listed(yes)}' if yes else 'no plate'}"]
+    for names, what in ((half, "it tells which genes, not how far"), (no, "not even which genes")):
+        if names:
+            said.append(f"for {listed(names)} {what}")
+    if unknown:
+        said.append(f"{listed(unknown)} cannot be judged")
+    free = _names(table[(table[list(rivals)] == YES).any(axis=1)])
+    alone, missed = ([name for name in one if name not in other] for one, other in ((yes, free), (free, yes)))
+    saves = [f"none of {listed(alone)}"] if alone else ["the same"] if yes else []
+    saves += [f"{listed(missed)} beside" if yes else listed(missed)] if missed else []
+    others = listed([f"the {rival}" for rival in rivals])
+    return f"{'; '.join(said)}. What needs no model, {others}, saves {listed(saves or ['none, either'])}."
+
+
+def _names(rows: pd.DataFrame) -> list[str]:
+    """Targets of a table, with the sign where a target stands for two."""
+    both = rows.reset_index()
+    twice = both.duplicated("target", keep=False)
+    return [f"{row.target} {row.sign:+d}" if two else str(row.target)
+            for row, two in zip(both.itertuples(), twice, strict=True)]
