@@ -11,7 +11,7 @@ __all__, __getattr__, __dir__ = lazily(__name__, {
     "cost": ["account"],
     "diagrams": ["DIAGRAMS"],
     "folder": ["make_figures"],
-    "judged": ["scored", "side_by_side", "standings"],
+    "judged": ["over_real", "scored", "side_by_side", "standings"],
     "measured": ["attention_weights", "example"],
     "sketch": ["Diagram"],
 })

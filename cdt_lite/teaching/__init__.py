@@ -30,12 +30,13 @@ from cdt_lite.teaching.sentences import (
     tipped,
     what_it_does,
 )
-from cdt_lite.teaching.verdict import judgeable, plates, verdicts
+from cdt_lite.teaching.verdict import all_scores, averages, judgeable, plates, questions, verdicts
 from cdt_lite.terminal import with_bar
 
 __all__ = [
-    "HeldOut", "Lesson", "apart", "as_html", "begin", "beside", "catch_up", "check", "differences_of_controls",
-    "dud_guides", "explained", "explains", "field", "flattered", "furthest", "guides_of", "held_out", "in_short",
-    "in_the_field", "judgeable", "leaders", "levels", "listed", "moved", "plates", "right_way", "shown_before",
-    "silence", "tipped", "told_apart", "top", "verdicts", "what_it_does", "why", "with_bar", "written",
+    "HeldOut", "Lesson", "all_scores", "apart", "as_html", "averages", "begin", "beside", "catch_up", "check",
+    "differences_of_controls", "dud_guides", "explained", "explains", "field", "flattered", "furthest", "guides_of",
+    "held_out", "in_short", "in_the_field", "judgeable", "leaders", "levels", "listed", "moved", "plates", "questions",
+    "right_way", "shown_before", "silence", "tipped", "told_apart", "top", "verdicts", "what_it_does", "why",
+    "with_bar", "written",
 ]

@@ -76,7 +76,7 @@ def silence(scores: pd.DataFrame, methods: Sequence[str]) -> str:
 
 
 def leaders(scores: pd.DataFrame, methods: Sequence[str], metric: str = "pearson_delta") -> str:
-    """Says which of some methods has the best score most often.
+    """Says for how many perturbations each of some methods has the best score.
 
     Args:
         scores: From `evaluate`.
@@ -86,7 +86,7 @@ def leaders(scores: pd.DataFrame, methods: Sequence[str], metric: str = "pearson
     table = scores[scores["method"].isin(methods)].pivot_table(metric, ["target", "sign"], "method")
     best = table.idxmin(axis=1) if metric == "mae" else table.idxmax(axis=1)
     counts = best.value_counts()
-    return listed([f"{NAMES.get(name, f'the {name}')} {n} times" for name, n in counts.items()])
+    return listed([f"{NAMES.get(name, name)} ({n})" for name, n in counts.items()])
 
 
 def flattered(scores: pd.DataFrame, methods: Sequence[str]) -> str:
@@ -147,7 +147,7 @@ def shown_before(name: tuple[str, int], change: pd.Series, trained: pd.DataFrame
     best, nearest = like.max(), like.idxmax()[0]
     known = best >= ALIKE
     moral = "it could have been told from that" if known else "nothing in training showed it"
-    verdict = "and was" if r >= ALIKE else "and was not"
+    verdict = "and was" if r >= best - LITTLE else "and was not"
     found = f", {verdict} (r = {number(r)})" if known else f" (prediction: r = {number(r)})"
     return (f"Of {len(others)} effects in training the one most like that of {name[0]} is that of {nearest} "
             f"(r = {number(best)}): {moral}{found}.")
@@ -175,7 +175,7 @@ def field(path: Path) -> pd.DataFrame:
 
 def written(table: pd.DataFrame) -> pd.DataFrame:
     """Returns a table of the field as it is read: "0.41 [0.17, 0.70]", methods x scores."""
-    shown = {}
+    shown: dict[str, dict[str, str]] = {}
     for name, one in table.groupby(level=0, sort=False):
         parts = one.droplevel(0)
         shown[name] = {score: "" if np.isnan(parts.loc["value", score]) else (
@@ -191,6 +191,8 @@ def in_the_field(table: pd.DataFrame, method: str = "capsule, mean") -> str:
         table: From `field`.
         method: The one that is spoken of.
     """
+    if table.empty:
+        return "figures/results.json is not here: cdt-lite evaluate --tasks makes it."
     value, low, high = (table.xs(part, level=1) for part in ("value", "low", "high"))
     error, said = SCORES["mae"], []
     for name in table:
@@ -198,10 +200,10 @@ def in_the_field(table: pd.DataFrame, method: str = "capsule, mean") -> str:
         found = f"by {name} {NAMES.get(best, f'the {best}')} leads ({number(value.loc[best, name], 3)})"
         if best != method:
             apart = high.loc[best, name] < low.loc[method, name] or high.loc[method, name] < low.loc[best, name]
-            found += ", ahead of the capsule with its whole interval" if apart else ", its interval over the capsule's"
+            found += f", with an interval {'apart from' if apart else 'that overlaps'} the capsule's"
         said.append(found)
     useless = value.index[value[error] > value.loc["no change", error]].tolist()
-    start = listed(said)
+    start = "; ".join(said)
     behind = f" {listed(useless)} {'err' if len(useless) > 1 else 'errs'} more than no change." if useless else ""
     return f"{start[0].upper()}{start[1:]}.{behind}"
 
@@ -222,5 +224,6 @@ def why(name: tuple[str, int], screen: AnnData, trained: Sequence[str]) -> str:
     if not row["gain"]:
         return f"The truth: {target} was planted to do nothing, so whatever is predicted is wrong."
     like = [gene for gene in neighbours(screen, [target]).get(target, []) if gene in trained]
-    known = f"so do {listed(like)}, which were in training" if like else "no target in training does"
+    does = "so does" if len(like) == 1 else "so do"
+    known = f"{does} {listed(like)}, of training" if like else "no target in training does"
     return f"The truth: {target} drives {row['program']}; {known}."

@@ -76,6 +76,8 @@ def beside(scores: pd.DataFrame, method: str, rivals: Sequence[str], metric: str
         if np.isnan(value):
             continue
         detail = number(value, digits)
+        if means.loc[rival, "n"] < n:
+            detail += f" over the {int(means.loc[rival, 'n'])} that it answers"
         if n > 1:
             gap = gaps.loc[rival]
             low, high = number(gap["low"], digits), number(gap["high"], digits)

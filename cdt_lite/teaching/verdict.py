@@ -1,16 +1,55 @@
 """For which perturbations a prediction could stand in for an experiment: a rule on scores, and its answer in words."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 
-from cdt_lite.teaching.sentences import listed
+from cdt_lite.evaluation.summary import summarise
+from cdt_lite.teaching.held_out import HeldOut, held_out
+from cdt_lite.teaching.sentences import NAMES, listed
 
 REPEATABLE = 0.5  # r of half against half, below which the real cells do not agree with themselves
 OF_DIRECTION = 0.8  # share of half against half's r that a prediction must reach
 OF_SIZE = 0.5  # share of the error of no change that it must remove, of what half against half removes
+SEEN, NEVER = "seen in other replicates", "never seen"  # what a predictor knew of a target
+METRICS = ("pearson_delta", "pearson_composition", "mae", "systema_pearson", "discrimination_score_l1")
+RIVALS = ("control", "perturbed mean", "linear", "kNN", "replicate mean", "pathway neighbour", "ceiling")
 YES, DIRECTION, NO, UNKNOWN = "yes", "direction only", "no", "cannot be judged"
+
+
+def questions(screen: AnnData) -> dict[str, HeldOut]:
+    """Returns the two questions of a screen: of targets seen in other replicates, and of targets never seen."""
+    return {SEEN: held_out(screen), NEVER: held_out(screen, "unseen")}
+
+
+def all_scores(asked: Mapping[str, HeldOut], said: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Scores the capsule and every rival on every question: a table of `evaluate` with the column "asked".
+
+    Args:
+        asked: From `questions`.
+        said: The capsule's mean changes, perturbations x genes, by question.
+    """
+    tables = [found.scores({"capsule": said[kind]}, METRICS, RIVALS).assign(asked=kind)
+              for kind, found in asked.items()]
+    return pd.concat(tables, ignore_index=True)
+
+
+def averages(scores: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
+    """Averages Pearson's r over the perturbations of every question.
+
+    Args:
+        scores: From `all_scores`.
+        methods: Whom to show, in this order; who has no answer is left out.
+
+    Returns:
+        (question, method) x mean, low, high (95 % interval) and n.
+    """
+    tables = {kind: summarise(table, metrics=["pearson_delta"]).set_index("method").reindex(methods)
+              for kind, table in scores.groupby("asked", sort=False)}
+    joined = pd.concat(tables, names=["asked", "method"])[["mean", "low", "high", "n"]].dropna()
+    return joined.rename(index=NAMES, level="method")
 
 
 def verdicts(scores: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
@@ -21,7 +60,7 @@ def verdicts(scores: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
     judged": halves of the real cells do not agree (r below `REPEATABLE`), so nobody can be right or wrong.
 
     Args:
-        scores: From `evaluate`, with the rows "control" and "ceiling", and a column "asked" ("seen", "unseen").
+        scores: From `all_scores`.
         methods: Whom to judge; one that gives no answer for a perturbation gets "".
 
     Returns:
@@ -31,6 +70,7 @@ def verdicts(scores: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
     index = ["asked", "target", "sign"]
     r, error = (scores.pivot_table(metric, index, "method") for metric in ("pearson_delta", "mae"))
     table = scores[scores["method"] == "control"].set_index(index)[["n_real"]].rename(columns={"n_real": "cells"})
+    r, error = r.reindex(table.index), error.reindex(table.index)
     table["no change, error"] = error["control"]
     within_reach = error["control"] - error["ceiling"]
     for method in ("ceiling", *methods):
@@ -44,7 +84,7 @@ def verdicts(scores: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
         answer = np.select([own.isna(), ~(r["ceiling"] >= REPEATABLE), right & far, right],
                            ["", UNKNOWN, YES, DIRECTION], NO)
         table[method] = answer
-    return table.sort_index()
+    return table
 
 
 def judgeable(table: pd.DataFrame) -> str:
