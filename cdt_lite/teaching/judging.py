@@ -16,8 +16,10 @@ from cdt_lite.teaching.sentences import LITTLE, NAMES, listed, number, what_it_d
 ALIKE = 0.8  # r of two effects, from which one could have told the other
 FIELD = {"capsule, change": "capsule, mean", "scgen": "scGen", "state": "STATE", "replicate mean": "replicate mean",
          "perturbed mean": "perturbed mean", "control": "no change"}  # what results.json calls a row: what we do
-SCORES = {"pearson_delta": "Pearson's r", "mae": "mean absolute error", "systema_pearson": "Systema",
+ERROR = "mean absolute error"
+SCORES = {"pearson_delta": "Pearson's r", "mae": ERROR, "systema_pearson": "Systema",
           "discrimination_score_l1": "discrimination"}
+FIELD_DIGITS = {ERROR: 3}  # of others 2
 
 
 def right_way(real: Mapping[str, pd.DataFrame], predicted: Mapping[str, pd.DataFrame], n: int = 10) -> str:
@@ -175,13 +177,14 @@ def field(path: Path) -> pd.DataFrame:
 
 def written(table: pd.DataFrame) -> pd.DataFrame:
     """Returns a table of the field as it is read: "0.41 [0.17, 0.70]", methods x scores."""
-    shown: dict[str, dict[str, str]] = {}
-    for name, one in table.groupby(level=0, sort=False):
-        parts = one.droplevel(0)
-        shown[name] = {score: "" if np.isnan(parts.loc["value", score]) else (
-            f"{number(parts.loc['value', score], 3)} [{number(parts.loc['low', score])}, "
-            f"{number(parts.loc['high', score])}]") for score in table}
-    return pd.DataFrame(shown).T
+    value, low, high = (table.xs(part, level=1).to_numpy() for part in ("value", "low", "high"))
+    names = table.index.get_level_values(0).unique()
+    shown = pd.DataFrame("", names, table.columns)
+    for i, j in zip(*np.nonzero(~np.isnan(value)), strict=True):
+        digits = FIELD_DIGITS.get(table.columns[j], 2)
+        parts = [number(numbers[i, j], digits) for numbers in (value, low, high)]
+        shown.iloc[i, j] = f"{parts[0]} [{parts[1]}, {parts[2]}]"
+    return shown
 
 
 def in_the_field(table: pd.DataFrame, method: str = "capsule, mean") -> str:
@@ -194,15 +197,16 @@ def in_the_field(table: pd.DataFrame, method: str = "capsule, mean") -> str:
     if table.empty:
         return "figures/results.json is not here: cdt-lite evaluate --tasks makes it."
     value, low, high = (table.xs(part, level=1) for part in ("value", "low", "high"))
-    error, said = SCORES["mae"], []
+    said = []
     for name in table:
-        best = value[name].idxmin() if name == error else value[name].idxmax()
-        found = f"by {name} {NAMES.get(best, f'the {best}')} leads ({number(value.loc[best, name], 3)})"
+        best = value[name].idxmin() if name == ERROR else value[name].idxmax()
+        led = number(value.loc[best, name], FIELD_DIGITS.get(name, 2))
+        found = f"by {name} {NAMES.get(best, f'the {best}')} leads ({led})"
         if best != method:
             apart = high.loc[best, name] < low.loc[method, name] or high.loc[method, name] < low.loc[best, name]
             found += f", with an interval {'apart from' if apart else 'that overlaps'} the capsule's"
         said.append(found)
-    useless = value.index[value[error] > value.loc["no change", error]].tolist()
+    useless = value.index[value[ERROR] > value.loc["no change", ERROR]].tolist()
     start = "; ".join(said)
     behind = f" {listed(useless)} {'err' if len(useless) > 1 else 'errs'} more than no change." if useless else ""
     return f"{start[0].upper()}{start[1:]}.{behind}"
