@@ -34,6 +34,7 @@ class HeldOut:
     The truth subtracts one half of the controls, predictors are shown the other: shared controls flatter every score.
     """
 
+    replicate: str  # of the cells kept from training; "all replicates" of targets never seen
     train: AnnData
     test: AnnData  # cells kept from training, and all controls of their replicates
     truth: AnnData  # controls that the truth subtracts
@@ -126,11 +127,12 @@ def held_out(screen: AnnData, part: str = "held_out") -> HeldOut:
     """
     side = named_split(screen)
     batch = screen.obs["batch"].astype(str)
-    replicates = sorted(set(batch[side == part]))
-    here = batch.isin(replicates if part == "unseen" else replicates[:1]).to_numpy()
+    replicate = min(batch[side == part])
+    here = (batch.isin(batch[side == part]) if part == "unseen" else batch == replicate).to_numpy()
     is_control = (screen.obs["target_gene"] == CONTROL).to_numpy()
     test = screen[here & ((side == part) | is_control)].copy()
-    return HeldOut(screen[side == "train"].copy(), test, *control_halves(test))
+    name = "all replicates" if part == "unseen" else replicate
+    return HeldOut(name, screen[side == "train"].copy(), test, *control_halves(test))
 
 
 def guides_of(screen: AnnData) -> pd.Series:

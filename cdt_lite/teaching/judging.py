@@ -32,11 +32,13 @@ def right_way(real: Mapping[str, pd.DataFrame], predicted: Mapping[str, pd.DataF
     """
     said = []
     for kind, table in real.items():
-        right = [(np.sign(row.loc[top]) == np.sign(predicted[kind].loc[name, top])).sum()
-                 for name, row in table.iterrows() for top in [row.drop(name[0], errors="ignore").abs().nlargest(n).index]]
+        right = []
+        for name, row in table.iterrows():
+            largest = row.loc[row.drop(name[0], errors="ignore").abs().nlargest(n).index]
+            right.append((np.sign(largest) == np.sign(predicted[kind].loc[name, largest.index])).sum())
         said.append(f"{np.mean(right):.1f} ({kind})")
-    return (f"Of the {n} genes that a perturbation really moves most, the prediction moves {listed(said)} the right way; "
-            f"a coin would move {n / 2:g}.")
+    return (f"Of the {n} genes that a perturbation really moves most, the prediction moves {listed(said)} the right "
+            f"way; a coin would move {n / 2:g}.")
 
 
 def told_apart(scores: pd.Series, method: str, by: str, higher_is_better: bool = True) -> str:
@@ -53,9 +55,10 @@ def told_apart(scores: pd.Series, method: str, by: str, higher_is_better: bool =
     own = scores[method]
     lead = (own - scores.drop(method)) * (1 if higher_is_better else -1)
     digits = 2 if higher_is_better else 3
-    good, behind, none = ([f"{NAMES.get(name, name)}{'' if np.isnan(scores[name]) else f' ({number(scores[name], digits)})'}"
-                           for name in lead.index[chosen]]
-                          for chosen in (lead < LITTLE * abs(own), lead >= LITTLE * abs(own), lead.isna()))
+    names = {name: f"{NAMES.get(name, name)} ({number(scores[name], digits)})" for name in lead.dropna().index}
+    good = [names[name] for name in names if lead[name] < LITTLE * abs(own)]
+    behind = [names[name] for name in names if lead[name] >= LITTLE * abs(own)]
+    none = [NAMES.get(name, name) for name in lead.index[lead.isna()]]
     said = [f"as good, or nearly: {listed(good)}" if good else "no other is as good"]
     said += [f"behind: {listed(behind)}"] if behind else []
     said += [f"without a score: {listed(none)}"] if none else []

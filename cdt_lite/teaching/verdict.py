@@ -75,8 +75,8 @@ def verdicts(scores: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
     within_reach = error["control"] - error["ceiling"]
     for method in ("ceiling", *methods):
         name = "half against half" if method == "ceiling" else method
-        table[f"{name}, r"] = r[method] if method in r else np.nan
-        table[f"{name}, error"] = error[method] if method in error else np.nan
+        table[f"{name}, r"] = r.get(method, np.nan)
+        table[f"{name}, error"] = error.get(method, np.nan)
     for method in methods:
         own, removed = table[f"{method}, r"], error["control"] - table[f"{method}, error"]
         right = own >= OF_DIRECTION * r["ceiling"]

@@ -100,7 +100,8 @@ TARGETS, SIGNS = np.array(["A", "B", "C", "D", "A"]), np.array([-1, -1, -1, 1, 1
 def _(fn: Answer) -> Pair:
     """Average, gene by gene, the rows of the asked sign whose target is another: here B and C."""
     return np.array([4.0, 3.0]), fn(EFFECTS[:3], TARGETS[:3], SIGNS[:3], "A", -1), {
-        "You let A predict itself: the asked target must be left out, or the baseline knows the answer.": EFFECTS[:3].mean(0),
+        "You let A predict itself: the asked target must be left out, or the baseline knows the answer.":
+            EFFECTS[:3].mean(0),
         "That is A itself: the rival may know everything but the answer.": EFFECTS[0],
         "That is a sum: the baseline is a mean.": EFFECTS[1:3].sum(0),
         "You averaged over genes: a mean over rows, .mean(0), keeps one number a gene.": EFFECTS[1:3].mean(1),
@@ -120,7 +121,8 @@ def _(fn: Answer) -> Pair:
     """There is no row of this sign: fall back to all other targets, here B and C."""
     return np.array([4.0, 3.0]), fn(EFFECTS[:3], TARGETS[:3], SIGNS[:3], "A", 1), {
         "There is no row of this sign and you averaged nothing: fall back to all other targets.": np.zeros(2),
-        "There is no row of this sign and you averaged none of them: fall back to all other targets.": np.full(2, np.nan),
+        "There is no row of this sign, and of none there is no mean: fall back to all other targets.":
+            np.full(2, np.nan),
         "You fell back to all rows, A among them: even then the asked target is left out.": EFFECTS[:3].mean(0),
     }
 
@@ -257,7 +259,8 @@ def _(fn: Answer) -> Pair:
     return *_near(2 * 1.96 * one, width, 0.012), {
         "A redraw without replacement is a new order of the same values: draw P of them with replacement.":
             _typical(0.0, width, 1e-9),
-        "The width is that of a 90 % interval: take quantiles 0.025 and 0.975.": _typical(2 * 1.645 * one, width, 0.012),
+        "The width is that of a 90 % interval: take quantiles 0.025 and 0.975.":
+            _typical(2 * 1.645 * one, width, 0.012),
         "Those are quantiles of single perturbations: average each redraw first.": _typical(80 * one, width, 12 * one),
     }
 
