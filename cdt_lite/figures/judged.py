@@ -56,7 +56,8 @@ def scored(scores: pd.DataFrame, methods: Sequence[str]) -> Figure:
     for ax, metric, title in zip(axes, ("pearson_delta", "mae"), TITLES, strict=True):
         table = wide.pivot_table(metric, "row", "method").reindex(index=rows, columns=methods)
         table = table.dropna(axis=1, how="all").rename(columns=NAMES)  # no change has no direction
-        plots.metric_heatmap(table, ax, higher_is_better=metric != "mae", fmt=".2f" if metric != "mae" else ".3f")
+        is_error = metric == "mae"
+        plots.metric_heatmap(table, ax, not is_error, ".3f" if is_error else ".2f")
         ax.set_title(title)
         ax.set_xticks(ax.get_xticks(), ax.get_xticklabels(), rotation=35, ha="right")
     axes[1].tick_params(labelleft=False)
@@ -77,7 +78,8 @@ def over_real(real: pd.DataFrame, predicted: pd.DataFrame, names: Sequence[tuple
         pair = pair.drop(name[0], errors="ignore")
         largest = 1.15 * pair.abs().to_numpy().max()
         ax.set(xlim=(-largest, largest), ylim=(-largest, largest))
-        plots.predicted_vs_real_delta(pair["real"].to_numpy(), pair["predicted"].to_numpy(), pair.index, ax, name=6)
+        x, y = pair.to_numpy().T
+        plots.predicted_vs_real_delta(x, y, pair.index, ax, name=6)
         ax.set_title(f"{name[0]} {name[1]:+d}: Pearson r = {pair.corr().iloc[0, 1]:.2f}")
     return plots.as_written(figure)
 
@@ -98,11 +100,13 @@ def standings(means: pd.DataFrame) -> Figure:
             ax.plot([row["low"], row["high"]], [place, place], color=color, lw=2)
             ax.plot(row["mean"], place, "o", color=color)
         for name in names.difference(table.index):
-            ax.text(0.02, names.get_loc(name), "no answer", color=plots.SOFT, va="center", fontsize=9)
+            place = names.get_loc(name)
+            ax.text(0.02, place, "no answer", color=plots.SOFT, va="center", fontsize=9)
         ax.axvline(0, color=plots.SOFT, lw=0.8)
         ax.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5))
         ax.set_xlim(min(-0.1, means["low"].min() - 0.05), 1.05)
-        ax.set(xlabel="mean Pearson's r, 95 % interval", title=f"{kind} (n = {int(table['n'].max())})")
+        ax.set_title(f"{kind} (n = {int(table['n'].max())})")
+        ax.set_xlabel("mean Pearson's r, 95 % interval")
     for ax in np.atleast_1d(axes)[1:]:
         ax.tick_params(labelleft=False)
     return plots.as_written(figure)

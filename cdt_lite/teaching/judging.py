@@ -14,8 +14,9 @@ from cdt_lite.evaluation.summary import summarise
 from cdt_lite.teaching.sentences import LITTLE, NAMES, listed, number, what_it_does
 
 ALIKE = 0.8  # r of two effects, from which one could have told the other
-FIELD = {"capsule, change": "capsule, mean", "scgen": "scGen", "state": "STATE", "replicate mean": "replicate mean",
-         "perturbed mean": "perturbed mean", "control": "no change"}  # what results.json calls a row: what we do
+FIELD = {"capsule, change": "capsule, mean", "scgen": "scGen", "state": "STATE",
+         **{name: NAMES.get(name, name) for name in ("replicate mean", "perturbed mean", "control")}
+         }  # what results.json calls a row: what we call it
 ERROR = "mean absolute error"
 SCORES = {"pearson_delta": "Pearson's r", "mae": ERROR, "systema_pearson": "Systema",
           "discrimination_score_l1": "discrimination"}
@@ -35,10 +36,11 @@ def right_way(real: Mapping[str, pd.DataFrame], predicted: Mapping[str, pd.DataF
         right = []
         for name, row in table.iterrows():
             largest = row.loc[row.drop(name[0], errors="ignore").abs().nlargest(n).index]
-            right.append((np.sign(largest) == np.sign(predicted[kind].loc[name, largest.index])).sum())
+            guess = predicted[kind].loc[name, largest.index]
+            right.append((np.sign(largest) == np.sign(guess)).sum())
         said.append(f"{np.mean(right):.1f} ({kind})")
-    return (f"Of the {n} genes that a perturbation really moves most, the prediction moves {listed(said)} the right "
-            f"way; a coin would move {n / 2:g}.")
+    return (f"Of the {n} genes that a perturbation really moves most, the prediction moves "
+            f"{listed(said)} the right way; a coin would move {n / 2:g}.")
 
 
 def told_apart(scores: pd.Series, method: str, by: str, higher_is_better: bool = True) -> str:
@@ -55,7 +57,9 @@ def told_apart(scores: pd.Series, method: str, by: str, higher_is_better: bool =
     own = scores[method]
     lead = (own - scores.drop(method)) * (1 if higher_is_better else -1)
     digits = 2 if higher_is_better else 3
-    names = {name: f"{NAMES.get(name, name)} ({number(scores[name], digits)})" for name in lead.dropna().index}
+    names = {}
+    for name in lead.dropna().index:
+        names[name] = f"{NAMES.get(name, name)} ({number(scores[name], digits)})"
     good = [names[name] for name in names if lead[name] < LITTLE * abs(own)]
     behind = [names[name] for name in names if lead[name] >= LITTLE * abs(own)]
     none = [NAMES.get(name, name) for name in lead.index[lead.isna()]]
@@ -101,8 +105,8 @@ def flattered(scores: pd.DataFrame, methods: Sequence[str]) -> str:
         scores: From `evaluate`, with the columns pearson_delta and pearson_delta_shared.
         methods: Baselines: of a model's table nobody knows on which controls it stands.
     """
-    means = scores[scores["method"].isin(methods)].groupby("method")[["pearson_delta", "pearson_delta_shared"]].mean()
-    gain = (means["pearson_delta_shared"] - means["pearson_delta"]).loc[list(methods)]
+    gains = scores.assign(gain=scores["pearson_delta_shared"] - scores["pearson_delta"])
+    gain = gains.groupby("method")["gain"].mean().loc[list(methods)]
     said = listed([f"{number(value)} ({name})" for name, value in gain.items()])
     moral = "they flatter, whatever the method knows" if gain.min() > 0.01 else (
         "they do not flatter here" if gain.max() < 0.01 else "whom they flatter depends on what is predicted")
@@ -120,9 +124,9 @@ def top(scores: pd.DataFrame, copy: str) -> str:
     half = means.pop("ceiling")
     best = means.pop(copy)
     past = [f"the {name} ({number(value)})" for name, value in means.items() if value > half]
-    passed = f"{listed(past)} {'pass' if len(past) > 1 else 'passes'} it" if past else "nobody passes it"
-    return (f"The real cells, handed in as a prediction, have r = {number(best)}: that is the top. Half against half "
-            f"has {number(half)}; {passed}.")
+    verb = "pass" if len(past) > 1 else "passes"
+    return (f"The real cells, handed in as a prediction, have r = {number(best)}: that is the top. "
+            f"Half against half has {number(half)}; {listed(past or ['nobody'])} {verb} it.")
 
 
 def furthest(table: pd.DataFrame, method: str) -> tuple[str, int]:
@@ -148,14 +152,14 @@ def shown_before(name: tuple[str, int], change: pd.Series, trained: pd.DataFrame
     """
     own = [place for place, gene in enumerate(change.index) if gene == name[0]]
     others = trained[trained.index.get_level_values(0) != name[0]]
-    like = pd.Series([pearson_delta(change.to_numpy(), row, own) for row in others.to_numpy()], others.index)
+    like = others.apply(lambda row: pearson_delta(change.to_numpy(), row.to_numpy(), own), axis=1)
     best, nearest = like.max(), like.idxmax()[0]
     known = best >= ALIKE
     moral = "it could have been told from that" if known else "nothing in training showed it"
     verdict = "and was" if r >= best - LITTLE else "and was not"
     found = f", {verdict} (r = {number(r)})" if known else f" (prediction: r = {number(r)})"
-    return (f"Of {len(others)} effects in training the one most like that of {name[0]} is that of {nearest} "
-            f"(r = {number(best)}): {moral}{found}.")
+    return (f"Of {len(others)} effects in training the one most like that of {name[0]} is that of "
+            f"{nearest} (r = {number(best)}): {moral}{found}.")
 
 
 def field(path: Path) -> pd.DataFrame:
@@ -174,7 +178,7 @@ def field(path: Path) -> pd.DataFrame:
     rows = {}
     for name, shown in FIELD.items():
         for i, part in enumerate(("value", "low", "high")):
-            rows[shown, part] = {words: (summary[name][metric] or [None] * 3)[i] for metric, words in SCORES.items()}
+            rows[shown, part] = {words: summary[name][metric][i] for metric, words in SCORES.items()}
     return pd.DataFrame(rows).T.astype(float)
 
 
@@ -206,12 +210,14 @@ def in_the_field(table: pd.DataFrame, method: str = "capsule, mean") -> str:
         led = number(value.loc[best, name], FIELD_DIGITS.get(name, 2))
         found = f"by {name} {NAMES.get(best, f'the {best}')} leads ({led})"
         if best != method:
-            apart = high.loc[best, name] < low.loc[method, name] or high.loc[method, name] < low.loc[best, name]
-            found += f", with an interval {'apart from' if apart else 'that overlaps'} the capsule's"
+            (a, b), (c, d) = ((low.loc[one, name], high.loc[one, name]) for one in (best, method))
+            place = "apart from" if b < c or d < a else "that overlaps"
+            found += f", with an interval {place} the capsule's"
         said.append(found)
     useless = value.index[value[ERROR] > value.loc["no change", ERROR]].tolist()
     start = "; ".join(said)
-    behind = f" {listed(useless)} {'err' if len(useless) > 1 else 'errs'} more than no change." if useless else ""
+    verb = "err" if len(useless) > 1 else "errs"
+    behind = f" {listed(useless)} {verb} more than no change." if useless else ""
     return f"{start[0].upper()}{start[1:]}.{behind}"
 
 

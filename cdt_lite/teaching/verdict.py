@@ -12,10 +12,12 @@ from cdt_lite.teaching.sentences import NAMES, listed
 
 REPEATABLE = 0.5  # r of half against half, below which the real cells do not agree with themselves
 OF_DIRECTION = 0.8  # share of half against half's r that a prediction must reach
-OF_SIZE = 0.5  # share of the error of no change that it must remove, of what half against half removes
+OF_SIZE = 0.5  # share of what half against half removes of the error of no change
 SEEN, NEVER = "seen in other replicates", "never seen"  # what a predictor knew of a target
-METRICS = ("pearson_delta", "pearson_composition", "mae", "systema_pearson", "discrimination_score_l1")
-RIVALS = ("control", "perturbed mean", "linear", "kNN", "replicate mean", "pathway neighbour", "ceiling")
+METRICS = ("pearson_delta", "pearson_composition", "mae", "systema_pearson",
+           "discrimination_score_l1")
+RIVALS = ("control", "perturbed mean", "linear", "kNN", "replicate mean", "pathway neighbour",
+          "ceiling")
 YES, DIRECTION, NO, UNKNOWN = "yes", "direction only", "no", "cannot be judged"
 
 
@@ -69,7 +71,8 @@ def verdicts(scores: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
     """
     index = ["asked", "target", "sign"]
     r, error = (scores.pivot_table(metric, index, "method") for metric in ("pearson_delta", "mae"))
-    table = scores[scores["method"] == "control"].set_index(index)[["n_real"]].rename(columns={"n_real": "cells"})
+    table = scores[scores["method"] == "control"].set_index(index)[["n_real"]]
+    table = table.rename(columns={"n_real": "cells"})
     r, error = r.reindex(table.index), error.reindex(table.index)
     table["no change, error"] = error["control"]
     within_reach = error["control"] - error["ceiling"]
@@ -95,8 +98,8 @@ def judgeable(table: pd.DataFrame) -> str:
     """
     r = table["half against half, r"]
     silent = _names(table[~(r >= REPEATABLE)])
-    start = f"In {len(table) - len(silent)} of {len(table)} perturbations one half of the real cells tells what the " \
-            f"other shows (r at least {REPEATABLE})"
+    start = (f"In {len(table) - len(silent)} of {len(table)} perturbations one half of the real cells "
+             f"tells what the other shows (r at least {REPEATABLE})")
     return f"{start}, all of them." if not silent else f"{start}; not in {listed(silent)}."
 
 
@@ -108,7 +111,8 @@ def plates(table: pd.DataFrame, method: str, rivals: Sequence[str]) -> str:
         method: The one that is spoken of.
         rivals: Judged in the same table.
     """
-    yes, half, no, unknown = (_names(table[table[method] == word]) for word in (YES, DIRECTION, NO, UNKNOWN))
+    yes, half, no, unknown = (_names(table[table[method] == word])
+                              for word in (YES, DIRECTION, NO, UNKNOWN))
     said = [f"The {method} could save {f'a plate for {listed(yes)}' if yes else 'no plate'}"]
     for names, what in ((half, "it tells which genes, not how far"), (no, "not even which genes")):
         if names:
@@ -116,11 +120,13 @@ def plates(table: pd.DataFrame, method: str, rivals: Sequence[str]) -> str:
     if unknown:
         said.append(f"{listed(unknown)} cannot be judged")
     free = _names(table[(table[list(rivals)] == YES).any(axis=1)])
-    alone, missed = ([name for name in one if name not in other] for one, other in ((yes, free), (free, yes)))
+    alone = [name for name in yes if name not in free]
+    missed = [name for name in free if name not in yes]
     saves = [f"none of {listed(alone)}"] if alone else ["the same"] if yes else []
     saves += [f"{listed(missed)} beside" if yes else listed(missed)] if missed else []
     others = listed([f"the {rival}" for rival in rivals])
-    return f"{'; '.join(said)}. What needs no model, {others}, saves {listed(saves or ['none, either'])}."
+    saved = listed(saves or ["none, either"])
+    return f"{'; '.join(said)}. What needs no model, {others}, saves {saved}."
 
 
 def _names(rows: pd.DataFrame) -> list[str]:
