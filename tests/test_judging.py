@@ -92,18 +92,20 @@ def changes(rows, names=("A", "B")):
 
 
 def test_genes_that_go_the_right_way_are_counted_among_the_largest():
-    real = changes(np.tile(np.arange(1.0, 13.0), (2, 1)))
+    rows = np.tile(np.arange(1.0, 13.0), (2, 1))
+    real, there = changes(rows), changes(rows, "CD")
     wrong = real.copy()
     wrong.iloc[0, -3:] *= -1
     wrong.iloc[1, :9] *= -1
-    assert "moves 1.5 (here) and 3.0 (there) the right way; a coin would move 1.5." in \
-        right_way({"here": real, "there": real}, {"here": wrong, "there": 0.1 * real}, n=3)
+    said = right_way({"here": real, "there": there}, {"here": wrong, "there": 0.1 * there}, n=3)
+    assert "moves 1.5 (here) and 3.0 (there) the right way; a coin would move 1.5." in said
+    assert said.endswith("Most for B -1, C -1 and D -1 (3), fewest for A -1 (0).")
 
 
 def test_answers_as_good_as_a_methods_are_told_from_those_behind():
     scores = pd.Series({"capsule": 0.50, "control": np.nan, "near": 0.48, "better": 0.9, "far": 0.1})
     assert told_apart(scores, "capsule", "r") == (
-        "By r the capsule has 0.50; as good, or nearly: near (0.48) and better (0.90); behind: far (0.10); "
+        "By r the capsule has 0.50; as good, or nearly: better (0.90) and near (0.48); behind: far (0.10); "
         "without a score: no change.")
     errors = told_apart(scores.drop(["control", "near"]), "capsule", "the error", higher_is_better=False)
     assert errors.endswith("as good, or nearly: far (0.100); behind: better (0.900).")

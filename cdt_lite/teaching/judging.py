@@ -31,16 +31,17 @@ def right_way(real: Mapping[str, pd.DataFrame], predicted: Mapping[str, pd.DataF
         predicted: The same of the prediction.
         n: Genes a perturbation.
     """
-    said = []
+    said, right = [], {}
     for kind, table in real.items():
-        right = []
         for name, row in table.iterrows():
             largest = row.loc[row.drop(name[0], errors="ignore").abs().nlargest(n).index]
             guess = predicted[kind].loc[name, largest.index]
-            right.append((np.sign(largest) == np.sign(guess)).sum())
-        said.append(f"{np.mean(right):.1f} ({kind})")
+            right[name] = int((np.sign(largest) == np.sign(guess)).sum())
+        said.append(f"{np.mean([right[name] for name in table.index]):.1f} ({kind})")
+    ends = [[f"{name[0]} {name[1]:+d}" for name in right if right[name] == end(right.values())] for end in (max, min)]
     return (f"Of the {n} genes that a perturbation really moves most, the prediction moves "
-            f"{listed(said)} the right way; a coin would move {n / 2:g}.")
+            f"{listed(said)} the right way; a coin would move {n / 2:g}. Most for {listed(ends[0])} "
+            f"({max(right.values())}), fewest for {listed(ends[1])} ({min(right.values())}).")
 
 
 def told_apart(scores: pd.Series, method: str, by: str, higher_is_better: bool = True) -> str:
@@ -55,7 +56,7 @@ def told_apart(scores: pd.Series, method: str, by: str, higher_is_better: bool =
         higher_is_better: Otherwise it is an error.
     """
     own = scores[method]
-    lead = (own - scores.drop(method)) * (1 if higher_is_better else -1)
+    lead = ((own - scores.drop(method)) * (1 if higher_is_better else -1)).sort_values()  # the best first
     digits = 2 if higher_is_better else 3
     names = {}
     for name in lead.dropna().index:
