@@ -7,7 +7,6 @@ import re
 from html.parser import HTMLParser
 
 import matplotlib.pyplot as plt
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,7 +20,6 @@ from cdt_lite.figures.guide import Shown, guide
 from cdt_lite.report import page as pages
 from cdt_lite.teaching import lesson as lessons
 from cdt_lite.training.start import start
-from tools.environment import ROOT
 
 NAMES = [
     "<img src=x onerror=alert(1)>", r"$\frac$", "a_b^c", "A|B", "{x}", "%s", r"\$5", '"q"', "$$", "_z", "#fff", "a\\nb",
@@ -150,22 +148,15 @@ def test_a_widgets_page_holds_one_picture_and_the_name_as_it_is_written(name):
     assert html.escape(name) in re.search('alt="(.*?)"', page)[1]
 
 
-def test_the_widget_of_notebook_06_draws_such_targets():
-    """Its own two cells, run on a screen of such names."""
-    notebook = nbformat.read(ROOT / "notebooks" / "06_analysis.ipynb", as_version=4)
-    cells = {cell.id: cell.source for cell in notebook.cells}
-    space = {"genes": np.array(NAMES, object), "keys": [(name, -1) for name in NAMES], "strong": (NAMES[0], -1)}
-    space |= {"D": np.tile(numbers(), (N, 1)), "guess": np.tile(numbers()[::-1], (N, 1))}
-    space |= {"np": np, "pd": pd, "plt": plt, "plots": plots, "teach": teaching,
-              "lesson": teaching.Lesson("06", "ci", "cpu", toy_screen())}
-    space["display"] = lambda widget: space.update(widget=widget)
-    exec(cells["a06-w1"], space)
-    exec(cells["a06-w3"], space)
-    choice, page = space["widget"].children
-    for key in space["keys"][:4]:
-        choice.value = key
-        found = Tags(page.value)
-        assert found.tags.count("img") == 1 and any(f"Prediction for {key[0]} -1" in text for text in found.text)
+def test_figures_of_judged_predictions_show_names_as_they_are_written():
+    changes = pd.DataFrame(np.tile(numbers(), (N, 1)), pd.MultiIndex.from_product([NAMES, [-1]]), NAMES)
+    scores = pd.DataFrame({"method": "capsule", "target": NAMES, "sign": -1, "pearson_delta": 0.5, "mae": numbers()})
+    for figure in (figures.side_by_side({"a": changes}, {"a": changes}, N), figures.scored(scores, ["capsule"])):
+        written = drawn_texts(figure)
+        assert all(any(text.startswith(name) for text in written) for name in NAMES)
+        assert not any(text.startswith("formula") for text in written)
+    panels = drawn_texts(figures.over_real(changes, changes, [(name, -1) for name in NAMES[:2]]))
+    assert f"{NAMES[1]} -1: Pearson r = 1.00" in panels
 
 
 def test_pages_have_no_formulas_in_their_tables(monkeypatch):

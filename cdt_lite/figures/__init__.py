@@ -14,6 +14,7 @@ __all__, __getattr__, __dir__ = lazily(__name__, {
     "folder": ["make_figures"],
     "generation": ["h_curves", "in_27_cells", "step_prices"],
     "hidden": ["guesses"],
+    "judged": ["over_real", "scored", "side_by_side", "standings"],
     "measured": ["animated", "attention_maps", "attention_weights", "down_and_up", "example"],
     "plots": [],
     "pretraining": ["beside_histograms", "joined", "losses"],

@@ -1,4 +1,4 @@
-"""The cells that a lesson tests on: one replicate of perturbations that the capsule saw in others, and its controls."""
+"""The cells that a lesson tests on: perturbations that the capsule saw in other replicates, or targets never seen."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,14 +31,14 @@ class Named(NamedTuple):
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Held-out cells of one replicate, its controls in two halves, and what the capsule was trained on.
+    """Cells kept from training, controls of their replicates in two halves, and what the capsule was trained on.
 
     The truth subtracts one half of the controls, predictors are shown the other: shared controls flatter every score.
     """
 
-    replicate: str
+    replicate: str  # of the cells kept from training; "all replicates" of targets never seen
     train: AnnData
-    test: AnnData  # held-out cells, and all controls of their replicate
+    test: AnnData  # cells kept from training, and all controls of their replicates
     truth: AnnData  # controls that the truth subtracts
     shown: AnnData  # controls that predictors are shown
 
@@ -56,12 +56,24 @@ class HeldOut:
     @cached_property
     def changes(self) -> pd.DataFrame:
         """Real mean change of log1p expression, perturbations x genes."""
-        plain = self.mean(self.truth)
-        labels = self.test.obs[self.test.obs["sign"] != 0][["target_gene", "sign"]].drop_duplicates()
-        names = sorted(Named(str(target), int(sign)) for target, sign in labels.to_numpy())
-        rows = [self.mean(self.cells(*name)) - plain for name in names]
-        index = pd.MultiIndex.from_tuples(names, names=["target", "sign"])
-        return pd.DataFrame(rows, index, self.test.var_names)
+        return self._changes_of(self.test, self.truth)
+
+    @cached_property
+    def trained(self) -> pd.DataFrame:
+        """Mean change of every training perturbation, perturbations x genes; without the controls of the truth."""
+        plain = self.train[(self.train.obs["sign"] == 0).to_numpy()]
+        return self._changes_of(self.train, plain[~plain.obs_names.isin(self.truth.obs_names)])
+
+    def _changes_of(self, cells: AnnData, controls: AnnData) -> pd.DataFrame:
+        """Mean changes from controls, which are mixed over replicates as the cells are."""
+        where = controls.obs["batch"].astype(str).to_numpy()
+        plain = {name: self.mean(controls[where == name]) for name in np.unique(where)}
+        rows = {}
+        for name, obs in cells.obs[cells.obs["sign"] != 0].groupby(["target_gene", "sign"], observed=True):
+            control = np.mean([plain[batch] for batch in obs["batch"].astype(str)], axis=0)
+            rows[Named(str(name[0]), int(name[1]))] = self.mean(cells[obs.index]) - control
+        index = pd.MultiIndex.from_tuples(rows, names=["target", "sign"])
+        return pd.DataFrame(list(rows.values()), index, cells.var_names).sort_index()
 
     def scaled(self, cells: AnnData, genes: Sequence[str]) -> pd.DataFrame:
         """Returns counts of some genes, cells x genes, every cell scaled to `depth`."""
@@ -99,22 +111,30 @@ class HeldOut:
         clean = with_clean_table(capsule, self.train, self.truth)
         return mean_changes(clean, self.shown, wanted_cells(asked), n_cells, seed).loc[self.changes.index]
 
-    def scores(self, changes: Mapping[str, pd.DataFrame], metrics: tuple[str, ...] = ("pearson_delta", "mae"),
-               rivals: tuple[str, ...] = RIVALS) -> pd.DataFrame:
-        """Scores predicted changes beside rivals; one row a method and perturbation, as `evaluate` returns them."""
-        predicted = {name: Changes(table) for name, table in changes.items()}
+    def scores(self, changes: Mapping[str, pd.DataFrame | AnnData], metrics: Sequence[str] = ("pearson_delta", "mae"),
+               rivals: Sequence[str] = RIVALS) -> pd.DataFrame:
+        """Scores predicted changes, or cells, beside rivals; a row a method and perturbation, as in `evaluate`."""
+        predicted = {name: Changes(given) if isinstance(given, pd.DataFrame) else given
+                     for name, given in changes.items()}
         return evaluate(self.test, predicted, train=self.train, baselines=rivals, metrics=metrics,
                         target_depth=self.depth)
 
 
-def held_out(screen: AnnData) -> HeldOut:
-    """Returns what a screen's named split holds out of perturbations that training saw, in one replicate."""
+def held_out(screen: AnnData, part: str = "held_out") -> HeldOut:
+    """Returns what a screen's named split keeps from training, with all controls of the same replicates.
+
+    Args:
+        screen: As a lesson has it.
+        part: "held_out", perturbations that training saw in other replicates, in one; or "unseen", targets never seen.
+    """
     side = named_split(screen)
-    replicate = min(screen.obs["batch"][side == "held_out"].astype(str))
-    here = (screen.obs["batch"] == replicate).to_numpy()
+    batch = screen.obs["batch"].astype(str)
+    replicate = min(batch[side == part])
+    here = (batch.isin(batch[side == part]) if part == "unseen" else batch == replicate).to_numpy()
     is_control = (screen.obs["target_gene"] == CONTROL).to_numpy()
-    test = screen[here & ((side == "held_out") | is_control)].copy()
-    return HeldOut(replicate, screen[side == "train"].copy(), test, *control_halves(test))
+    test = screen[here & ((side == part) | is_control)].copy()
+    name = "all replicates" if part == "unseen" else replicate
+    return HeldOut(name, screen[side == "train"].copy(), test, *control_halves(test))
 
 
 def held_out_sets(checkpoint: Checkpoint, cells: AnnData, n_sets: int = 2, cells_per_set: int = 8) -> SetSampler:

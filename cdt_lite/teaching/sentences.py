@@ -11,8 +11,8 @@ from anndata import AnnData
 from cdt_lite.evaluation.metrics import METRICS
 from cdt_lite.evaluation.summary import compare, summarise
 
-NAMES = {"pearson_delta": "Pearson's r", "mae": "the mean absolute error", "ceiling": "half against half",
-         "control": "no change"}
+NAMES = {"pearson_delta": "Pearson's r", "pearson_composition": "Pearson's r by quiet size factors",
+         "mae": "the mean absolute error", "ceiling": "half against half", "control": "no change"}
 DIGITS = {"mae": 3}  # of other scores 2
 LITTLE = 0.05  # a share that is not worth a word
 BETTER, LEVEL, WORSE = "better than", "level with", "worse than"
@@ -76,6 +76,8 @@ def beside(scores: pd.DataFrame, method: str, rivals: Sequence[str], metric: str
         if np.isnan(value):
             continue
         detail = number(value, digits)
+        if means.loc[rival, "n"] < n:
+            detail += f" over the {int(means.loc[rival, 'n'])} that it answers"
         if n > 1:
             gap = gaps.loc[rival]
             low, high = number(gap["low"], digits), number(gap["high"], digits)

@@ -44,3 +44,23 @@ def wrong_median(effects, target, sign, asked, asked_sign):
     other = target != asked
     same = other & (sign == asked_sign)
     return np.median(effects[same if same.any() else other], axis=0)
+
+
+def wrong_sum(effects, target, sign, asked, asked_sign):
+    """That is a sum"""
+    other = target != asked
+    same = other & (sign == asked_sign)
+    return effects[same if same.any() else other].sum(0)
+
+
+def wrong_axis(effects, target, sign, asked, asked_sign):
+    """You averaged over genes"""
+    other = target != asked
+    same = other & (sign == asked_sign)
+    return effects[same if same.any() else other].mean(1)
+
+
+def wrong_last_resort(effects, target, sign, asked, asked_sign):
+    """You fell back to all rows, A among them"""
+    same = (target != asked) & (sign == asked_sign)
+    return effects[same].mean(0) if same.any() else effects.mean(0)

@@ -65,3 +65,13 @@ def wrong_false_zero(guess, real, index, own):
     tied = np.isclose(distance, distance[index])
     rank = ((distance < distance[index]) & ~tied).sum() + (tied.sum() - 1) / 2
     return float(1 - rank / len(real))
+
+
+def wrong_rank(guess, real, index, own):
+    """That is the rank itself"""
+    return (1 - accepted_ties(guess, real, index, own)) * len(real)
+
+
+def wrong_way_round(guess, real, index, own):
+    """You ranked the furthest first"""
+    return 1 - (1 - 1 / len(real) - (1 - accepted_ties(guess, real, index, own)))

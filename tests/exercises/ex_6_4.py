@@ -28,18 +28,18 @@ def wrong_sign(a, b, n_draws, rng):
 
 
 def wrong_no_mean(a, b, n_draws, rng):
-    """The width is off"""
+    """Those are quantiles of single perturbations"""
     return tuple(np.quantile(a - b, [0.025, 0.975]))
 
 
 def wrong_ninety(a, b, n_draws, rng):
-    """quantiles 0.025 and 0.975"""
+    """The width is that of a 90 % interval"""
     rows = rng.integers(len(a), size=(n_draws, len(a)))
     return tuple(np.quantile((a - b)[rows].mean(1), [0.05, 0.95]))
 
 
 def wrong_without_replacement(a, b, n_draws, rng):
-    """drawn with replacement"""
+    """A redraw without replacement"""
     rows = np.stack([rng.permutation(len(a)) for _ in range(n_draws)])
     return tuple(np.quantile((a - b)[rows].mean(1), [0.025, 0.975]))
 
@@ -62,3 +62,15 @@ def wrong_centre(a, b, n_draws, rng):
     low, high = accepted_table(a, b, n_draws, rng)
     middle = (a - b).mean()
     return low - middle, high - middle
+
+
+def wrong_global_chance(a, b, n_draws, rng):
+    """Chance came from elsewhere"""
+    rows = np.random.randint(len(a), size=(n_draws, len(a)))
+    return tuple(np.quantile((a - b)[rows].mean(1), [0.025, 0.975]))
+
+
+def wrong_one_number(a, b, n_draws, rng):
+    """return both ends"""
+    rows = rng.integers(len(a), size=(n_draws, len(a)))
+    return float((a - b)[rows].mean())

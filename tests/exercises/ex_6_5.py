@@ -57,3 +57,10 @@ def wrong_global_chance(replicate, rng):
         truth.append(rows[: len(rows) // 2])
         ours.append(rows[len(rows) // 2 :])
     return np.concatenate(truth), np.concatenate(ours)
+
+
+def wrong_masks(replicate, rng):
+    """Row numbers are asked for, not masks"""
+    truth, _ = accepted_permutation(replicate, rng)
+    marked = np.isin(np.arange(len(replicate)), truth)
+    return marked, ~marked

@@ -98,18 +98,33 @@ TARGETS, SIGNS = np.array(["A", "B", "C", "D", "A"]), np.array([-1, -1, -1, 1, 1
 
 @perturbed_mean.requires("knockout of A: the mean of B and C")
 def _(fn: Answer) -> Pair:
-    """You let A predict itself: the asked target must be left out, or the baseline knows the answer."""
-    return np.array([4.0, 3.0]), fn(EFFECTS[:3], TARGETS[:3], SIGNS[:3], "A", -1)
+    """Average, gene by gene, the rows of the asked sign whose target is another: here B and C."""
+    return np.array([4.0, 3.0]), fn(EFFECTS[:3], TARGETS[:3], SIGNS[:3], "A", -1), {
+        "You let A predict itself: the asked target must be left out, or the baseline knows the answer.":
+            EFFECTS[:3].mean(0),
+        "That is A itself: the rival may know everything but the answer.": EFFECTS[0],
+        "That is a sum: the baseline is a mean.": EFFECTS[1:3].sum(0),
+        "You averaged over genes: a mean over rows, .mean(0), keeps one number a gene.": EFFECTS[1:3].mean(1),
+        "You averaged over rows and genes: .mean(0) keeps one number a gene.": EFFECTS[1:3].mean(),
+    }
 
 @perturbed_mean.requires("a target never seen: the mean of A, B and C")
 def _(fn: Answer) -> Pair:
-    """You mixed signs: an activation says little about a knockout, so average rows of the asked sign only."""
-    return np.array([3.0, 2.0]), fn(EFFECTS, TARGETS, SIGNS, "Z", -1)
+    """Z is in no row, so all rows of the asked sign are others: average these."""
+    return np.array([3.0, 2.0]), fn(EFFECTS, TARGETS, SIGNS, "Z", -1), {
+        "You mixed signs: an activation says little about a knockout, so average rows of the asked sign only.":
+            EFFECTS.mean(0),
+    }
 
 @perturbed_mean.requires("one sign only: the last resort is all others")
 def _(fn: Answer) -> Pair:
-    """There is no other row of this sign and you averaged nothing, or A: fall back to all other targets."""
-    return np.array([4.0, 3.0]), fn(EFFECTS[:3], TARGETS[:3], SIGNS[:3], "A", 1)
+    """There is no row of this sign: fall back to all other targets, here B and C."""
+    return np.array([4.0, 3.0]), fn(EFFECTS[:3], TARGETS[:3], SIGNS[:3], "A", 1), {
+        "There is no row of this sign and you averaged nothing: fall back to all other targets.": np.zeros(2),
+        "There is no row of this sign, and of none there is no mean: fall back to all other targets.":
+            np.full(2, np.nan),
+        "You fell back to all rows, A among them: even then the asked target is left out.": EFFECTS[:3].mean(0),
+    }
 
 @perturbed_mean.requires("A in both signs: neither row may help")
 def _(fn: Answer) -> Pair:
@@ -149,13 +164,19 @@ FOUR = np.array([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0], [5.0, 5.0, 0.0], [9.0, 9.0, 9
 
 @discrimination.requires("the nearest of all: 1")
 def _(fn: Answer) -> Pair:
-    """The best rank is 0: count what is nearer than the right one, and that is not nearer than itself."""
-    return 1.0, fn(np.array([2.1, 0.0, 0.0]), FOUR, 1, None)
+    """Rank the rows of `real` by distance to the guess; row `index` is the nearest here, so its rank is 0."""
+    return 1.0, fn(np.array([2.1, 0.0, 0.0]), FOUR, 1, None), {
+        "The best rank is 0: count what is nearer than the right one, and that is not nearer than itself.": 0.75,
+        "That is the rank itself: the score is 1 - rank / P.": 0.0,
+        "You ranked the furthest first: the nearest has rank 0.": 0.25,
+    }
 
 @discrimination.requires("the furthest of four: 1/4")
 def _(fn: Answer) -> Pair:
-    """Divide the rank by P, the number of perturbations, the right one included."""
-    return 0.25, fn(np.array([0.0, 0.0, 0.1]), FOUR, 3, None)
+    """Three of the four rows are nearer than the right one: 1 - 3 / 4."""
+    return 0.25, fn(np.array([0.0, 0.0, 0.1]), FOUR, 3, None), {
+        "Divide the rank by P, the number of perturbations, the right one included.": 0.0,
+    }
 
 @discrimination.requires("distance adds up over genes")
 def _(fn: Answer) -> Pair:
@@ -206,10 +227,19 @@ def _near(expected: float, yours: float, within: float) -> Pair:
     expected = round(expected, 4)
     return expected, expected if abs(yours - expected) <= within else yours
 
+
+def _typical(expected: float, yours: float, within: float) -> float | None:
+    """Yours, if it is about what a typical mistake gives; else nothing that could agree with it."""
+    return yours if abs(yours - expected) <= within else None
+
 @paired_interval.requires("a is ahead by 0.2 everywhere: 0.2 to 0.2")
 def _(fn: Answer) -> Pair:
     """You drew perturbations for each method by itself: with one draw for both, what is hard for both cancels."""
-    return [0.2, 0.2], _interval(fn, 3 * A + 0.2, 3 * A)
+    return [0.2, 0.2], _interval(fn, 3 * A + 0.2, 3 * A), {
+        "You subtracted the wrong way round: positive must mean that a is ahead.": [-0.2, -0.2],
+        "The interval lies around mean(a - b), not around 0: do not subtract the mean.": [0.0, 0.0],
+        "That is one number: return both ends, (low, high).": 0.2,
+    }
 
 @paired_interval.requires("the sign: a minus b")
 def _(fn: Answer) -> Pair:
@@ -225,7 +255,19 @@ def _(fn: Answer) -> Pair:
 def _(fn: Answer) -> Pair:
     """The width is off: quantiles 0.025 and 0.975 of redrawn mean differences, of P values drawn with replacement."""
     low, high = _interval(fn, A, B)
-    return _near(2 * 1.96 * np.std(A - B) / 400**0.5, high - low, 0.012)
+    one, width = np.std(A - B) / 400**0.5, high - low
+    return *_near(2 * 1.96 * one, width, 0.012), {
+        "A redraw without replacement is a new order of the same values: draw P of them with replacement.":
+            _typical(0.0, width, 1e-9),
+        "The width is that of a 90 % interval: take quantiles 0.025 and 0.975.":
+            _typical(2 * 1.645 * one, width, 0.012),
+        "Those are quantiles of single perturbations: average each redraw first.": _typical(80 * one, width, 12 * one),
+    }
+
+@paired_interval.requires("the same rng, the same interval")
+def _(fn: Answer) -> Pair:
+    """Chance came from elsewhere (np.random): take it from the `rng` that is given, so that it can be repeated."""
+    return True, np.array_equal(_interval(fn, A, B), _interval(fn, A, B))
 
 @paired_interval.requires("few perturbations, wide interval")
 def _(fn: Answer) -> Pair:

@@ -32,8 +32,13 @@ def _halves(fn: Answer, seed: int = 0, replicate: np.ndarray = REPLICATE) -> tup
 
 @split_controls.requires("no control on both sides")
 def _(fn: Answer) -> Pair:
-    """A control stands on both sides: its noise correlates with itself. Row numbers are asked for, not masks."""
-    return [], np.intersect1d(*_halves(fn))
+    """A control stands on both sides: its noise correlates with itself."""
+    first, second = _halves(fn)
+    masks = np.asarray(first).dtype == bool
+    return [], np.intersect1d(first, second), {
+        "Row numbers are asked for, not masks: np.flatnonzero makes the one of the other.":
+            np.intersect1d(first, second) if masks else None,
+    }
 
 @split_controls.requires("every control is used once")
 def _(fn: Answer) -> Pair:
