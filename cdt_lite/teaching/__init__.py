@@ -2,7 +2,27 @@
 
 from cdt_lite.teaching.check import catch_up, check
 from cdt_lite.teaching.held_out import HeldOut, differences_of_controls, guides_of, held_out
+from cdt_lite.teaching.leaning import bits_without, leans, worth
 from cdt_lite.teaching.lesson import Lesson, as_html, begin
+from cdt_lite.teaching.listening import (
+    dial,
+    direction,
+    does_it_listen,
+    emptied,
+    table_alone,
+    trusted,
+    untrained,
+    who_listens,
+)
+from cdt_lite.teaching.relatives import (
+    by_kriging,
+    by_rule,
+    dealt_anew,
+    every_target,
+    measured,
+    sets_of,
+    told_by_relatives,
+)
 from cdt_lite.teaching.sentences import (
     apart,
     beside,
@@ -19,7 +39,9 @@ from cdt_lite.teaching.sentences import (
 from cdt_lite.terminal import with_bar
 
 __all__ = [
-    "HeldOut", "Lesson", "apart", "as_html", "begin", "beside", "catch_up", "check", "differences_of_controls",
-    "dud_guides", "explained", "explains", "guides_of", "held_out", "in_short", "levels", "listed", "moved", "tipped",
-    "what_it_does", "with_bar",
+    "HeldOut", "Lesson", "apart", "as_html", "begin", "beside", "bits_without", "by_kriging", "by_rule", "catch_up",
+    "check", "dealt_anew", "dial", "differences_of_controls", "direction", "does_it_listen", "dud_guides", "emptied",
+    "every_target", "explained", "explains", "guides_of", "held_out", "in_short", "leans", "levels", "listed",
+    "measured", "moved", "sets_of", "table_alone", "tipped", "told_by_relatives", "trusted", "untrained",
+    "what_it_does", "who_listens", "with_bar", "worth",
 ]
