@@ -7,7 +7,7 @@ Drawing libraries are heavy: a name is loaded when it is first used. Notebooks a
 from cdt_lite._lazy import lazily
 
 __all__, __getattr__, __dir__ = lazily(__name__, {
-    "answers": ["side_by_side"],
+    "answers": ["side_by_side", "with_intervals"],
     "cells": ["by_depth", "on_components", "variation"],
     "cost": ["account"],
     "diagrams": ["DIAGRAMS"],

@@ -10,16 +10,17 @@ from cdt_lite.teaching.listening import (
     does_it_listen,
     emptied,
     table_alone,
+    told,
     trusted,
     untrained,
     who_listens,
 )
 from cdt_lite.teaching.relatives import (
-    by_kriging,
     by_rule,
-    dealt_anew,
+    by_sets,
     every_target,
-    measured,
+    gate,
+    relatives_of,
     sets_of,
     told_by_relatives,
 )
@@ -39,9 +40,9 @@ from cdt_lite.teaching.sentences import (
 from cdt_lite.terminal import with_bar
 
 __all__ = [
-    "HeldOut", "Lesson", "apart", "as_html", "begin", "beside", "bits_without", "by_kriging", "by_rule", "catch_up",
-    "check", "dealt_anew", "dial", "differences_of_controls", "direction", "does_it_listen", "dud_guides", "emptied",
-    "every_target", "explained", "explains", "guides_of", "held_out", "in_short", "leans", "levels", "listed",
-    "measured", "moved", "sets_of", "table_alone", "tipped", "told_by_relatives", "trusted", "untrained",
+    "HeldOut", "Lesson", "apart", "as_html", "begin", "beside", "bits_without", "by_rule", "by_sets", "catch_up",
+    "check", "dial", "differences_of_controls", "direction", "does_it_listen", "dud_guides", "emptied", "every_target",
+    "explained", "explains", "gate", "guides_of", "held_out", "in_short", "leans", "levels", "listed", "moved",
+    "relatives_of", "sets_of", "table_alone", "tipped", "told", "told_by_relatives", "trusted", "untrained",
     "what_it_does", "who_listens", "with_bar", "worth",
 ]

@@ -1,7 +1,7 @@
 """Does a model listen: what it answers with parts of it taken out, and whether answers go the right way."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cdt_lite.evaluation.summary import bootstrap_means
+from cdt_lite.model.perturbation import NO_TARGET, UNKNOWN_TARGET, Perturbation
 from cdt_lite.teaching.held_out import HeldOut
 from cdt_lite.teaching.sentences import listed, number
 from cdt_lite.training.changes import table_changes, wanted_cells, with_clean_table
@@ -28,6 +29,20 @@ class Direction(NamedTuple):
 
     def __str__(self) -> str:
         return "undefined" if np.isnan(self.r) else f"{number(self.r)} [{number(self.low)}, {number(self.high)}]"
+
+
+def told(perturbation: Perturbation, symbols: Sequence[str]) -> pd.DataFrame:
+    """Returns what training sets were told, a row a set, beside what was perturbed.
+
+    Args:
+        perturbation: Of a training batch.
+        symbols: Of the vocabulary.
+    """
+    names = {NO_TARGET: "nothing", UNKNOWN_TARGET: "something"} | dict(enumerate(symbols))
+    assert perturbation.own is not None
+    was, said = ([names[gene] for gene in genes.tolist()] for genes in (perturbation.own, perturbation.target))
+    return pd.DataFrame({"was perturbed": was, "told": said, "sign": perturbation.sign.numpy(),
+                         "magnitude": perturbation.magnitude.numpy().round(2)})
 
 
 def emptied(capsule: Checkpoint) -> Checkpoint:
@@ -87,7 +102,7 @@ def who_listens(verdicts: pd.DataFrame) -> str:
     for side in names:
         chosen = verdicts.index[passed == side]
         names[side] = listed([f"{name} (r {verdicts.loc[name, 'r']})" for name in chosen]) if len(chosen) else "nobody"
-    said = [f"The right direction have {names[True]}; not so {names[False]}."]
+    said = [f"In the right direction: {names[True]}. Not so: {names[False]}."]
     without = number(verdicts.loc["capsule, table emptied", "r"].r)
     own = passed["capsule, table emptied"]
     said.append(f"Without its table the capsule has r {without}: " + (

@@ -1,6 +1,6 @@
 """What is known of a target by its relatives: the changes that other targets make, and which genes share a set."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +18,7 @@ from cdt_lite.training.effects import fitted
 from cdt_lite.training.prior import add_prior
 
 Rule = Callable[[str, pd.DataFrame], np.ndarray]
+KRIGED, EXPRESSION, ANEW = "kriged mean", "co-expression alone", "dealt anew"  # what predictions are called
 
 
 def every_target(screen: AnnData) -> HeldOut:
@@ -85,18 +86,61 @@ def by_kriging(found: HeldOut, capsule: Checkpoint, sets: Sets) -> pd.DataFrame:
     return pd.DataFrame(rows, asked, found.changes.columns)
 
 
-def told_by_relatives(r: pd.DataFrame, method: str, rival: str, control: Sequence[str]) -> str:
+def by_sets(found: HeldOut, capsule: Checkpoint, sets: Sets, n: int) -> dict[str, pd.DataFrame]:
+    """Returns what kriging says given sets, given none, and n times given sets dealt anew.
+
+    Args:
+        found: From `every_target`.
+        capsule: Gives tokens and names.
+        sets: Symbols by set.
+        n: Number of times that they are dealt anew.
+    """
+    targets = found.changes.index.unique(0).tolist()
+    told = {KRIGED: sets, EXPRESSION: {}} | {f"{ANEW} {i}": dealt_anew(sets, targets, i) for i in range(n)}
+    return {name: by_kriging(found, capsule, known) for name, known in told.items()}
+
+
+def gate(guesses: Mapping[str, pd.DataFrame]) -> str:
+    """Says which sets the likelihood made use of: the true ones, and how many of those dealt anew.
+
+    Args:
+        guesses: From `by_sets`.
+    """
+    plain = guesses[EXPRESSION]
+    used = {name: not np.allclose(table, plain) for name, table in guesses.items() if name.startswith((KRIGED, ANEW))}
+    way = "made use of the sets" if used.pop(KRIGED) else "kept to co-expression, to which the sets added nothing"
+    return f"The likelihood {way}; of {len(used)} collections dealt anew it made use of {sum(used.values())}."
+
+
+def relatives_of(asked: Sequence[str], sets: Sets, found: HeldOut) -> str:
+    """Names the training targets that share a set with each of some targets, those of the most sets first.
+
+    Args:
+        asked: Targets.
+        sets: Symbols by set.
+        found: Whose training targets may be named.
+    """
+    said = []
+    for target in asked:
+        own = [genes for genes in sets.values() if target in genes]
+        shared = {name: sum(name in genes for genes in own) for name in measured(found).index.unique(0)}
+        kin = sorted((name for name in shared if shared[name]), key=lambda name: -shared[name])
+        more = f" and {len(kin) - 4} more" if len(kin) > 4 else ""
+        said.append(f"{target}: {', '.join(kin[:4]) or 'none'}{more}")
+    return f"Training targets that share a set with {'; '.join(said)}."
+
+
+def told_by_relatives(r: pd.DataFrame, method: str, rival: str) -> str:
     """Says of each target how well a method predicts it, and how often it is nearer than a rival and than its control.
 
     Args:
-        r: Pearson's r, targets x methods.
+        r: Pearson's r, targets x methods, those told sets dealt anew among them, whose mean counts.
         method: The one that is spoken of.
         rival: Another.
-        control: Methods told something wrong, whose mean counts.
     """
-    wrong, said = r[list(control)].mean(axis=1), []
+    wrong, said = r.filter(like=ANEW).mean(axis=1), []
     for target, row in r.iterrows():
         said.append(f"{target} {number(row[method])} ({number(row[rival])}; {number(wrong[target])})")
     wins = [int((r[method] > other + CLOSE).sum()) for other in (r[rival], wrong)]
-    return (f"r of {method} (of {rival}; of sets dealt anew): {listed(said)}. It is better than {rival} for {wins[0]} "
-            f"of {len(r)}, and than with sets dealt anew for {wins[1]}.")
+    return (f"r of the {method} (of the {rival}; of kriging with sets dealt anew): {listed(said)}. It is better than "
+            f"the {rival} for {wins[0]} of {len(r)}, than with sets dealt anew for {wins[1]}.")
