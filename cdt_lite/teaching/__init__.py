@@ -16,7 +16,6 @@ from cdt_lite.teaching.listening import (
     who_listens,
 )
 from cdt_lite.teaching.relatives import (
-    by_rule,
     by_sets,
     every_target,
     gate,
@@ -40,7 +39,7 @@ from cdt_lite.teaching.sentences import (
 from cdt_lite.terminal import with_bar
 
 __all__ = [
-    "HeldOut", "Lesson", "apart", "as_html", "begin", "beside", "bits_without", "by_rule", "by_sets", "catch_up",
+    "HeldOut", "Lesson", "apart", "as_html", "begin", "beside", "bits_without", "by_sets", "catch_up",
     "check", "dial", "differences_of_controls", "direction", "does_it_listen", "dud_guides", "emptied", "every_target",
     "explained", "explains", "gate", "guides_of", "held_out", "in_short", "leans", "levels", "listed", "moved",
     "relatives_of", "sets_of", "table_alone", "tipped", "told", "told_by_relatives", "trusted", "untrained",

@@ -72,11 +72,12 @@ def direction(predicted: pd.DataFrame, real: pd.DataFrame, beside: pd.DataFrame 
     """Correlates what sets perturbations apart from their mean, predicted and real, over all genes.
 
     Args:
-        predicted: Mean changes, perturbations x genes.
+        predicted: Mean changes, perturbations x genes, those of `real` among them.
         real: The same of real cells.
         beside: Another prediction, whose correlation is subtracted, on the same redrawn perturbations.
     """
-    shown = [table - table.mean() for table in (real, predicted, beside) if table is not None]
+    given = [table[real.columns] for table in (real, predicted, beside) if table is not None]
+    shown = [table - table.mean() for table in given]
     if np.abs(shown[1].to_numpy()).max() <= LEAST:
         return Direction(*[np.nan] * 3)
     real_ones, *others = shown
@@ -94,19 +95,19 @@ def who_listens(verdicts: pd.DataFrame) -> str:
     """Says who passes the listening test, and what that says of the network and of the bug.
 
     Args:
-        verdicts: "changes" and "right direction" (whether they hold) and "r" (`Direction`); rows "capsule", "capsule,
-            table emptied", "untrained, with the table", "told" and "deaf", and others.
+        verdicts: "right direction" (whether it holds) and "r" (`Direction`); rows "capsule, table emptied", "table
+            alone" (the positive control), "untrained, with the table", "told", "deaf", and others.
     """
     passed = verdicts["right direction"].astype(bool)
-    names = {True: "nobody", False: "nobody"}
-    for side in names:
-        chosen = verdicts.index[passed == side]
-        names[side] = listed([f"{name} (r {verdicts.loc[name, 'r']})" for name in chosen]) if len(chosen) else "nobody"
-    said = [f"In the right direction: {names[True]}. Not so: {names[False]}."]
-    without = number(verdicts.loc["capsule, table emptied", "r"].r)
+    said = []
+    for word, chosen in (("In the right direction", passed), ("Not so", ~passed)):
+        names = [f"{name} (r {verdicts.loc[name, 'r']})" for name in verdicts.index[chosen]]
+        said.append(f"{word}: {listed(names or ['nobody'])}.")
+    if not passed["table alone"]:
+        return " ".join([*said, "The positive control fails: the test shows nothing here."])
     own = passed["capsule, table emptied"]
-    said.append(f"Without its table the capsule has r {without}: " + (
-        "its network has learned to listen." if own else "here the table listens, not the network."))
+    said.append(f"Without its table the capsule has r {number(verdicts.loc['capsule, table emptied', 'r'].r)}: "
+                + ("its network has learned to listen." if own else "here the table listens, not the network."))
     if passed["untrained, with the table"]:
         said.append("A table passes with a network that has learned nothing.")
     if passed["deaf"]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -17,8 +18,10 @@ from cdt_lite.training.checkpoint import Checkpoint
 from cdt_lite.training.effects import fitted
 from cdt_lite.training.prior import add_prior
 
-Rule = Callable[[str, pd.DataFrame], np.ndarray]
-KRIGED, EXPRESSION, ANEW = "kriged mean", "co-expression alone", "dealt anew"  # what predictions are called
+Rule = Callable[..., np.ndarray]
+SetRule = Callable[[str, Sets, pd.DataFrame], np.ndarray]
+# what predictions are called
+RULE, KRIGED, EXPRESSION, ANEW = "relatives' mean", "kriged mean", "kriged mean without sets", ", dealt anew"
 
 
 def every_target(screen: AnnData) -> HeldOut:
@@ -41,10 +44,10 @@ def by_rule(found: HeldOut, rule: Rule) -> pd.DataFrame:
 
     Args:
         found: From `every_target`.
-        rule: Takes a target, and the changes of the training targets of its sign (targets x genes).
+        rule: Takes a target, and as `changes` those of the training targets of its sign (targets x genes).
     """
     seen, asked = measured(found), found.changes.index
-    rows = [rule(target, seen.xs(sign, level="sign")) for target, sign in asked]
+    rows = [rule(target, changes=seen.xs(sign, level="sign")) for target, sign in asked]
     return pd.DataFrame(rows, asked, found.changes.columns)
 
 
@@ -86,18 +89,25 @@ def by_kriging(found: HeldOut, capsule: Checkpoint, sets: Sets) -> pd.DataFrame:
     return pd.DataFrame(rows, asked, found.changes.columns)
 
 
-def by_sets(found: HeldOut, capsule: Checkpoint, sets: Sets, n: int) -> dict[str, pd.DataFrame]:
-    """Returns what kriging says given sets, given none, and n times given sets dealt anew.
+def by_sets(found: HeldOut, capsule: Checkpoint, sets: Sets, rule: SetRule, n: int) -> dict[str, pd.DataFrame]:
+    """Returns what a rule and what kriging say given sets, given none, and n times given sets dealt anew.
 
     Args:
         found: From `every_target`.
         capsule: Gives tokens and names.
         sets: Symbols by set.
+        rule: Takes a target, sets, and the changes of the training targets of its sign (targets x genes).
         n: Number of times that they are dealt anew.
     """
     targets = found.changes.index.unique(0).tolist()
-    told = {KRIGED: sets, EXPRESSION: {}} | {f"{ANEW} {i}": dealt_anew(sets, targets, i) for i in range(n)}
-    return {name: by_kriging(found, capsule, known) for name, known in told.items()}
+    told = {(RULE, KRIGED): sets, ("mean of all", EXPRESSION): {}}
+    for i in range(n):
+        told[f"{RULE}{ANEW} {i}", f"{KRIGED}{ANEW} {i}"] = dealt_anew(sets, targets, i)
+    guesses = {}
+    for (one, other), known in told.items():
+        guesses[one] = by_rule(found, partial(rule, sets=known))
+        guesses[other] = by_kriging(found, capsule, known)
+    return guesses
 
 
 def gate(guesses: Mapping[str, pd.DataFrame]) -> str:
@@ -107,7 +117,8 @@ def gate(guesses: Mapping[str, pd.DataFrame]) -> str:
         guesses: From `by_sets`.
     """
     plain = guesses[EXPRESSION]
-    used = {name: not np.allclose(table, plain) for name, table in guesses.items() if name.startswith((KRIGED, ANEW))}
+    kriged = [name for name in guesses if name.startswith(KRIGED) and name != EXPRESSION]
+    used = {name: not np.allclose(guesses[name], plain) for name in kriged}
     way = "made use of the sets" if used.pop(KRIGED) else "kept to co-expression, to which the sets added nothing"
     return f"The likelihood {way}; of {len(used)} collections dealt anew it made use of {sum(used.values())}."
 
@@ -131,16 +142,16 @@ def relatives_of(asked: Sequence[str], sets: Sets, found: HeldOut) -> str:
 
 
 def told_by_relatives(r: pd.DataFrame, method: str, rival: str) -> str:
-    """Says of each target how well a method predicts it, and how often it is nearer than a rival and than its control.
+    """Says of each target how well a method predicts it, and how often better than without sets and with wrong ones.
 
     Args:
-        r: Pearson's r, targets x methods, those told sets dealt anew among them, whose mean counts.
+        r: Pearson's r, targets x methods, as `by_sets` names them; of sets dealt anew the mean counts.
         method: The one that is spoken of.
-        rival: Another.
+        rival: What it says without sets.
     """
-    wrong, said = r.filter(like=ANEW).mean(axis=1), []
+    wrong, said = r.filter(like=f"{method}{ANEW}").mean(axis=1), []
     for target, row in r.iterrows():
         said.append(f"{target} {number(row[method])} ({number(row[rival])}; {number(wrong[target])})")
     wins = [int((r[method] > other + CLOSE).sum()) for other in (r[rival], wrong)]
-    return (f"r of the {method} (of the {rival}; of kriging with sets dealt anew): {listed(said)}. It is better than "
-            f"the {rival} for {wins[0]} of {len(r)}, than with sets dealt anew for {wins[1]}.")
+    return (f"r of the {method} (of the {rival}; with sets dealt anew): {listed(said)}. It is better than the "
+            f"{rival} for {wins[0]} of {len(r)}, and than with sets dealt anew for {wins[1]}.")
