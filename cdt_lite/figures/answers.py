@@ -22,10 +22,10 @@ def side_by_side(real: pd.DataFrame, predicted: pd.DataFrame) -> tuple[Figure, p
     Returns:
         The figure, and the real changes that it draws.
     """
-    each = max(1, GENES // len(real))
-    genes = list(dict.fromkeys(gene for _, row in real.iterrows() for gene in row.abs().nlargest(each).index))
-    largest = real[genes].abs().max(axis=1)
-    order = largest.sort_values(ascending=False).index
+    each, largest = max(1, GENES // len(real)), real.abs().max(axis=1)
+    order, genes = largest.sort_values(ascending=False).index, list[str]()
+    for name in order:
+        genes += [gene for gene in real.loc[name].abs().nlargest(each).index if gene not in genes]
     names = [f"{target} ({sign:+d}), ±{largest[target, sign]:.2f}" for target, sign in order]
     figure, axes = plots.grid(1, 2, (11, 0.34 * len(real) + 1.4))
     for ax, (title, table) in zip(axes, {"real": real, "predicted": predicted}.items(), strict=True):

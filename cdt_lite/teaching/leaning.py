@@ -81,6 +81,6 @@ def leans(table: pd.DataFrame) -> str:
     if told["low"] > 0:
         what = f"Not being told the perturbation costs {value}, {told['more'] / row['more']:.0%} of that"
     else:
-        what = f"That not being told the perturbation costs anything is not seen: {value}"
+        what = f"No cost of not being told the perturbation is seen: {value}"
     return (f"Of {table.loc[WHOLE, 'bits per gene']:.3f} bits with everything, the largest loss is by {most}: "
             f"{row['more']:.3f} [{row['low']:.3f}, {row['high']:.3f}] more. {what}.")
