@@ -19,7 +19,6 @@ from cdt_lite.training.effects import fitted
 from cdt_lite.training.prior import add_prior
 
 Rule = Callable[..., np.ndarray]
-SetRule = Callable[[str, Sets, pd.DataFrame], np.ndarray]
 # what predictions are called
 RULE, KRIGED, EXPRESSION, ANEW = "relatives' mean", "kriged mean", "kriged mean without sets", ", dealt anew"
 
@@ -89,7 +88,7 @@ def by_kriging(found: HeldOut, capsule: Checkpoint, sets: Sets) -> pd.DataFrame:
     return pd.DataFrame(rows, asked, found.changes.columns)
 
 
-def by_sets(found: HeldOut, capsule: Checkpoint, sets: Sets, rule: SetRule, n: int) -> dict[str, pd.DataFrame]:
+def by_sets(found: HeldOut, capsule: Checkpoint, sets: Sets, rule: Rule, n: int) -> dict[str, pd.DataFrame]:
     """Returns what a rule and what kriging say given sets, given none, and n times given sets dealt anew.
 
     Args:
