@@ -7,6 +7,7 @@ from cdt_lite._lazy import lazily
 
 __all__, __getattr__, __dir__ = lazily(__name__, {
     "accounting": [],
+    "answers": ["side_by_side", "with_intervals"],
     "cells": ["by_depth", "on_components", "variation"],
     "charts": [],
     "cost": ["account"],

@@ -19,7 +19,19 @@ from cdt_lite.teaching.judging import (
     why,
     written,
 )
+from cdt_lite.teaching.leaning import bits_without, leans, worth
 from cdt_lite.teaching.lesson import Lesson, as_html, begin
+from cdt_lite.teaching.listening import (
+    dial,
+    direction,
+    does_it_listen,
+    emptied,
+    table_alone,
+    told,
+    trusted,
+    untrained,
+    who_listens,
+)
 from cdt_lite.teaching.masks import (
     from_masks,
     hidden_bits,
@@ -40,6 +52,7 @@ from cdt_lite.teaching.pretraining import (
     same_losses,
     with_and_without,
 )
+from cdt_lite.teaching.relatives import by_sets, every_target, gate, relatives_of, sets_of, told_by_relatives
 from cdt_lite.teaching.sentences import (
     apart,
     beside,
@@ -59,11 +72,14 @@ from cdt_lite.terminal import with_bar
 
 __all__ = [
     "HeldOut", "Lesson", "Mixture", "Rivals", "ahead_of", "all_scores", "apart", "as_html", "asked", "averages",
-    "begin", "beside", "bits_curve", "catch_up", "cheaper", "check", "differences_of_controls", "does_it_help",
-    "dud_guides", "explained", "explains", "field", "flattered", "from_masks", "furthest", "guess", "guides_of",
-    "held_out", "held_out_sets", "hidden_bits", "histograms", "in_short", "in_the_field", "intervals", "judgeable",
-    "kept_runs", "leaders", "levels", "listed", "masks_cost", "moved", "neighbours_tell", "passed", "plates",
-    "questions", "right_way", "same_losses", "saved", "shown_before", "shows", "silence", "sinks", "small_network",
-    "steps_cost", "surer", "tipped", "token_shares", "told_apart", "top", "total_variation", "tried", "verdicts",
-    "walk", "walked", "what_it_does", "why", "with_and_without", "with_bar", "with_errors", "with_spread", "written",
+    "begin", "beside", "bits_curve", "bits_without", "by_sets", "catch_up", "cheaper", "check", "dial",
+    "differences_of_controls", "direction", "does_it_help", "does_it_listen", "dud_guides", "emptied", "every_target",
+    "explained", "explains", "field", "flattered", "from_masks", "furthest", "gate", "guess", "guides_of", "held_out",
+    "held_out_sets", "hidden_bits", "histograms", "in_short", "in_the_field", "intervals", "judgeable", "kept_runs",
+    "leaders", "leans", "levels", "listed", "masks_cost", "moved", "neighbours_tell", "passed", "plates", "questions",
+    "relatives_of", "right_way", "same_losses", "saved", "sets_of", "shown_before", "shows", "silence", "sinks",
+    "small_network", "steps_cost", "surer", "table_alone", "tipped", "token_shares", "told", "told_apart",
+    "told_by_relatives", "top", "total_variation", "tried", "trusted", "untrained", "verdicts", "walk", "walked",
+    "what_it_does", "who_listens", "why", "with_and_without", "with_bar", "with_errors", "with_spread", "worth",
+    "written",
 ]

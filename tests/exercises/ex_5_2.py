@@ -3,69 +3,71 @@
 import numpy as np
 
 
-def accepted_setdiff(own, replicate, is_control, n, rng):
-    pool = np.setdiff1d(np.flatnonzero(is_control & (replicate == replicate[own[0]])), own)
-    return rng.choice(pool, n, replace=len(pool) < n)
+def accepted_isin(counts, target, unseen, n_top):
+    train = ~np.isin(target, unseen)
+    return train, np.argsort(-counts[train].var(0), kind="stable")[:n_top]
 
 
-def accepted_loop(own, replicate, is_control, n, rng):
-    pool = [i for i in range(len(replicate)) if is_control[i] and replicate[i] == replicate[own[0]] and i not in own]
-    if len(pool) >= n:
-        return np.array(rng.permutation(pool)[:n])
-    return np.array([pool[rng.integers(len(pool))] for _ in range(n)])
+def accepted_loop(counts, target, unseen, n_top):
+    train = np.array([name not in unseen for name in target])
+    spread = [counts[train, g].std() for g in range(counts.shape[1])]
+    return train, np.array(sorted(range(len(spread)), key=lambda g: -spread[g])[:n_top])
 
 
-def accepted_mask(own, replicate, is_control, n, rng):
-    free = is_control & (replicate == replicate[own[0]])
-    free[own] = False
-    return rng.choice(np.flatnonzero(free), size=n, replace=bool(free.sum() < n))
+def wrong_random_cells(counts, target, unseen, n_top):
+    """You split cells at random"""
+    train = np.random.default_rng(0).random(len(target)) < 0.8
+    return train, np.argsort(-counts[train].var(0))[:n_top]
 
 
-def wrong_any_cell(own, replicate, is_control, n, rng):
-    """You drew perturbed cells too"""
-    pool = np.setdiff1d(np.flatnonzero(replicate == replicate[own[0]]), own)
-    return rng.choice(pool, n, replace=len(pool) < n)
+def wrong_all_cells(counts, target, unseen, n_top):
+    """You picked genes on all cells"""
+    return ~np.isin(target, unseen), np.argsort(-counts.var(0))[:n_top]
 
 
-def wrong_all_replicates(own, replicate, is_control, n, rng):
-    """You drew from the controls of all replicates"""
-    return rng.choice(np.setdiff1d(np.flatnonzero(is_control), own), n, replace=False)
+def wrong_no_controls(counts, target, unseen, n_top):
+    """You left the controls out"""
+    train = ~np.isin(target, unseen) & (target != "non-targeting")
+    return train, np.argsort(-counts[train].var(0))[:n_top]
 
 
-def wrong_replacement(own, replicate, is_control, n, rng):
-    """You drew with replacement"""
-    pool = np.setdiff1d(np.flatnonzero(is_control & (replicate == replicate[own[0]])), own)
-    return np.sort(rng.choice(pool, n, replace=True))
+def wrong_first_name_only(counts, target, unseen, n_top):
+    """`unseen` may name several targets"""
+    train = target != unseen[-1]
+    return train, np.argsort(-counts[train].var(0))[:n_top]
 
 
-def wrong_too_few(own, replicate, is_control, n, rng):
-    """A replicate may hold fewer than n controls"""
-    pool = np.setdiff1d(np.flatnonzero(is_control & (replicate == replicate[own[0]])), own)
-    return rng.permutation(pool)[:n]
+def wrong_half_of_others(counts, target, unseen, n_top):
+    """You withheld cells of targets that are not on the list"""
+    train = ~np.isin(target, unseen) & ((target == "non-targeting") | (np.arange(len(target)) < 6))
+    return train, np.argsort(-counts[train].var(0))[:n_top]
 
 
-def wrong_own_cells(own, replicate, is_control, n, rng):
-    """Your set met itself"""
-    pool = np.flatnonzero(is_control & (replicate == replicate[own[0]]))
-    return rng.choice(pool, n, replace=len(pool) < n)
+def wrong_perturbed_only(counts, target, unseen, n_top):
+    """without unperturbed cells in training there is nothing to compare with"""
+    train = ~np.isin(target, [*unseen, "non-targeting"])
+    return train, np.argsort(-counts[train].var(0))[:n_top]
 
 
-def wrong_first(own, replicate, is_control, n, rng):
-    """You always take the same ones"""
-    pool = np.setdiff1d(np.flatnonzero(is_control & (replicate == replicate[own[0]])), own)
-    return np.resize(pool, n)
+def wrong_upwards(counts, target, unseen, n_top):
+    """You sorted the wrong way"""
+    train = ~np.isin(target, unseen)
+    return train, np.argsort(counts[train].var(0))[-n_top:]
 
 
-def wrong_filled_up(own, replicate, is_control, n, rng):
-    """you took controls of others"""
-    pool = np.setdiff1d(np.flatnonzero(is_control & (replicate == replicate[own[0]])), own)
-    if len(pool) >= n:
-        return rng.choice(pool, n, replace=False)
-    others = np.setdiff1d(np.flatnonzero(is_control), np.append(pool, own))
-    return np.append(pool, rng.choice(others, n - len(pool), replace=False))
+def wrong_mean(counts, target, unseen, n_top):
+    """And the variance, not the mean"""
+    train = ~np.isin(target, unseen)
+    return train, np.argsort(-counts[train].mean(0), kind="stable")[:n_top]
 
 
-def wrong_global_chance(own, replicate, is_control, n, rng):
-    """Chance came from elsewhere"""
-    pool = np.setdiff1d(np.flatnonzero(is_control & (replicate == replicate[own[0]])), own)
-    return np.random.choice(pool, n, replace=len(pool) < n)
+def wrong_inside(counts, target, unseen, n_top):
+    """You found one name inside another"""
+    train = np.array([not any(name in each for name in unseen) for each in target.tolist()])
+    return train, np.argsort(-counts[train].var(0), kind="stable")[:n_top]
+
+
+def wrong_inverted(counts, target, unseen, n_top):
+    """Your mask is inverted"""
+    test = np.isin(target, unseen)
+    return test, np.argsort(-counts[~test].var(0), kind="stable")[:n_top]

@@ -3,65 +3,50 @@
 import numpy as np
 
 
-def accepted_isin(counts, target, unseen, n_top):
-    train = ~np.isin(target, unseen)
-    return train, np.argsort(-counts[train].var(0), kind="stable")[:n_top]
+def accepted_where(target, draw, share):
+    return np.where((target >= 0) & (draw < share), -2, target)
 
 
-def accepted_loop(counts, target, unseen, n_top):
-    train = np.array([name not in unseen for name in target])
-    spread = [counts[train, g].std() for g in range(counts.shape[1])]
-    return train, np.array(sorted(range(len(spread)), key=lambda g: -spread[g])[:n_top])
+def accepted_loop(target, draw, share):
+    return np.array([-2 if t >= 0 and d < share else t for t, d in zip(target, draw, strict=True)])
 
 
-def wrong_random_cells(counts, target, unseen, n_top):
-    """You split cells at random"""
-    train = np.random.default_rng(0).random(len(target)) < 0.8
-    return train, np.argsort(-counts[train].var(0))[:n_top]
+def accepted_copy(target, draw, share):
+    out = target.copy()
+    out[(draw < share) & (out != -1)] = -2
+    return out
 
 
-def wrong_all_cells(counts, target, unseen, n_top):
-    """You picked genes on all cells"""
-    return ~np.isin(target, unseen), np.argsort(-counts.var(0))[:n_top]
+def wrong_controls_too(target, draw, share):
+    """You dropped control sets too"""
+    return np.where(draw < share, -2, target)
 
 
-def wrong_no_controls(counts, target, unseen, n_top):
-    """You left the controls out"""
-    train = ~np.isin(target, unseen) & (target != "non-targeting")
-    return train, np.argsort(-counts[train].var(0))[:n_top]
+def wrong_no_target(target, draw, share):
+    """You wrote NO_TARGET"""
+    return np.where((target >= 0) & (draw < share), -1, target)
 
 
-def wrong_first_name_only(counts, target, unseen, n_top):
-    """`unseen` may name several targets"""
-    train = target != unseen[-1]
-    return train, np.argsort(-counts[train].var(0))[:n_top]
+def wrong_other_side(target, draw, share):
+    """Compare each draw with the share"""
+    return np.where((target >= 0) & (draw > share), -2, target)
 
 
-def wrong_half_of_others(counts, target, unseen, n_top):
-    """You withheld cells of targets that are not on the list"""
-    train = ~np.isin(target, unseen) & ((target == "non-targeting") | (np.arange(len(target)) < 6))
-    return train, np.argsort(-counts[train].var(0))[:n_top]
+def wrong_ends(target, draw, share):
+    """The ends are off"""
+    return np.where((target >= 0) & (draw <= share), -2, target)
 
 
-def wrong_perturbed_only(counts, target, unseen, n_top):
-    """without unperturbed cells in training there is nothing to compare with"""
-    train = ~np.isin(target, [*unseen, "non-targeting"])
-    return train, np.argsort(-counts[train].var(0))[:n_top]
+def wrong_once(target, draw, share):
+    """You decided once for the whole batch"""
+    return np.where((target >= 0) & (draw[0] < share), -2, target)
 
 
-def wrong_upwards(counts, target, unseen, n_top):
-    """You sorted the wrong way"""
-    train = ~np.isin(target, unseen)
-    return train, np.argsort(counts[train].var(0))[-n_top:]
+def wrong_without_gene_0(target, draw, share):
+    """You left gene 0 out"""
+    return np.where((target > 0) & (draw < share), -2, target)
 
 
-def wrong_mean(counts, target, unseen, n_top):
-    """And the variance, not the mean"""
-    train = ~np.isin(target, unseen)
-    return train, np.argsort(-counts[train].mean(0), kind="stable")[:n_top]
-
-
-def wrong_inside(counts, target, unseen, n_top):
-    """You found one name inside another"""
-    train = np.array([not any(name in each for name in unseen) for each in target.tolist()])
-    return train, np.argsort(-counts[train].var(0), kind="stable")[:n_top]
+def wrong_lowest_draws(target, draw, share):
+    """You dropped a share of the sets by the order of their draws"""
+    return np.where((target >= 0) & (draw.argsort().argsort() < share * len(target)), -2, target)

@@ -1,4 +1,4 @@
-"""The exercises of notebook 05: curriculum, controls, split, target dropout, and a model that does not listen."""
+"""The first exercises of notebook 05: controls, split, target dropout."""
 
 from collections.abc import Sequence
 
@@ -11,44 +11,7 @@ NO_TARGET, UNKNOWN = -1, -2  # as in the package: nothing was perturbed; somethi
 
 
 @exercise(
-    "5.1", "The curriculum", difficulty=1, minutes=5,
-    objective="write the original's mask ratio as a function of the training step",
-    misconception="the ratio climbs from start to ceiling, or for ever",
-    hints=("One line: a straight line in step, and a min.",
-           "min(ceiling, start + gain * step / steps)"),
-)
-def curriculum(step: int, start: float, gain: float, ceiling: float, steps: int) -> float:
-    """v1's mask ratio: `start`, and `gain` more over `steps` training steps, never above `ceiling`."""
-    return min(ceiling, start + gain * step / steps)
-
-@curriculum.requires("step 0 begins at `start`")
-def _(fn: Answer) -> Pair:
-    """You begin at zero: the ratio begins at `start`, and the gain comes on top of it."""
-    return 0.3, fn(0, 0.3, 0.6, 0.9, 100_000)
-
-@curriculum.requires("half way, half of the gain")
-def _(fn: Answer) -> Pair:
-    """The climb is a straight line: at step n, n / steps of the gain has been added."""
-    return 0.6, fn(50_000, 0.3, 0.6, 0.9, 100_000)
-
-@curriculum.requires("long after the last step, still the ceiling")
-def _(fn: Answer) -> Pair:
-    """You forgot the ceiling: without min the ratio climbs past 1, and no share of genes is larger than 1."""
-    return 0.9, fn(1_000_000, 0.3, 0.6, 0.9, 100_000)
-
-@curriculum.requires("other numbers: gain is what is added")
-def _(fn: Answer) -> Pair:
-    """You climb from start to ceiling, right for v1 by chance: `gain` is what `steps` steps add."""
-    return 0.35, fn(3, 0.2, 0.5, 0.6, 10)
-
-@curriculum.requires("a ceiling that comes early")
-def _(fn: Answer) -> Pair:
-    """The ceiling holds from where the line meets it, not from the last step on."""
-    return 0.6, fn(9, 0.2, 0.5, 0.6, 10)
-
-
-@exercise(
-    "5.2", "Controls of the same replicate", difficulty=2, minutes=8,
+    "5.1", "Controls of the same replicate", difficulty=2, minutes=8,
     objective="match control cells to a set by replicate",
     misconception="any control is as good as another",
     hints=("First the pool: np.flatnonzero of two conditions at once.",
@@ -70,15 +33,21 @@ IS_CONTROL = np.arange(60) % 4 == 0
 def _drawn(fn: Answer, n: int = 4, seed: int = 0, own: Sequence[int] = (21, 22)) -> np.ndarray:
     return np.sort(fn(np.array(own), PLATE, IS_CONTROL, n, np.random.default_rng(seed)))
 
-@matched_controls.requires("all drawn cells are controls")
+@matched_controls.requires("controls are drawn, all of the set's own replicate")
 def _(fn: Answer) -> Pair:
-    """You drew perturbed cells too: only cells marked in is_control may be drawn."""
-    return True, IS_CONTROL[_drawn(fn)].all()
-
-@matched_controls.requires("all come from the set's own replicate")
-def _(fn: Answer) -> Pair:
-    """You drew from the controls of all replicates: what sets replicates apart would look like an effect."""
-    return ["rep_2"], np.unique(PLATE[_drawn(fn)]).tolist()
+    """Draw rows where is_control holds and the replicate is that of row own[0]: return their row numbers."""
+    drawn = np.concatenate([_drawn(fn, 4, seed) for seed in range(12)])
+    kinds = np.where(IS_CONTROL[drawn], "control of ", "perturbed of ")
+    everywhere = [f"control of rep_{i}" for i in (1, 2, 3)]
+    return ["control of rep_2"], sorted(set(np.char.add(kinds, PLATE[drawn]).tolist())), {
+        "You drew perturbed cells too: only cells marked in is_control may be drawn.":
+            ["control of rep_2", "perturbed of rep_2"],
+        "You drew from the controls of all replicates: what sets replicates apart would look like an effect.":
+            everywhere,
+        "These are places in your pool, not rows of the screen: draw from the pool itself, rng.choice(pool, ...).":
+            ["control of rep_1", "perturbed of rep_1"],
+        "You drew from the other replicates: the pool is where the replicate equals that of own[0].": everywhere[::2],
+    }
 
 @matched_controls.requires("no control twice where there are enough")
 def _(fn: Answer) -> Pair:
@@ -114,7 +83,7 @@ def _(fn: Answer) -> Pair:
 
 
 @exercise(
-    "5.3", "Split first, fit afterwards", difficulty=3, minutes=8,
+    "5.2", "Split first, fit afterwards", difficulty=3, minutes=8,
     objective="split a screen by perturbation and fit on training cells only",
     misconception="a random split of cells is a fair test, and choosing genes is not fitting",
     hints=("np.isin(target, unseen) marks the test cells.",
@@ -141,11 +110,13 @@ def _split(fn: Answer, unseen: Sequence[str] = ("C",), n_top: int = 2) -> tuple[
 
 @split_and_select.requires("no cell of an unseen target trains")
 def _(fn: Answer) -> Pair:
-    """Is your mask inverted? If not: You split cells at random.
+    """You split cells at random.
 
     Cells of one perturbation are alike, those in training give away those in the test: split by perturbation.
     """
-    return 0, sum(_split(fn)[0][TARGET == "C"])
+    train = _split(fn)[0]
+    return [0, True], [sum(train[TARGET == "C"]), bool(train[TARGET != "C"].any())], {
+        "Your mask is inverted: True marks the cells that train.": [3, False]}
 
 @split_and_select.requires("the controls stay in training")
 def _(fn: Answer) -> Pair:
@@ -181,7 +152,7 @@ def _(fn: Answer) -> Pair:
 
 
 @exercise(
-    "5.4", "Forgetting the target", difficulty=2, minutes=5,
+    "5.3", "Forgetting the target", difficulty=2, minutes=5,
     objective="write target dropout",
     misconception="an unknown target is the same as no target",
     hints=("Two conditions must hold: the set has a named target, and its draw is below the share.",
@@ -195,33 +166,25 @@ def drop_targets(target: Int[np.ndarray, " B"], draw: Float[np.ndarray, " B"], s
 def _dropped(fn: Answer, target: list[int], draw: list[float], share: float) -> np.ndarray:
     return fn(np.array(target), np.array(draw), share)
 
-@drop_targets.requires("dropped means unknown, not unperturbed")
+@drop_targets.requires("share 0.3, four sets, the third of controls")
 def _(fn: Answer) -> Pair:
-    """You wrote NO_TARGET: that tells the model that perturbed cells are controls.
-
-    UNKNOWN (-2) says that something was perturbed, and not what.
-    """
-    return 2, sum(_dropped(fn, [4, 4], [0.0, 0.0], 1.0) != NO_TARGET)
-
-@drop_targets.requires("every set decides for itself")
-def _(fn: Answer) -> Pair:
-    """You decided once for the whole batch, which is then all known or all unknown. Use each set's own draw."""
-    return 1, sum(_dropped(fn, [9, 9], [0.0, 0.9], 0.5) == UNKNOWN)
-
-@drop_targets.requires("share 0.3 drops the sets that drew less")
-def _(fn: Answer) -> Pair:
-    """Compare each draw with the share: a set is dropped where draw < share, so that 0.3 drops 3 in 10."""
-    return [UNKNOWN, 3, 7, UNKNOWN], _dropped(fn, [7, 3, 7, 5], [0.1, 0.5, 0.9, 0.2], 0.3)
+    """A set is dropped where it has a named target (target >= 0) and its own draw is below the share."""
+    return [UNKNOWN, 3, NO_TARGET, UNKNOWN], _dropped(fn, [7, 3, NO_TARGET, 5], [0.1, 0.5, 0.2, 0.25], 0.3), {
+        "You wrote NO_TARGET: that tells the model that perturbed cells are controls. UNKNOWN (-2) says that something "
+        "was perturbed, and not what.": [NO_TARGET, 3, NO_TARGET, NO_TARGET],
+        "Compare each draw with the share: a set is dropped where draw < share.": [7, UNKNOWN, NO_TARGET, 5],
+        "You dropped control sets too: nothing was perturbed there, so NO_TARGET is known and stays.":
+            [UNKNOWN, 3, UNKNOWN, UNKNOWN],
+        "You decided once for the whole batch, which is then all known or all unknown. Use each set's own draw.":
+            [UNKNOWN, UNKNOWN, NO_TARGET, UNKNOWN],
+        "You dropped a share of the sets by the order of their draws: each is dropped by its own draw alone.":
+            [UNKNOWN, 3, NO_TARGET, 5],
+    }
 
 @drop_targets.requires("high draws drop nothing, whatever their order")
 def _(fn: Answer) -> Pair:
     """You dropped a share of the sets by the order of their draws: each is dropped by its own draw alone."""
     return [9, 4], _dropped(fn, [9, 4], [0.9, 0.8], 0.5)
-
-@drop_targets.requires("control sets stay as they are")
-def _(fn: Answer) -> Pair:
-    """You dropped control sets too: nothing was perturbed there, so NO_TARGET is known and stays."""
-    return [NO_TARGET, NO_TARGET], _dropped(fn, [NO_TARGET, NO_TARGET], [0.1, 0.9], 0.3)
 
 @drop_targets.requires("gene 0 is a target like any other")
 def _(fn: Answer) -> Pair:

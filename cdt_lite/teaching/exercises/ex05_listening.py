@@ -1,11 +1,91 @@
-"""The last exercise of notebook 05: does a model listen to what it is asked?"""
+"""The last exercises of notebook 05: a target known by its relatives; does a model listen to what it is asked?"""
 
 from collections.abc import Callable, Mapping
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 
 from cdt_lite.teaching.check import Answer, Pair, exercise
+
+
+@exercise(
+    "5.4", "Predict a knockout from its pathway", difficulty=3, minutes=12,
+    objective="predict what nobody has perturbed from the changes of its relatives",
+    misconception="a target without a single cell can only be predicted as the average perturbation",
+    hints=("For every measured target: the sum of 1 / log(2 + size) over the sets that hold it and the target.",
+           "The target's own row weighs 0. Then weights @ changes / weights.sum().",
+           "Where all weights are 0: the mean of all rows but the target's own."),
+)
+def from_relatives(target: str, sets: Mapping[str, frozenset[str]], changes: pd.DataFrame) -> Float[np.ndarray, " G"]:
+    """The mean of the changes of other targets, weighted by the gene sets that they share with this one.
+
+    A shared set weighs 1 / log(2 + number of its genes). A target without relatives: the mean of all others.
+    """
+    others = changes.drop(index=target, errors="ignore")
+    weight = np.zeros(len(others))
+    for genes in sets.values():
+        if target in genes:
+            weight += others.index.isin(list(genes)) / np.log(2 + len(genes))
+    if not weight.any():
+        weight[:] = 1
+    return weight @ others.to_numpy() / weight.sum()
+
+
+SETS = {"JAK-STAT": frozenset(["JAK2", "IFNGR1", "STAT2", "MYC", "SOCS1"]), "interferon": frozenset(["JAK2", "IFNGR1"]),
+        "growth": frozenset(["MYC", "CUL3"])}
+CHANGES = pd.DataFrame({"PSMB9": [0.0, -0.5, -2.0, 0.25], "CD86": [1.0, 0.0, 0.5, -1.0]},
+                       ["MYC", "STAT2", "IFNGR1", "CUL3"])
+
+def _mean(*weights: float | int) -> np.ndarray:
+    """The mean change with these weights of MYC, STAT2, IFNGR1 and CUL3."""
+    return np.array(weights) @ CHANGES.to_numpy() / sum(weights)
+
+@from_relatives.requires("JAK2 has three relatives, and one of them is of two sets")
+def _(fn: Answer) -> Pair:
+    """A row weighs the sum of 1 / log(2 + size) over the sets that hold it and JAK2; CUL3 weighs 0."""
+    large, small = 1 / np.log(7), 1 / np.log(4)
+    return _mean(large, large, large + small, 0), fn("JAK2", SETS, CHANGES.copy()), {
+        "That is the mean of all: weigh each row by the sets that it shares with the target.": _mean(1, 1, 1, 1),
+        "All relatives weigh alike here: each shared set adds its weight.": _mean(1, 1, 1, 0),
+        "A set weighs the same whatever its size here: 1 / log(2 + size).": _mean(1, 1, 2, 0),
+        "Large sets weigh more than small ones here: divide by the logarithm, 1 / log(2 + size).":
+            _mean(1 / large, 1 / large, 1 / large + 1 / small, 0),
+        "Size is the number of genes in the set, those without a measured change among them.":
+            _mean(1 / np.log(5), 1 / np.log(5), 1 / np.log(5) + 1 / np.log(3), 0),
+        "You left out the 2 of log(2 + size): a set of one gene would divide by zero.":
+            _mean(1 / np.log(5), 1 / np.log(5), 1 / np.log(5) + 1 / np.log(2), 0),
+        "This is a sum: divide by the sum of the weights.":
+            np.array([large, large, large + small, 0]) @ CHANGES.to_numpy(),
+    }
+
+@from_relatives.requires("a target that was measured is not its own relative")
+def _(fn: Answer) -> Pair:
+    """IFNGR1 was predicted from itself: leave its own row out, or leaving one out tells nothing."""
+    return _mean(1, 1, 0, 0), fn("IFNGR1", SETS, CHANGES.copy())
+
+@from_relatives.requires("a gene of no set gets the mean of all")
+def _(fn: Answer) -> Pair:
+    """Nobody is related: without anything to go by, the mean of all is the guess. Neither NaN nor 0."""
+    return _mean(1, 1, 1, 1), fn("SMAD4", SETS, CHANGES.copy())
+
+@from_relatives.requires("a measured gene of no set gets the mean of the others")
+def _(fn: Answer) -> Pair:
+    """Nobody is related, and its own row is in your mean: leave it out there, too."""
+    return _mean(1, 1, 1, 0), fn("CUL3", {"interferon": SETS["interferon"]}, CHANGES.copy())
+
+@from_relatives.requires("JAK1 is no relative of a gene in a set of JAK10")
+def _(fn: Answer) -> Pair:
+    """You found one name inside another: ask whether the gene itself is in the set."""
+    changes = pd.DataFrame({"PSMB9": [1.0, 3.0]}, ["JAK1", "JAK10"])
+    return [3.0], fn("STAT1", {"a": frozenset(["JAK10", "STAT1"])}, changes).tolist()
+
+@from_relatives.requires("relatives that are many outweigh one that is a little nearer")
+def _(fn: Answer) -> Pair:
+    """You took the nearest relative alone: all of them have a say, each with its weight."""
+    changes = pd.DataFrame({"PSMB9": [4.0, 0.0, 0.0]}, ["A", "B", "C"])
+    sets = {"one": frozenset("TAB"), "two": frozenset("TAC")}
+    return [2.0], fn("T", sets, changes).tolist()
 
 
 @exercise(
