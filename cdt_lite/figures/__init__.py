@@ -11,6 +11,7 @@ __all__, __getattr__, __dir__ = lazily(__name__, {
     "cost": ["account"],
     "diagrams": ["DIAGRAMS"],
     "folder": ["make_figures"],
+    "likeness": ["clouds", "come_so_far", "correlations", "escapees", "quality"],
     "measured": ["attention_weights", "example"],
     "sketch": ["Diagram"],
 })

@@ -1,0 +1,185 @@
+"""Whether generated cells are cells: sentences written from the numbers of notebook 07."""
+
+import numpy as np
+import pandas as pd
+
+from cdt_lite.teaching.realism import HALF, RIVAL, way
+from cdt_lite.teaching.sentences import listed, number
+
+ALIKE = 0.1  # depths that differ by less are alike
+CHANCE = 0.05
+MIXED = 0.9  # of what perfect mixing gives
+FEW = 0.1  # escapees, as a share of the real ones: none worth the name
+
+
+def depths_told(real: float, made: float, control: float, target: str) -> str:
+    """Says whose depth generated cells have.
+
+    Args:
+        real: Median depth of the real cells.
+        made: Of the generated ones.
+        control: Of the control cells.
+        target: Of the perturbation.
+    """
+    as_real, as_control = abs(made / real - 1) < ALIKE, abs(made / control - 1) < ALIKE
+    moral = "depth alone gives nothing away"
+    if not as_real:
+        way_off = "deeper" if made > real else "less deep"
+        moral = f"depth alone gives them away: they are {way_off} than real cells"
+        moral += ", and as deep as the controls whose depths they were asked for" if as_control else ""
+    return (f"In the median a real {target} cell has {real:.0f} counts, a control cell {control:.0f}, a generated cell "
+            f"{made:.0f}: {moral}.")
+
+
+def centre_told(points: pd.DataFrame, target: str) -> str:
+    """Says how far along from control to real cells the middle of the generated ones lies, on two components.
+
+    Args:
+        points: From `components`.
+        target: Of the perturbation.
+    """
+    middle = points.groupby("kind")[["x", "y"]].mean()
+    step = middle.loc["real"] - middle.loc["control"]
+    gone = (middle.loc["generated"] - middle.loc["control"]) @ step / (step @ step)
+    spread = points.groupby("kind")[["x", "y"]].std()
+    wide = (spread.loc["generated"] / spread.loc["real"]).mean()
+    return (f"The middle of the generated cells has gone {gone:.0%} of the way from control to real {target} cells, and "
+            f"they spread {wide:.0%} as far as real ones.")
+
+
+def still_apart(p: pd.DataFrame) -> str:
+    """Says which quantities differ, and which do so beyond depth.
+
+    Args:
+        p: p values, quantities x ("shuffled over all", "within depth classes").
+    """
+    first, second = (p.index[p[column] < CHANCE].tolist() for column in p.columns)
+    gone = [name for name in first if name not in second]
+    fooled = f"that {listed(gone)} differed was depth" if gone else "depth had fooled nobody"
+    return (f"Shuffled over all cells, {listed(first or ['nothing'])} differ{'s' if len(first) < 2 else ''} (p < "
+            f"{CHANCE}); among cells of like depth {listed(second or ['nothing'])}: {fooled}.")
+
+
+def between(table: pd.DataFrame, what: str, digits: int = 2) -> str:
+    """Says where generated cells stand between real cells and cells made gene by gene.
+
+    Args:
+        table: From `against_half`: rows half against half, generated and gene by gene.
+        what: What was measured, first in the sentence.
+        digits: Of the numbers.
+    """
+    shown = {name: f"{number(row['mean'], digits)} [{number(row['low'], digits)}, {number(row['high'], digits)}]"
+             for name, row in table.iterrows()}
+    floor, made, rival = table.loc[HALF], table.loc["generated"], table.loc[RIVAL]
+    gone = way(table)["mean"]
+    if floor["low"] <= rival["mean"] <= floor["high"]:
+        verdict = "it cannot even tell cells made gene by gene from real ones"
+    elif floor["low"] <= made["mean"] <= floor["high"]:
+        verdict = "no further off than real cells are from each other"
+    elif gone <= 0:
+        verdict = "no nearer to real cells than those made gene by gene"
+    else:
+        verdict = f"{min(gone, 1):.0%} of the way from cells made gene by gene to real ones"
+    return (f"{what} is {shown['generated']} for generated cells, {shown[HALF]} for the other half of the real ones, "
+            f"{shown[RIVAL]} for cells made gene by gene: {verdict}.")
+
+
+def told_apart(auc: float, in_classes: float, p: float) -> str:
+    """Says whether a classifier tells generated cells from real ones.
+
+    Args:
+        auc: Over all cells.
+        in_classes: Among cells of like depth.
+        p: Of the test that depth cannot fool.
+    """
+    seen = p < CHANCE and in_classes > 0.5
+    moral = "it tells them by more than depth" if seen else "beyond depth it cannot tell them"
+    return f"The classifier's AUC is {auc:.2f}, among cells of like depth {in_classes:.2f} (p = {p:.3f}): {moral}."
+
+
+def guides_told(shares: pd.DataFrame) -> str:
+    """Says which guide lets most cells escape, and whether guides differ.
+
+    Args:
+        shares: From `shares_with_intervals`.
+    """
+    guides = shares.drop(index="all")
+    most, least = guides.loc[guides["share"].idxmax()], guides.loc[guides["share"].idxmin()]
+    surely = most["low"] > least["high"]
+    moral = "a poor guide is one that lets cells escape" if surely else "too few cells to tell guides apart"
+    return f"Of the cells with {most.name} {_share(most)} escaped, of those with {least.name} {_share(least)}: {moral}."
+
+
+def escapees_told(real: pd.Series, made: pd.Series, target: str) -> str:
+    """Answers whether the model makes escapees.
+
+    Args:
+        real: Share, low and high of the real cells.
+        made: Of the generated ones.
+        target: Of the perturbation.
+    """
+    gap = made["share"] - real["share"]
+    half = np.hypot(real["high"] - real["low"], made["high"] - made["low"]) / 2
+    if gap > half:
+        answer = "yes, too many"
+    elif gap >= -half:
+        answer = "yes, as many as these cells can tell"
+    else:
+        answer = "no" if made["share"] <= FEW * real["share"] else "yes, but too few"
+    return f"Does the model make escapees? Of {target}, real {_share(real)}, generated {_share(made)}: {answer}."
+
+
+def _share(row: pd.Series) -> str:
+    return f"{row['share']:.0%} [{row['low']:.0%}, {row['high']:.0%}]"
+
+
+def mixing_told(made: float, idle: float, target: str, weak: str) -> str:
+    """Says what neighbours think of generated cells, and of controls passed off as cells of a weak perturbation.
+
+    Args:
+        made: `mixing` of generated with real cells of a strong perturbation.
+        idle: Of control cells with real cells of a weak one.
+        target: The strong perturbation.
+        weak: The weak one.
+    """
+    first = f"Generated {target} cells mix with real ones to {made:.0%}, controls with {weak} cells to {idle:.0%}"
+    if idle < min(made, MIXED):
+        return f"{first}: here neighbours do see that control cells are none of {weak}."
+    than = "no worse than" if idle >= made else "nearly as well as"
+    return f"{first}: by this picture a model that does nothing is {than} ours."
+
+
+def priced(table: pd.DataFrame) -> str:
+    """Says which densities the model is ahead of, in bits per gene of held-out cells.
+
+    Args:
+        table: From `densities`.
+    """
+    if not len(table):
+        return "No density is on record for this screen."
+    sides: dict[str, list[str]] = {"fewer than": [], "level with": [], "more than": []}
+    for name, row in table.drop(index="model").iterrows():
+        side = "fewer than" if row["high"] < 0 else "more than" if row["low"] > 0 else "level with"
+        sides[side].append(f"{name} ({row['bits per gene']:.3f})")
+    said = [f"{side} {listed(names)}" for side, names in sides.items() if names]
+    return f"A held-out cell costs the model {table['bits per gene']['model']:.3f} bits a gene: {'; '.join(said)}."
+
+
+def are_they_cells(ways: pd.DataFrame, auc: pd.DataFrame, p: float) -> str:
+    """Answers the notebook's question.
+
+    Args:
+        ways: From cells made gene by gene (0) to real ones (1): mean, low and high of each measure.
+        auc: The classifier's area, from `against_half`.
+        p: Of the test that depth cannot fool, by the classifier's score.
+    """
+    made, rival = auc.loc["generated"], auc.loc[RIVAL]
+    told = [f"{row['mean']:.0%} by {name}" for name, row in ways.iterrows()]
+    worst = ways["mean"].min()
+    start = "No" if worst < 0.5 else "Not quite"
+    if p >= CHANCE and worst > 0.5:
+        start = "As far as these cells can tell, yes"
+    seen = "still tells" if p < CHANCE else "does not tell"
+    return (f"{start}. From cells made gene by gene (0 %) to real ones (100 %) they have come {listed(told)}; a "
+            f"classifier {seen} them from real cells of like depth (AUC {made['mean']:.2f} [{made['low']:.2f}, "
+            f"{made['high']:.2f}], gene by gene {rival['mean']:.2f}). Furthest behind: {ways['mean'].idxmin()}.")
