@@ -14,14 +14,14 @@ def clouds(points: pd.DataFrame, panels: Mapping[str, Sequence[str]], axes_names
     """Draws cells on the same two axes, some kinds a panel.
 
     Args:
-        points: Columns x, y and kind (words that begin with one of `plots.KINDS`), a row a cell.
+        points: Columns x, y and kind, a row a cell.
         panels: Title -> kinds to draw there.
         axes_names: What x and y are.
     """
     figure, axes = plots.grid(1, len(panels), (10, 4), sharex=True, sharey=True)
     for ax, (title, kinds) in zip(np.atleast_1d(axes), panels.items(), strict=True):
         shown = points[points["kind"].isin(kinds)].sample(frac=1, random_state=0)  # no kind hides behind another
-        colors = {kind: plots.KINDS[kind.split()[0]] for kind in kinds}
+        colors = {kind: _color(kind) for kind in kinds}
         sns.scatterplot(shown, x="x", y="y", hue="kind", hue_order=kinds, palette=colors, s=10, linewidth=0, ax=ax)
         ax.set(title=title, xlabel=axes_names[0], ylabel=axes_names[1])
         ax.legend(title=None, markerscale=2)
@@ -33,14 +33,14 @@ def quality(cells: Mapping[str, pd.DataFrame], columns: Mapping[str, str]) -> Fi
     """Draws curves of quantities of cells, by kind: the share of cells at or below.
 
     Args:
-        cells: Kind, one of `plots.KINDS` -> a row a cell.
+        cells: Kind -> a row a cell.
         columns: Column -> its name with unit.
     """
     figure, axes = plots.grid(1, len(columns), (10, 3.6), sharey=True)
     for ax, (column, name) in zip(axes, columns.items(), strict=True):
         for kind, table in cells.items():
             style = "--" if kind == "generated" else "-"
-            sns.ecdfplot(x=table[column], color=plots.KINDS[kind], ls=style, lw=2, label=kind, ax=ax)
+            sns.ecdfplot(x=table[column], color=_color(kind), ls=style, lw=2, label=kind, ax=ax)
         ax.set(xlabel=name, ylabel="share of cells at or below")
     axes[0].legend(frameon=False, loc="lower right")
     return figure
@@ -69,19 +69,19 @@ def escapees(scores: Mapping[str, np.ndarray], shares: pd.DataFrame) -> Figure:
     """Draws how far cells answer, by kind, and the share of escapees with its interval.
 
     Args:
-        scores: Kind, one of `plots.KINDS` -> from `teaching.answers`.
+        scores: Kind -> from `teaching.answers`.
         shares: Rows named as they shall be, "generated" among them; columns share, low, high.
     """
     figure, (left, right) = plots.grid(1, 2, (11, 4))
     for kind, values in scores.items():
         style = "--" if kind == "generated" else "-"
-        sns.kdeplot(x=values, color=plots.KINDS[kind], ls=style, lw=2, label=kind, ax=left)
+        sns.kdeplot(x=values, color=_color(kind), ls=style, lw=2, label=kind, ax=left)
     left.set(xlabel="answer: 0 as controls, 1 as the mean training cell", ylabel="density of cells")
     left.legend(frameon=False)
-    colors = [plots.KINDS["generated" if name == "generated" else "real"] for name in shares.index]
+    colors = [_color("generated" if name == "generated" else "real") for name in shares.index]
     right.hlines(range(len(shares)), 100 * shares["low"], 100 * shares["high"], colors=colors, lw=2)
     right.scatter(100 * shares["share"], range(len(shares)), color=colors, zorder=3)
-    right.set(xlabel="escapees, % of cells, with 95 % interval", yticks=range(len(shares)), ylim=(len(shares) - 0.5, -0.5))
+    right.set(xlabel="escapees, % of cells, 95 % interval", yticks=range(len(shares)), ylim=(len(shares) - 0.5, -0.5))
     right.set_yticklabels(shares.index)
     right.set_xlim(left=0)
     figure.tight_layout()
@@ -106,3 +106,8 @@ def come_so_far(ways: pd.DataFrame) -> Figure:
     ax.set_yticklabels(ways.index)
     plots.as_written(figure)
     return figure
+
+
+def _color(kind: str) -> str:
+    """The colour of a kind of cell, "real" as of "real STAT1"; of one that has none that of a baseline."""
+    return plots.KINDS.get(kind.split()[0], plots.KINDS["baseline"])

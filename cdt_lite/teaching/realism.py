@@ -142,7 +142,8 @@ def densities(screen: AnnData) -> pd.DataFrame:
     name = screen.uns["screen"]["name"]
     if name == "papalexi2021" and own.is_file():
         for row in json.loads(own.read_text(encoding="utf-8"))["table"]:
-            rows[row.pop("density")] = np.array(list(row.values())) / np.log(2)
+            name = row.pop("density")
+            rows[name] = [nats / np.log(2) for nats in row.values()]
     elif "truth" in screen.uns and report.is_file():
         entries = json.loads(report.read_text(encoding="utf-8"))
         rows = entries["simulated regulatory 30 targets"]["quality"]["bits"]

@@ -9,6 +9,7 @@ from cdt_lite.teaching.sentences import listed, number
 ALIKE = 0.1  # depths that differ by less are alike
 CHANCE = 0.05
 MIXED = 0.9  # of what perfect mixing gives
+PICKED = 1.27  # how much wider an interval is of the highest of four, picked by looking
 FEW = 0.1  # escapees, as a share of the real ones: none worth the name
 
 
@@ -43,8 +44,8 @@ def centre_told(points: pd.DataFrame, target: str) -> str:
     gone = (middle.loc["generated"] - middle.loc["control"]) @ step / (step @ step)
     spread = points.groupby("kind")[["x", "y"]].std()
     wide = (spread.loc["generated"] / spread.loc["real"]).mean()
-    return (f"The middle of the generated cells has gone {gone:.0%} of the way from control to real {target} cells, and "
-            f"they spread {wide:.0%} as far as real ones.")
+    return (f"The middle of the generated cells has gone {gone:.0%} of the way from control to real {target} cells, "
+            f"and they spread {wide:.0%} as far as real ones.")
 
 
 def still_apart(p: pd.DataFrame) -> str:
@@ -104,10 +105,13 @@ def guides_told(shares: pd.DataFrame) -> str:
         shares: From `shares_with_intervals`.
     """
     guides = shares.drop(index="all")
-    most, least = guides.loc[guides["share"].idxmax()], guides.loc[guides["share"].idxmin()]
-    surely = most["low"] > least["high"]
+    most = guides.loc[guides["share"].idxmax()]
+    rest = guides.drop(index=most.name)
+    others = np.average(rest["share"], weights=rest["cells"])
+    error = np.sqrt((rest["cells"] ** 2 * (rest["high"] - rest["low"]) ** 2).sum()) / rest["cells"].sum()
+    surely = most["share"] - others > PICKED * np.hypot(most["high"] - most["low"], error) / 2
     moral = "a poor guide is one that lets cells escape" if surely else "too few cells to tell guides apart"
-    return f"Of the cells with {most.name} {_share(most)} escaped, of those with {least.name} {_share(least)}: {moral}."
+    return f"Of the cells with {most.name} {_share(most)} escaped, of those with other guides {others:.0%}: {moral}."
 
 
 def escapees_told(real: pd.Series, made: pd.Series, target: str) -> str:

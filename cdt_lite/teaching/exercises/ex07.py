@@ -10,7 +10,7 @@ from cdt_lite.teaching.check import Answer, Pair, exercise
     "7.1", "A test that depth cannot fool", difficulty=4, minutes=15,
     objective="tell real from generated cells whatever their depths",
     misconception="a small p value says that cells are made differently, and not just that they are less deep",
-    hints=("Three steps: take the mean of its class from every value, write gap(labels), then shuffle labels and count.",
+    hints=("Three steps: take its class mean from every value, write gap(labels), then shuffle labels and count.",
            "Shuffle within a class: labels[own] = rng.permutation(is_made[own]), with labels a copy.",
            "The arrangement that you found is one of those possible: (1 + draws at least as large) / (1 + n_draws)."),
 )
