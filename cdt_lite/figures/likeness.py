@@ -84,7 +84,6 @@ def escapees(scores: Mapping[str, np.ndarray], shares: pd.DataFrame) -> Figure:
     right.set(xlabel="escapees, % of cells, 95 % interval", yticks=range(len(shares)), ylim=(len(shares) - 0.5, -0.5))
     right.set_yticklabels(shares.index)
     right.set_xlim(left=0)
-    figure.tight_layout()
     plots.as_written(figure)
     return figure
 

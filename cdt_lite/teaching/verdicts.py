@@ -1,5 +1,7 @@
 """Whether generated cells are cells: sentences written from the numbers of notebook 07."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
@@ -169,21 +171,29 @@ def priced(table: pd.DataFrame) -> str:
     return f"A held-out cell costs the model {table['bits per gene']['model']:.3f} bits a gene: {'; '.join(said)}."
 
 
-def are_they_cells(ways: pd.DataFrame, auc: pd.DataFrame, p: float) -> str:
-    """Answers the notebook's question.
+def are_they_cells(tables: Mapping[str, pd.DataFrame], p: float) -> str:
+    """Answers the notebook's question; a measure that does not tell its own two ends apart has no say.
 
     Args:
-        ways: From cells made gene by gene (0) to real ones (1): mean, low and high of each measure.
-        auc: The classifier's area, from `against_half`.
+        tables: Measure -> as from `against_half`; "classifier" is among them.
         p: Of the test that depth cannot fool, by the classifier's score.
     """
+    told, short = {}, []
+    for name, table in tables.items():
+        floor, made, rival = (table.loc[row] for row in (HALF, "generated", RIVAL))
+        if floor["low"] <= rival["mean"] <= floor["high"]:
+            continue
+        told[name] = min(way(table)["mean"], 1.0)
+        if told[name] < 1 and not floor["low"] <= made["mean"] <= floor["high"]:
+            short.append(name)
+    start = "As far as these cells can tell, yes"
+    if short or p < CHANCE:
+        start = "No" if min(told.values(), default=1.0) < 0.5 else "Not quite"
+    far = listed([f"{share:.0%} by {name}" for name, share in told.items()] or ["nowhere that can be measured"])
+    behind = f"Surely behind: {listed(short)}." if short else "In none of these are they surely behind."
+    auc = tables["classifier"]
     made, rival = auc.loc["generated"], auc.loc[RIVAL]
-    told = [f"{row['mean']:.0%} by {name}" for name, row in ways.iterrows()]
-    worst = ways["mean"].min()
-    start = "No" if worst < 0.5 else "Not quite"
-    if p >= CHANCE and worst > 0.5:
-        start = "As far as these cells can tell, yes"
     seen = "still tells" if p < CHANCE else "does not tell"
-    return (f"{start}. From cells made gene by gene (0 %) to real ones (100 %) they have come {listed(told)}; a "
-            f"classifier {seen} them from real cells of like depth (AUC {made['mean']:.2f} [{made['low']:.2f}, "
-            f"{made['high']:.2f}], gene by gene {rival['mean']:.2f}). Furthest behind: {ways['mean'].idxmin()}.")
+    return (f"{start}. From cells made gene by gene (0%) to real ones (100%) they have come {far}. A classifier {seen} "
+            f"them from real cells of like depth (AUC {made['mean']:.2f} [{made['low']:.2f}, {made['high']:.2f}]; gene by "
+            f"gene {rival['mean']:.2f}). {behind}")
