@@ -28,8 +28,8 @@ def depths_told(real: float, made: float, control: float, target: str) -> str:
     moral = "depth alone gives nothing away"
     if not as_real:
         way_off = "deeper" if made > real else "less deep"
-        moral = f"depth alone gives them away: they are {way_off} than real cells"
-        moral += ", and as deep as the controls whose depths they were asked for" if as_control else ""
+        moral = f"depth alone gives them away, since they are {way_off} than real cells"
+        moral += " and as deep as the controls whose depths they were asked for" if as_control else ""
     return (f"In the median a real {target} cell has {real:.0f} counts, a control cell {control:.0f}, a generated cell "
             f"{made:.0f}: {moral}.")
 
@@ -82,9 +82,17 @@ def between(table: pd.DataFrame, what: str, digits: int = 2) -> str:
     elif gone <= 0:
         verdict = "no nearer to real cells than those made gene by gene"
     else:
-        verdict = f"{min(gone, 1):.0%} of the way from cells made gene by gene to real ones"
+        verdict = f"{gone:.0%} of the way from cells made gene by gene to real ones"
+        verdict += "" if _is_behind(table) else ", and not surely short of them"
     return (f"{what} is {shown['generated']} for generated cells, {shown[HALF]} for the other half of the real ones, "
             f"{shown[RIVAL]} for cells made gene by gene: {verdict}.")
+
+
+def _is_behind(table: pd.DataFrame) -> bool:
+    """Whether generated cells are surely not as real ones are: the mean of neither lies in the other's interval."""
+    floor, made = table.loc[HALF], table.loc["generated"]
+    inside = floor["low"] <= made["mean"] <= floor["high"] or made["low"] <= floor["mean"] <= made["high"]
+    return bool(not inside and way(table)["mean"] < 1)
 
 
 def told_apart(auc: float, in_classes: float, p: float) -> str:
@@ -180,11 +188,10 @@ def are_they_cells(tables: Mapping[str, pd.DataFrame], p: float) -> str:
     """
     told, short = {}, []
     for name, table in tables.items():
-        floor, made, rival = (table.loc[row] for row in (HALF, "generated", RIVAL))
-        if floor["low"] <= rival["mean"] <= floor["high"]:
+        if table["low"][HALF] <= table["mean"][RIVAL] <= table["high"][HALF]:
             continue
         told[name] = min(way(table)["mean"], 1.0)
-        if told[name] < 1 and not floor["low"] <= made["mean"] <= floor["high"]:
+        if _is_behind(table):
             short.append(name)
     start = "As far as these cells can tell, yes"
     if short or p < CHANCE:
@@ -194,6 +201,6 @@ def are_they_cells(tables: Mapping[str, pd.DataFrame], p: float) -> str:
     auc = tables["classifier"]
     made, rival = auc.loc["generated"], auc.loc[RIVAL]
     seen = "still tells" if p < CHANCE else "does not tell"
+    area = f"AUC {made['mean']:.2f} [{made['low']:.2f}, {made['high']:.2f}]; gene by gene {rival['mean']:.2f}"
     return (f"{start}. From cells made gene by gene (0%) to real ones (100%) they have come {far}. A classifier {seen} "
-            f"them from real cells of like depth (AUC {made['mean']:.2f} [{made['low']:.2f}, {made['high']:.2f}]; gene by "
-            f"gene {rival['mean']:.2f}). {behind}")
+            f"them from real cells of like depth ({area}). {behind}")
