@@ -63,6 +63,16 @@ def test_half_against_half_is_chance_and_others_stand_in_the_place_of_the_other_
     assert (sizes["mean"] == 1).all()
 
 
+def test_strength_is_1_for_the_same_cells_and_less_where_correlations_are_weaker():
+    rng = np.random.default_rng(0)
+    program, noise = rng.normal(size=(400, 1)), rng.normal(size=(2, 400, 6))
+    strong, weak = program + noise[0], 0.5 * program + noise[1]
+    strong[:, 5] = weak[:, 5] = 0  # a gene without a count
+    assert teaching.strength(strong, strong) == pytest.approx(1)
+    assert teaching.strength(strong, weak) == pytest.approx(0.2 / 0.5, abs=0.1)  # r of two genes: 1/5 and 1/2
+    assert agreement(strong, weak) > 0.85  # which does not see it
+
+
 @pytest.mark.parametrize("sign", [1, -1])  # whichever direction is better
 def test_the_way_is_0_for_the_rival_and_1_for_real_cells(sign):
     table = ends(0.5 * sign, 0.4 * sign, 0.1 * sign)
@@ -227,7 +237,7 @@ def test_pictures_are_drawn_with_the_colours_of_their_kinds():
     drawn = likeness.clouds(points, {"one": ["control"], "two": ["real A"]}, ("PC1", "PC2"))
     assert [ax.get_title() for ax in drawn.axes] == ["one", "two"]
     table = pd.DataFrame({"depth": rng.random(9), "genes": rng.random(9)})
-    lines = likeness.quality({"real": table, "generated": table}, {"depth": "d", "genes": "g"}).axes[0].lines
+    lines = likeness.quality({"real": table, "generated": table}).axes[0].lines
     assert [line.get_color() for line in lines] == [plots.KINDS["real"], plots.KINDS["generated"]]
     maps = likeness.correlations({"real": table.corr(), "made": table.corr()})
     assert len(maps.axes) == 3  # and one scale for both

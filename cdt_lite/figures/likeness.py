@@ -29,19 +29,19 @@ def clouds(points: pd.DataFrame, panels: Mapping[str, Sequence[str]], axes_names
     return figure
 
 
-def quality(cells: Mapping[str, pd.DataFrame], columns: Mapping[str, str]) -> Figure:
+def quality(cells: Mapping[str, pd.DataFrame]) -> Figure:
     """Draws curves of quantities of cells, by kind: the share of cells at or below.
 
     Args:
-        cells: Kind -> a row a cell.
-        columns: Column -> its name with unit.
+        cells: Kind -> a row a cell, a column a quantity, named with its unit.
     """
+    columns = next(iter(cells.values())).columns
     figure, axes = plots.grid(1, len(columns), (10, 3.6), sharey=True)
-    for ax, (column, name) in zip(axes, columns.items(), strict=True):
+    for ax, column in zip(axes, columns, strict=True):
         for kind, table in cells.items():
             style = "--" if kind == "generated" else "-"
             sns.ecdfplot(x=table[column], color=_color(kind), ls=style, lw=2, label=kind, ax=ax)
-        ax.set(xlabel=name, ylabel="share of cells at or below")
+        ax.set(xlabel=column, ylabel="share of cells at or below")
     axes[0].legend(frameon=False, loc="lower right")
     return figure
 

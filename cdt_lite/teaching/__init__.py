@@ -12,6 +12,7 @@ from cdt_lite.teaching.realism import (
     gene_by_gene,
     mixing,
     same_depth,
+    strength,
     way,
 )
 from cdt_lite.teaching.sentences import (
@@ -46,6 +47,6 @@ __all__ = [
     "begin", "beside", "between", "catch_up", "centre_told", "check", "components", "densities", "depths_told",
     "differences_of_controls", "dud_guides", "escapees_told", "explained", "explains", "gene_by_gene", "guides_of",
     "guides_told", "held_out", "in_short", "levels", "listed", "mixing", "mixing_told", "moved", "priced",
-    "same_depth", "shares_with_intervals", "still_apart", "tipped", "told_apart", "way", "what_it_does",
+    "same_depth", "shares_with_intervals", "still_apart", "strength", "tipped", "told_apart", "way", "what_it_does",
     "with_bar",
 ]

@@ -94,6 +94,14 @@ def against_half(statistic: Statistic, real: Float[np.ndarray, "cells G"],
     return pd.DataFrame({"mean": table.mean(), "low": table.quantile(0.025), "high": table.quantile(0.975)})
 
 
+def strength(x: Float[np.ndarray, "cells G"], y: Float[np.ndarray, "others G"]) -> float:
+    """How strong gene-gene correlations are in the second set, along those of the first: slope of a line through 0."""
+    pairs = np.triu_indices(x.shape[1], 1)
+    with np.errstate(invalid="ignore", divide="ignore"):  # a constant gene correlates with none
+        r, s = (np.nan_to_num(np.corrcoef(cells, rowvar=False))[pairs] for cells in (x, y))
+    return float(r @ s / (r @ r))
+
+
 def way(table: pd.DataFrame, name: str = "generated") -> pd.Series:
     """How far cells have come from those made gene by gene (0) to real ones (1): mean, low and high.
 
