@@ -51,7 +51,7 @@ def _cells(seed: int, escaped: dict[str, int], n: int = 80, spread: float = 0.5)
     order = rng.permutation(len(guide))
     return score[order], guide[order], 0.8 * rng.normal(size=200)
 
-def _wrong(how: str, score: np.ndarray, guide: np.ndarray, control: np.ndarray, rounds: int) -> dict[str, float]:
+def _wrong(how: str, rounds: int, score: np.ndarray, guide: np.ndarray, control: np.ndarray) -> dict[str, float]:
     """What typical mistakes give."""
     names = np.unique(guide).tolist()
     if how == "one share":
@@ -101,7 +101,7 @@ def _(fn: Answer) -> Pair:
     given = _cells(1, {"Ag1": 8, "Ag2": 40})
     right, found = escape_shares.reference(*given, 3), fn(*given, 3)
     return list(right.values()), [found[name] for name in right], {
-        hint: list(_wrong(how, *given, 3).values()) for hint, how in HINTS.items()} | {
+        hint: list(_wrong(how, 3, *given).values()) for hint, how in HINTS.items()} | {
         "This is one round: repeat both steps `rounds` times.": list(escape_shares.reference(*given, 1).values())}
 
 @escape_shares.requires("planted: 10 % of one guide, 50 % of the other")
