@@ -214,12 +214,14 @@ def test_densities_are_on_record_for_both_screens_and_for_no_other():
 
 def test_the_answer_follows_the_measures():
     near, far, blind = ends(0.5, 0.49, 0.1), ends(0.5, 0.2, 0.1), ends(0.5, 0.2, 0.52)
-    yes = teaching.are_they_cells({"classifier": near, "energy": near}, 0.4)
+    yes = teaching.are_they_cells({"depth": near, "energy": near}, 0.52, 0.4)
     assert yes.startswith("As far as these cells can tell, yes.") and "In none of these" in yes
-    assert teaching.are_they_cells({"classifier": near, "energy": near}, 0.001).startswith("Not quite.")
-    no = teaching.are_they_cells({"classifier": near, "energy": far}, 0.4)
-    assert no.startswith("No.") and "Surely behind: energy." in no and "25% by energy" in no
-    assert "by energy" not in teaching.are_they_cells({"classifier": near, "energy": blind}, 0.4)
+    assert "does not tell" in yes and "(AUC 0.52, p = 0.400)" in yes
+    apart = teaching.are_they_cells({"energy": near}, 0.7, 0.001)
+    assert apart.startswith("Not quite.") and "98% [85%, 110%] by energy" in apart and "still tells" in apart
+    no = teaching.are_they_cells({"depth": near, "energy": far}, 0.52, 0.4)
+    assert no.startswith("No.") and "Surely behind: energy." in no
+    assert "nowhere that can be measured" in teaching.are_they_cells({"energy": blind}, 0.5, 0.4)
 
 
 def test_the_middle_of_a_cloud_is_measured_along_the_way_from_control_to_real():

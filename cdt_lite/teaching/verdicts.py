@@ -89,10 +89,10 @@ def between(table: pd.DataFrame, what: str, digits: int = 2) -> str:
 
 
 def _is_behind(table: pd.DataFrame) -> bool:
-    """Whether generated cells are surely not as real ones are: the mean of neither lies in the other's interval."""
+    """Whether generated cells surely fall short of real ones: by more than both intervals together allow."""
     floor, made = table.loc[HALF], table.loc["generated"]
-    inside = floor["low"] <= made["mean"] <= floor["high"] or made["low"] <= floor["mean"] <= made["high"]
-    return bool(not inside and way(table)["mean"] < 1)
+    half = np.hypot(floor["high"] - floor["low"], made["high"] - made["low"]) / 2
+    return bool(abs(made["mean"] - floor["mean"]) > half and way(table)["mean"] < 1)
 
 
 def told_apart(auc: float, in_classes: float, p: float) -> str:
@@ -179,28 +179,27 @@ def priced(table: pd.DataFrame) -> str:
     return f"A held-out cell costs the model {table['bits per gene']['model']:.3f} bits a gene: {'; '.join(said)}."
 
 
-def are_they_cells(tables: Mapping[str, pd.DataFrame], p: float) -> str:
+def are_they_cells(tables: Mapping[str, pd.DataFrame], auc: float, p: float) -> str:
     """Answers the notebook's question; a measure that does not tell its own two ends apart has no say.
 
     Args:
-        tables: Measure -> as from `against_half`; "classifier" is among them.
+        tables: Measure -> as from `against_half`.
+        auc: The classifier's, among cells of like depth.
         p: Of the test that depth cannot fool, by the classifier's score.
     """
-    told, short = {}, []
+    gone, said, short = [1.0], [], []
     for name, table in tables.items():
         if table["low"][HALF] <= table["mean"][RIVAL] <= table["high"][HALF]:
             continue
-        told[name] = min(way(table)["mean"], 1.0)
-        if _is_behind(table):
-            short.append(name)
+        far = way(table)
+        gone.append(far["mean"])
+        said.append(f"{far['mean']:.0%} [{far['low']:.0%}, {far['high']:.0%}] by {name}")
+        short += [name] if _is_behind(table) else []
     start = "As far as these cells can tell, yes"
     if short or p < CHANCE:
-        start = "No" if min(told.values(), default=1.0) < 0.5 else "Not quite"
-    far = listed([f"{share:.0%} by {name}" for name, share in told.items()] or ["nowhere that can be measured"])
-    behind = f"Surely behind: {listed(short)}." if short else "In none of these are they surely behind."
-    auc = tables["classifier"]
-    made, rival = auc.loc["generated"], auc.loc[RIVAL]
+        start = "No" if min(gone) < 0.5 else "Not quite"
     seen = "still tells" if p < CHANCE else "does not tell"
-    area = f"AUC {made['mean']:.2f} [{made['low']:.2f}, {made['high']:.2f}]; gene by gene {rival['mean']:.2f}"
-    return (f"{start}. From cells made gene by gene (0%) to real ones (100%) they have come {far}. A classifier {seen} "
-            f"them from real cells of like depth ({area}). {behind}")
+    behind = f"Surely behind: {listed(short)}." if short else "In none of these are they surely behind."
+    far_as = listed(said or ["nowhere that can be measured"])
+    heard = f"A classifier {seen} them from real cells of like depth (AUC {auc:.2f}, p = {p:.3f})."
+    return f"{start}. From cells made gene by gene (0%) to real ones (100%) they have come {far_as}. {heard} {behind}"
