@@ -248,3 +248,16 @@ def test_pictures_are_drawn_with_the_colours_of_their_kinds():
     assert [to_hex(line.get_color()).upper() for line in humps.lines] == [plots.KINDS["real"], plots.KINDS["baseline"]]
     assert dots.get_xlim()[0] == 0
     assert likeness.come_so_far(ends(1, 0.7, 0)).axes[0].get_yticklabels()[1].get_text() == "generated"
+
+
+def test_a_name_that_looks_like_a_formula_is_drawn_as_it_is_written():
+    rng = np.random.default_rng(0)
+    names = [r"$\frac$", "$x$ and $y$", "a_b^c"]
+    table = pd.DataFrame(rng.normal(size=(20, 3)), columns=names)
+    points = pd.DataFrame(rng.normal(size=(20, 2)), columns=["x", "y"]).assign(kind=rf"real {names[0]}")
+    drawn = [likeness.correlations({names[0]: table.corr(), "made": table.corr()}),
+             likeness.clouds(points, {f"{names[0]}: mixed": [f"real {names[0]}"]}, ("PC1", "PC2")),
+             likeness.escapees({"real": rng.normal(size=9)}, shares(**{names[0]: 0.1, "generated": 0.2}))]
+    for figure in drawn:
+        figure.canvas.draw()
+    assert [text.get_text() for text in drawn[0].axes[0].get_yticklabels()] == names

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -56,8 +57,9 @@ def correlations(tables: Mapping[str, pd.DataFrame]) -> Figure:
     off = [table.where(~np.eye(len(table), dtype=bool)) for table in tables.values()]
     scale = max(float(table.abs().max().max()) for table in off)
     for ax, title, table in zip(axes, tables, off, strict=True):
-        sns.heatmap(table, cmap="RdBu_r", vmin=-scale, vmax=scale, cbar=False, square=True, linewidths=0.5,
-                    xticklabels=True, yticklabels=True, ax=ax)
+        with mpl.rc_context({"text.parse_math": False}):  # it asks texts for their size, names as they are written
+            sns.heatmap(table, cmap="RdBu_r", vmin=-scale, vmax=scale, cbar=False, square=True, linewidths=0.5,
+                        xticklabels=True, yticklabels=True, ax=ax)
         ax.set_title(title)
         ax.tick_params(labelsize=8)
     figure.colorbar(axes[0].collections[0], ax=axes, label="correlation", shrink=0.7)
