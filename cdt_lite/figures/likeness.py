@@ -53,15 +53,15 @@ def correlations(tables: Mapping[str, pd.DataFrame]) -> Figure:
     Args:
         tables: Title -> correlations, genes x genes, the same genes in all.
     """
-    figure, axes = plots.grid(1, len(tables), (11, 4.2), sharey=True)
     off = [table.where(~np.eye(len(table), dtype=bool)) for table in tables.values()]
     scale = max(float(table.abs().max().max()) for table in off)
-    for ax, title, table in zip(axes, tables, off, strict=True):
-        with mpl.rc_context({"text.parse_math": False}):  # it asks texts for their size, names as they are written
+    with mpl.rc_context({"text.parse_math": False}):  # seaborn asks texts for their size; names are as they are written
+        figure, axes = plots.grid(1, len(tables), (11, 4.2), sharey=True)
+        for ax, title, table in zip(axes, tables, off, strict=True):
             sns.heatmap(table, cmap="RdBu_r", vmin=-scale, vmax=scale, cbar=False, square=True, linewidths=0.5,
                         xticklabels=True, yticklabels=True, ax=ax)
-        ax.set_title(title)
-        ax.tick_params(labelsize=8)
+            ax.set_title(title)
+            ax.tick_params(labelsize=8)
     figure.colorbar(axes[0].collections[0], ax=axes, label="correlation", shrink=0.7)
     plots.as_written(figure)
     return figure
