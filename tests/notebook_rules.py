@@ -25,7 +25,7 @@ PICTURES = ("image/png", "image/gif", "image/jpeg")
 # a path from the root of some machine, Unix or Windows, in text or code
 MACHINE_PATH = re.compile(r"(?<![\w.:/~-])/(?:home|work|Users|root|tmp|mnt|opt|usr|var|private|data)/\w|\b[A-Z]:\\\w")
 LARGEST = 1_500_000  # bytes
-REWRITTEN = {"00", "01", "02", "03", "04", "05", "06"}  # of the second edition
+REWRITTEN = {"00", "01", "02", "03", "04", "05", "06", "07"}  # of the second edition
 RULES = {}
 
 

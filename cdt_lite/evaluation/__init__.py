@@ -17,6 +17,8 @@ from cdt_lite.evaluation.metrics import (
     mae,
     pearson_delta,
     systema_pearson,
+    two_sample_auc,
+    two_sample_scores,
 )
 from cdt_lite.evaluation.suites import suite_scores
 from cdt_lite.evaluation.summary import bootstrap_means, compare, summarise
@@ -25,5 +27,6 @@ __all__ = [
     "BASELINES", "METRICS", "Changes", "Comparison", "Linear", "Responses", "bootstrap_means",
     "cell_sd_ratio", "check_unseen", "compare", "control_halves", "differential_expression",
     "discrimination_score", "energy_distance", "evaluate", "guide_effects", "library_size_sd_ratio", "mae",
-    "pearson_delta", "suite_scores", "summarise", "systema_pearson",
+    "pearson_delta", "suite_scores", "summarise", "systema_pearson", "two_sample_auc",
+    "two_sample_scores",
 ]

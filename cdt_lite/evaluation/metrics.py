@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial.distance import cdist, pdist
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold, cross_val_score
-from sklearn.pipeline import make_pipeline
+from sklearn.model_selection import StratifiedKFold, cross_val_predict, cross_val_score
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from cdt_lite.data.expression import Matrix, Vector, gene_sds
@@ -160,14 +160,34 @@ def two_sample_auc(real: Matrix, predicted: Matrix, exclude: Genes = ()) -> floa
     for cells in (real, predicted):
         chosen = rng.permutation(cells.shape[0])[:CLASSIFIED_CELLS]
         groups.append(dense_kept(cells[chosen], exclude))
-    x = np.vstack(groups)
-    x = np.hstack([x, x**2])
-    label = np.repeat([0, 1], [len(group) for group in groups])
-    logistic = LogisticRegression(C=10 / x.shape[1], max_iter=1000)  # one unit of ridge penalty per ten features
-    bounded = FunctionTransformer(np.clip, kw_args={"a_min": -10, "a_max": 10})  # a rare gene's square is no lever
-    model = make_pipeline(StandardScaler(), bounded, logistic)
+    model, x, label = _classifier(*groups)
     folds = StratifiedKFold(3, shuffle=True, random_state=0)
     return float(cross_val_score(model, x, label, cv=folds, scoring="roc_auc").mean())
+
+
+def two_sample_scores(real: Matrix, predicted: Matrix) -> Vector:
+    """How generated each cell looks to the classifier of `two_sample_auc`, which has not seen it: log odds.
+
+    Args:
+        real: log1p expression, cells x genes.
+        predicted: The same of predicted cells.
+
+    Returns:
+        A number a cell: first the real ones, then the predicted ones.
+    """
+    model, x, label = _classifier(dense_kept(real, ()), dense_kept(predicted, ()))
+    folds = StratifiedKFold(3, shuffle=True, random_state=0)
+    return cross_val_predict(model, x, label, cv=folds, method="decision_function")
+
+
+def _classifier(real: np.ndarray, predicted: np.ndarray) -> tuple[Pipeline, np.ndarray, np.ndarray]:
+    """The classifier, still to be fitted, its features and labels."""
+    x = np.vstack([real, predicted])
+    x = np.hstack([x, x**2])
+    label = np.repeat([0, 1], [len(real), len(predicted)])
+    logistic = LogisticRegression(C=10 / x.shape[1], max_iter=1000)  # one unit of ridge penalty per ten features
+    bounded = FunctionTransformer(np.clip, kw_args={"a_min": -10, "a_max": 10})  # a rare gene's square is no lever
+    return make_pipeline(StandardScaler(), bounded, logistic), x, label
 
 
 def cell_sd_ratio(real: Matrix, predicted: Matrix, exclude: Genes = ()) -> float:

@@ -59,10 +59,10 @@ def use_style(dark: bool = False) -> None:
 
 def grid(
     n_rows: int, n_columns: int, size: tuple[Number, Number] = (10, 5), height_ratios: Sequence[Any] | None = None,
-    sharex: bool = False,
+    sharex: bool = False, sharey: bool = False,
 ) -> tuple[Figure, Any]:
     """Returns a figure 1000 px wide by default, and its axes."""
-    return plt.subplots(n_rows, n_columns, figsize=size, height_ratios=height_ratios, sharex=sharex)
+    return plt.subplots(n_rows, n_columns, figsize=size, height_ratios=height_ratios, sharex=sharex, sharey=sharey)
 
 
 def alt_text(title: str, values: Mapping[str, Number], unit: str = "", top: int = 8) -> str:

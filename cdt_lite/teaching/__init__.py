@@ -2,6 +2,7 @@
 
 from cdt_lite.teaching.bits import Rivals, cheaper, token_shares
 from cdt_lite.teaching.check import catch_up, check
+from cdt_lite.teaching.escapees import answers, shares_with_intervals
 from cdt_lite.teaching.guessing import guess, sinks, surer
 from cdt_lite.teaching.held_out import HeldOut, differences_of_controls, guides_of, held_out, held_out_sets
 from cdt_lite.teaching.histograms import asked, histograms, intervals, saved
@@ -52,6 +53,17 @@ from cdt_lite.teaching.pretraining import (
     same_losses,
     with_and_without,
 )
+from cdt_lite.teaching.realism import (
+    against_half,
+    auc_in_classes,
+    components,
+    densities,
+    gene_by_gene,
+    mixing,
+    same_depth,
+    strength,
+    way,
+)
 from cdt_lite.teaching.relatives import by_sets, every_target, gate, relatives_of, sets_of, told_by_relatives
 from cdt_lite.teaching.sentences import (
     apart,
@@ -68,18 +80,32 @@ from cdt_lite.teaching.sentences import (
 )
 from cdt_lite.teaching.small import bits_curve, small_network
 from cdt_lite.teaching.verdict import all_scores, averages, judgeable, plates, questions, verdicts
+from cdt_lite.teaching.verdicts import (
+    are_they_cells,
+    between,
+    centre_told,
+    classifier_told,
+    depths_told,
+    escapees_told,
+    guides_told,
+    mixing_told,
+    priced,
+    still_apart,
+)
 from cdt_lite.terminal import with_bar
 
 __all__ = [
-    "HeldOut", "Lesson", "Mixture", "Rivals", "ahead_of", "all_scores", "apart", "as_html", "asked", "averages",
-    "begin", "beside", "bits_curve", "bits_without", "by_sets", "catch_up", "cheaper", "check", "dial",
-    "differences_of_controls", "direction", "does_it_help", "does_it_listen", "dud_guides", "emptied", "every_target",
-    "explained", "explains", "field", "flattered", "from_masks", "furthest", "gate", "guess", "guides_of", "held_out",
-    "held_out_sets", "hidden_bits", "histograms", "in_short", "in_the_field", "intervals", "judgeable", "kept_runs",
-    "leaders", "leans", "levels", "listed", "masks_cost", "moved", "neighbours_tell", "passed", "plates", "questions",
-    "relatives_of", "right_way", "same_losses", "saved", "sets_of", "shown_before", "shows", "silence", "sinks",
-    "small_network", "steps_cost", "surer", "table_alone", "tipped", "token_shares", "told", "told_apart",
-    "told_by_relatives", "top", "total_variation", "tried", "trusted", "untrained", "verdicts", "walk", "walked",
-    "what_it_does", "who_listens", "why", "with_and_without", "with_bar", "with_errors", "with_spread", "worth",
-    "written",
+    "HeldOut", "Lesson", "Mixture", "Rivals", "against_half", "ahead_of", "all_scores", "answers", "apart",
+    "are_they_cells", "as_html", "asked", "auc_in_classes", "averages", "begin", "beside", "between", "bits_curve",
+    "bits_without", "by_sets", "catch_up", "centre_told", "cheaper", "check", "classifier_told", "components",
+    "densities", "depths_told", "dial", "differences_of_controls", "direction", "does_it_help", "does_it_listen",
+    "dud_guides", "emptied", "escapees_told", "every_target", "explained", "explains", "field", "flattered",
+    "from_masks", "furthest", "gate", "gene_by_gene", "guess", "guides_of", "guides_told", "held_out", "held_out_sets",
+    "hidden_bits", "histograms", "in_short", "in_the_field", "intervals", "judgeable", "kept_runs", "leaders", "leans",
+    "levels", "listed", "masks_cost", "mixing", "mixing_told", "moved", "neighbours_tell", "passed", "plates",
+    "priced", "questions", "relatives_of", "right_way", "same_depth", "same_losses", "saved", "sets_of",
+    "shares_with_intervals", "shown_before", "shows", "silence", "sinks", "small_network", "steps_cost", "still_apart",
+    "strength", "surer", "table_alone", "tipped", "token_shares", "told", "told_apart", "told_by_relatives", "top",
+    "total_variation", "tried", "trusted", "untrained", "verdicts", "walk", "walked", "way", "what_it_does",
+    "who_listens", "why", "with_and_without", "with_bar", "with_errors", "with_spread", "worth", "written",
 ]

@@ -1,0 +1,205 @@
+"""Whether generated cells are cells: sentences written from the numbers of notebook 07."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from cdt_lite.teaching.realism import HALF, RIVAL, way
+from cdt_lite.teaching.sentences import listed, number
+
+ALIKE = 0.1  # depths that differ by less are alike
+CHANCE = 0.05
+MIXED = 0.9  # of what perfect mixing gives
+PICKED = 1.27  # how much wider an interval is of the highest of four, picked by looking
+FEW = 0.1  # escapees, as a share of the real ones: none worth the name
+
+
+def depths_told(real: float, made: float, control: float, target: str) -> str:
+    """Says whose depth generated cells have.
+
+    Args:
+        real: Median depth of the real cells.
+        made: Of the generated ones.
+        control: Of the control cells.
+        target: Of the perturbation.
+    """
+    as_real, as_control = abs(made / real - 1) < ALIKE, abs(made / control - 1) < ALIKE
+    moral = "depth alone gives nothing away"
+    if not as_real:
+        way_off = "deeper" if made > real else "less deep"
+        moral = f"depth alone gives them away, since they are {way_off} than real cells"
+        moral += " and as deep as the controls whose depths they were asked for" if as_control else ""
+    return (f"In the median a real {target} cell has {real:.0f} counts, a control cell {control:.0f}, a generated cell "
+            f"{made:.0f}: {moral}.")
+
+
+def centre_told(points: pd.DataFrame, target: str) -> str:
+    """Says how far along from control to real cells the middle of the generated ones lies, on two components.
+
+    Args:
+        points: From `components`.
+        target: Of the perturbation.
+    """
+    middle = points.groupby("kind")[["x", "y"]].mean()
+    step = middle.loc["real"] - middle.loc["control"]
+    gone = (middle.loc["generated"] - middle.loc["control"]) @ step / (step @ step)
+    spread = points.groupby("kind")[["x", "y"]].std()
+    wide = (spread.loc["generated"] / spread.loc["real"]).mean()
+    return (f"The middle of the generated cells has gone {gone:.0%} of the way from control to real {target} cells, "
+            f"and they spread {wide:.0%} as far as real ones.")
+
+
+def still_apart(p: pd.DataFrame) -> str:
+    """Says which quantities differ, and which do so beyond depth.
+
+    Args:
+        p: p values, quantities x ("shuffled over all", "within depth classes").
+    """
+    first, second = (p.index[p[column] < CHANCE].tolist() for column in p.columns)
+    gone = [name for name in first if name not in second]
+    fooled = f"that {listed(gone)} differed was depth" if gone else "depth had fooled nobody"
+    return (f"Shuffled over all cells, {listed(first or ['nothing'])} differ{'s' if len(first) < 2 else ''} (p < "
+            f"{CHANCE}); among cells of like depth {listed(second or ['nothing'])}: {fooled}.")
+
+
+def between(table: pd.DataFrame, what: str, digits: int = 2) -> str:
+    """Says where generated cells stand between real cells and cells made gene by gene.
+
+    Args:
+        table: From `against_half`: rows half against half, generated and gene by gene.
+        what: What was measured, first in the sentence.
+        digits: Of the numbers.
+    """
+    shown = {name: f"{number(row['mean'], digits)} [{number(row['low'], digits)}, {number(row['high'], digits)}]"
+             for name, row in table.iterrows()}
+    floor, made, rival = table.loc[HALF], table.loc["generated"], table.loc[RIVAL]
+    gone = way(table)["mean"]
+    if floor["low"] <= rival["mean"] <= floor["high"]:
+        verdict = "it cannot even tell cells made gene by gene from real ones"
+    elif floor["low"] <= made["mean"] <= floor["high"]:
+        verdict = "no further off than real cells are from each other"
+    elif gone <= 0:
+        verdict = "no nearer to real cells than those made gene by gene"
+    else:
+        verdict = f"{gone:.0%} of the way from cells made gene by gene to real ones"
+        verdict += "" if _is_behind(table) else ", and not surely short of them"
+    return (f"{what} is {shown['generated']} for generated cells, {shown[HALF]} for the other half of the real ones, "
+            f"{shown[RIVAL]} for cells made gene by gene: {verdict}.")
+
+
+def _is_behind(table: pd.DataFrame) -> bool:
+    """Whether generated cells surely fall short of real ones: by more than both intervals together allow."""
+    floor, made = table.loc[HALF], table.loc["generated"]
+    half = np.hypot(floor["high"] - floor["low"], made["high"] - made["low"]) / 2
+    return bool(abs(made["mean"] - floor["mean"]) > half and way(table)["mean"] < 1)
+
+
+def classifier_told(auc: float, in_classes: float, p: float) -> str:
+    """Says whether a classifier tells generated cells from real ones.
+
+    Args:
+        auc: Over all cells.
+        in_classes: Among cells of like depth.
+        p: Of the test that depth cannot fool.
+    """
+    seen = p < CHANCE and in_classes > 0.5
+    moral = "it tells them by more than depth" if seen else "beyond depth it cannot tell them"
+    return f"The classifier's AUC is {auc:.2f}, among cells of like depth {in_classes:.2f} (p = {p:.3f}): {moral}."
+
+
+def guides_told(shares: pd.DataFrame) -> str:
+    """Says which guide lets most cells escape, and whether guides differ.
+
+    Args:
+        shares: From `shares_with_intervals`.
+    """
+    guides = shares.drop(index="all")
+    most = guides.loc[guides["share"].idxmax()]
+    rest = guides.drop(index=most.name)
+    others = np.average(rest["share"], weights=rest["cells"])
+    error = np.sqrt((rest["cells"] ** 2 * (rest["high"] - rest["low"]) ** 2).sum()) / rest["cells"].sum()
+    surely = most["share"] - others > PICKED * np.hypot(most["high"] - most["low"], error) / 2
+    moral = "a poor guide is one that lets cells escape" if surely else "too few cells to tell guides apart"
+    return f"Of the cells with {most.name} {_share(most)} escaped, of those with other guides {others:.0%}: {moral}."
+
+
+def escapees_told(real: pd.Series, made: pd.Series, target: str) -> str:
+    """Answers whether the model makes escapees.
+
+    Args:
+        real: Share, low and high of the real cells.
+        made: Of the generated ones.
+        target: Of the perturbation.
+    """
+    gap = made["share"] - real["share"]
+    half = np.hypot(real["high"] - real["low"], made["high"] - made["low"]) / 2
+    if gap > half:
+        answer = "yes, too many"
+    elif gap >= -half:
+        answer = "yes, as many as these cells can tell"
+    else:
+        answer = "no" if made["share"] <= FEW * real["share"] else "yes, but too few"
+    return f"Does the model make escapees? Of {target}, real {_share(real)}, generated {_share(made)}: {answer}."
+
+
+def _share(row: pd.Series) -> str:
+    return f"{row['share']:.0%} [{row['low']:.0%}, {row['high']:.0%}]"
+
+
+def mixing_told(made: float, idle: float, target: str, weak: str) -> str:
+    """Says what neighbours think of generated cells, and of controls passed off as cells of a weak perturbation.
+
+    Args:
+        made: `mixing` of generated with real cells of a strong perturbation.
+        idle: Of control cells with real cells of a weak one.
+        target: The strong perturbation.
+        weak: The weak one.
+    """
+    first = f"Generated {target} cells mix with real ones to {made:.0%}, controls with {weak} cells to {idle:.0%}"
+    if idle < min(made, MIXED):
+        return f"{first}: here neighbours do see that control cells are none of {weak}."
+    than = "no worse than" if idle >= made else "nearly as well as"
+    return f"{first}: by this picture a model that does nothing is {than} ours."
+
+
+def priced(table: pd.DataFrame) -> str:
+    """Says which densities the model is ahead of, in bits per gene of held-out cells.
+
+    Args:
+        table: From `densities`.
+    """
+    if not len(table):
+        return "No density is on record for this screen."
+    sides: dict[str, list[str]] = {"fewer than": [], "level with": [], "more than": []}
+    for name, row in table.drop(index="model").iterrows():
+        side = "fewer than" if row["high"] < 0 else "more than" if row["low"] > 0 else "level with"
+        sides[side].append(f"{name} ({row['bits per gene']:.3f})")
+    said = [f"{side} {listed(names)}" for side, names in sides.items() if names]
+    return f"A held-out cell costs the model {table['bits per gene']['model']:.3f} bits a gene: {'; '.join(said)}."
+
+
+def are_they_cells(tables: Mapping[str, pd.DataFrame], auc: float, p: float) -> str:
+    """Answers the notebook's question; a measure that does not tell its own two ends apart has no say.
+
+    Args:
+        tables: Measure -> as from `against_half`.
+        auc: The classifier's, among cells of like depth.
+        p: Of the test that depth cannot fool, by the classifier's score.
+    """
+    gone, said, short = [1.0], [], []
+    for name, table in tables.items():
+        if table["low"][HALF] <= table["mean"][RIVAL] <= table["high"][HALF]:
+            continue
+        far = way(table)
+        gone.append(far["mean"])
+        said.append(f"{far['mean']:.0%} [{far['low']:.0%}, {far['high']:.0%}] by {name}")
+        short += [name] if _is_behind(table) else []
+    start = "As far as these cells can tell, yes"
+    if short or p < CHANCE:
+        start = "No" if min(gone) < 0.5 else "Not quite"
+    seen = "still tells" if p < CHANCE else "does not tell"
+    behind = f"Surely behind: {listed(short)}." if short else "In none of these are they surely behind."
+    far_as = listed(said or ["nowhere that can be measured"])
+    heard = f"A classifier {seen} them from real cells of like depth (AUC {auc:.2f}, p = {p:.3f})."
+    return f"{start}. From cells made gene by gene (0%) to real ones (100%) they have come {far_as}. {heard} {behind}"
