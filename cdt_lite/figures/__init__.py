@@ -12,5 +12,6 @@ __all__, __getattr__, __dir__ = lazily(__name__, {
     "diagrams": ["DIAGRAMS"],
     "folder": ["make_figures"],
     "measured": ["attention_weights", "example"],
+    "own_screen": ["hits_over_cells", "power_over_cells", "values_of_x", "what_a_panel_keeps"],
     "sketch": ["Diagram"],
 })

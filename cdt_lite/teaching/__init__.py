@@ -3,6 +3,20 @@
 from cdt_lite.teaching.check import catch_up, check
 from cdt_lite.teaching.held_out import HeldOut, differences_of_controls, guides_of, held_out
 from cdt_lite.teaching.lesson import Lesson, as_html, begin
+from cdt_lite.teaching.own_screen import (
+    Terminal,
+    all_candidates,
+    by_cell_eval,
+    draws_of_queries,
+    kept_by_panel,
+    knock,
+    never_trained,
+    replicate_means,
+    simulated_genes,
+    strange_files,
+    what_it_holds,
+)
+from cdt_lite.teaching.own_sentences import agree, cells_for, gives_away, leader, searched
 from cdt_lite.teaching.sentences import (
     apart,
     beside,
@@ -22,4 +36,7 @@ __all__ = [
     "HeldOut", "Lesson", "apart", "as_html", "begin", "beside", "catch_up", "check", "differences_of_controls",
     "dud_guides", "explained", "explains", "guides_of", "held_out", "in_short", "levels", "listed", "moved", "tipped",
     "what_it_does", "with_bar",
+    "Terminal", "agree", "all_candidates", "by_cell_eval", "cells_for", "draws_of_queries", "gives_away",
+    "kept_by_panel", "knock", "leader", "never_trained", "replicate_means", "searched", "simulated_genes",
+    "strange_files", "what_it_holds",
 ]
