@@ -7,7 +7,7 @@ import pandas as pd
 from jaxtyping import Float
 from scipy import stats
 
-from cdt_lite.data.expression import Matrix, Vector, gene_means
+from cdt_lite.data.expression import Matrix, gene_means
 from cdt_lite.errors import CDTError
 from cdt_lite.evaluation.cells import Key
 
@@ -49,25 +49,37 @@ def places(likeness: pd.DataFrame) -> pd.Series:
     return pd.Series(found, likeness.index, name="place")
 
 
-def hit_rate(found: pd.Series, first: int = 1) -> float:
-    """Returns the share of queries whose right candidate is among the first; one that is no candidate is a miss."""
-    return float((found <= first).mean())
+def search(queries: pd.DataFrame, candidates: Mapping[str, pd.DataFrame], without: Collection[str] = ()
+           ) -> pd.DataFrame:
+    """Returns the place of every query's right candidate in several tables, queries x tables.
+
+    Args:
+        queries: Mean changes that were seen, named by the right answer.
+        candidates: Mean changes of all candidates, by the name of the table.
+        without: Genes to leave out.
+    """
+    return pd.DataFrame({name: places(similarity(queries, table, without)) for name, table in candidates.items()})
 
 
-def drawn_changes(cells: Mapping[Key, Matrix], plain: Vector, n_cells: int, seed: int = 0) -> pd.DataFrame:
+def hit_rate(found: pd.DataFrame, first: int = 1) -> pd.Series:
+    """Returns the share of queries, by table, whose right candidate is among the first; no candidate is a miss."""
+    return (found <= first).mean()
+
+
+def drawn_changes(cells: Mapping[Key, Matrix], plain: pd.Series, n_cells: int, seed: int = 0) -> pd.DataFrame:
     """Returns the mean change of a few cells of each perturbation, as a small experiment would see it.
 
     Args:
         cells: log1p expression of the cells of every perturbation, cells x genes.
-        plain: Mean log1p expression of control cells.
+        plain: Mean log1p expression of control cells, by gene.
         n_cells: How many to draw, without replacement; of fewer, all.
         seed: Of the draw.
     """
-    rng, rows = np.random.default_rng(seed), {}
-    for key, values in cells.items():
+    rng, rows = np.random.default_rng(seed), []
+    for values in cells.values():
         n = values.shape[0]
-        rows[key] = gene_means(values[rng.choice(n, min(n_cells, n), replace=False)]) - plain
-    return pd.DataFrame.from_dict(rows, orient="index").set_axis(pd.MultiIndex.from_tuples(list(rows)))
+        rows.append(gene_means(values[rng.choice(n, min(n_cells, n), replace=False)]) - plain.to_numpy())
+    return pd.DataFrame(rows, pd.MultiIndex.from_tuples(list(cells)), plain.index)
 
 
 def mean_effects(log1p: Matrix, obs: pd.DataFrame, genes: pd.Index) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cdt_lite.figures import plots
+from cdt_lite.figures.cells import REPLICATES
 
 SMALLEST = 10.0  # values up to here show what they are
 
@@ -32,8 +33,7 @@ def what_a_panel_keeps(kept: pd.DataFrame) -> Figure:
         kept: A row a size; columns "chosen" and "random".
     """
     figure, ax = plots.grid(1, 1, (5.6, 3.4))
-    colors = {"chosen": plots.KINDS["real"], "random": plots.KINDS["baseline"]}
-    for name, color in colors.items():
+    for name, color in zip(("chosen", "random"), (REPLICATES[0], REPLICATES[2]), strict=True):
         ax.plot(kept.index, kept[name], marker="o", color=color, label=f"{name} genes")
     ax.set(xlabel="genes in the panel", ylabel="share of squared change", ylim=(0, 1.05))
     ax.legend(loc="lower right")
@@ -47,15 +47,15 @@ def power_over_cells(curves: Mapping[str, pd.DataFrame], wanted: float) -> Figur
         curves: From `power_curve`, by what they are of.
         wanted: The power that is asked for, a dashed line.
     """
-    figure, ax = plots.grid(1, 1, (6.4, 3.8))
-    for (name, curve), color in zip(curves.items(), plots.COLORS[3:], strict=False):
+    figure, ax = plots.grid(1, 1, (7.6, 3.8))
+    for (name, curve), color in zip(curves.items(), REPLICATES, strict=False):
         ax.plot(curve.index, curve["closed form"], color=color, label=name)
         ax.plot(curve.index, curve["drawn"], "o", color=color)
         sizes = curve.index
     ax.axhline(wanted, color=plots.PALETTE["other"], ls="--", lw=1)
     ax.set(xlabel="perturbed cells", ylabel="power", ylim=(0, 1.03))
     _doubling(ax, sizes)
-    ax.legend(loc="upper left")
+    ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
     return figure
 
 
@@ -66,13 +66,13 @@ def hits_over_cells(rates: pd.DataFrame, chance: float) -> Figure:
         rates: A row a number of cells; the first column is the model's, the second its rival's.
         chance: The share by luck, a dashed line.
     """
-    figure, ax = plots.grid(1, 1, (6.4, 3.4))
+    figure, ax = plots.grid(1, 1, (7.6, 3.4))
     for name, kind in zip(rates, ("generated", "baseline"), strict=True):
         ax.plot(rates.index, rates[name], marker="o", color=plots.KINDS[kind], label=name)
     ax.axhline(chance, color=plots.PALETTE["other"], ls="--", lw=1, label="chance")
     ax.set(xlabel="cells that are searched with", ylabel="right target first", ylim=(0, 1.03))
     _doubling(ax, rates.index)
-    ax.legend(loc="upper left")
+    ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
     return figure
 
 

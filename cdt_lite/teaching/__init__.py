@@ -7,7 +7,7 @@ from cdt_lite.teaching.own_screen import (
     Terminal,
     all_candidates,
     by_cell_eval,
-    draws_of_queries,
+    hits_by_cells,
     kept_by_panel,
     knock,
     never_trained,
@@ -36,7 +36,7 @@ __all__ = [
     "HeldOut", "Lesson", "apart", "as_html", "begin", "beside", "catch_up", "check", "differences_of_controls",
     "dud_guides", "explained", "explains", "guides_of", "held_out", "in_short", "levels", "listed", "moved", "tipped",
     "what_it_does", "with_bar",
-    "Terminal", "agree", "all_candidates", "by_cell_eval", "cells_for", "draws_of_queries", "gives_away",
+    "Terminal", "agree", "all_candidates", "by_cell_eval", "cells_for", "gives_away", "hits_by_cells",
     "kept_by_panel", "knock", "leader", "never_trained", "replicate_means", "searched", "simulated_genes",
     "strange_files", "what_it_holds",
 ]

@@ -2,8 +2,9 @@
 
 import contextlib
 import io
+import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,13 +20,16 @@ from cdt_lite.data.screens import load_screen
 from cdt_lite.data.simulate import ScreenDesign, simulate_screen
 from cdt_lite.data.splits import named_split
 from cdt_lite.errors import CDTError, CDTWarning
-from cdt_lite.evaluation.search import drawn_changes, mean_effects
+from cdt_lite.evaluation.search import drawn_changes, hit_rate, mean_effects, search
 from cdt_lite.evaluation.suites import suite_scores
 from cdt_lite.teaching.held_out import HeldOut
 from cdt_lite.training.changes import mean_changes, wanted_cells, with_clean_table
 from cdt_lite.training.checkpoint import Checkpoint
 
 SOME = 2000  # cells of a file that is only looked at
+BAR = re.compile(r"(it/s|s/it|\?it)[,\]]")  # a state of a progress bar
+MOST_LINES = 14  # of a command, that are shown
+RARE = 0.05  # share of cells that show a gene of which few do
 SCALED_TO = 10_000  # counts a cell, what scanpy's tutorials scale to
 
 
@@ -83,19 +87,19 @@ def what_it_holds(files: dict[str, AnnData]) -> pd.DataFrame:
     return pd.DataFrame(rows).T
 
 
-def knock(path: str | Path, columns: Columns = Columns(), layer: str | None = None) -> AnnData | None:
+def knock(path: str | Path, columns: Columns = Columns(), n_top_genes: int | None = None) -> AnnData | None:
     """Tries to load a screen, and prints what the package says of it; returns None where it was refused.
 
     Args:
         path: An .h5ad file.
         columns: Where it keeps its labels.
-        layer: With the raw counts; None: X.
+        n_top_genes: Size of the panel; None: all genes.
     """
     screen, name = None, Path(path).name
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", CDTWarning)
         try:
-            screen = load_screen(path, columns, layer=layer, n_top_genes=None)
+            screen = load_screen(path, columns, n_top_genes=n_top_genes)
         except CDTError as error:
             print(f"{name} was refused: {error}")
     for warning in said:
@@ -121,10 +125,10 @@ class Terminal:
                 status = self.main(command.split()[1:])
             except SystemExit as stop:  # argparse refuses an option so
                 status = int(stop.code or 0)
-        print(f"$ {command}")
-        for line in shown.getvalue().splitlines():
-            if line.strip() and "\r" not in line and "it/s" not in line and "s/it" not in line:
-                print(line)
+        lines = [line for line in shown.getvalue().splitlines() if line.strip() and not BAR.search(line)]
+        if len(lines) > MOST_LINES:
+            lines[3:-3] = [f"... ({len(lines) - 6} more lines)"]
+        print("\n".join([f"$ {command}", *lines]))
         return status
 
 
@@ -162,39 +166,57 @@ def replicate_means(found: HeldOut) -> pd.DataFrame:
     return mean_effects(log1p_counts(train.X, found.depth), train.obs, train.var_names)
 
 
-def draws_of_queries(found: HeldOut, n_cells: int, draws: int) -> pd.DataFrame:
-    """Returns the mean changes that `draws` small experiments with n_cells of each held-out perturbation would see."""
-    plain = found.mean(found.truth)
+def hits_by_cells(found: HeldOut, candidates: Mapping[str, pd.DataFrame], sizes: Sequence[int], draws: int
+                  ) -> pd.DataFrame:
+    """Returns how often the right target comes first when few cells of each held-out perturbation are searched with.
+
+    Args:
+        found: The held-out cells.
+        candidates: Tables to search, by name.
+        sizes: Numbers of cells to draw.
+        draws: How often.
+    """
+    plain = pd.Series(found.mean(found.truth), found.test.var_names)
     cells = {key: log1p_counts(found.cells(*key).X, found.depth) for key in found.changes.index}
-    return pd.concat([drawn_changes(cells, plain, n_cells, seed) for seed in range(draws)])
+    rows = {}
+    for n in sizes:
+        queries = pd.concat([drawn_changes(cells, plain, n, seed) for seed in range(draws)])
+        rows[n] = hit_rate(search(queries, candidates))
+    return pd.DataFrame(rows).T.rename_axis("cells")
 
 
-def kept_by_panel(screen: AnnData, sizes: Sequence[int]) -> pd.DataFrame:
+def kept_by_panel(screen: AnnData) -> pd.DataFrame:
     """Returns which share of the squared mean changes of training cells panels keep: chosen genes, and random ones.
+
+    Panels have an eighth, a quarter, a half and all of the genes, as far as the measured targets find room.
 
     Args:
         screen: Cells in the layout of `load_screen`.
-        sizes: Numbers of genes; each at least that of the measured targets.
     """
     train = screen[named_split(screen) == "train"]
     depth = float(np.median(train.obs["n_umi"][(train.obs["sign"] == 0).to_numpy()]))
     effects = mean_effects(log1p_counts(train.X, depth), train.obs, train.var_names)
     squared = (effects**2).sum()
-    rng, rows = np.random.default_rng(0), {}
-    for size in sizes:
+    least, shuffled = screen.var_names.isin(screen.obs["target_gene"]).sum(), np.random.default_rng(0).permutation
+    rows = {}
+    for size in (screen.n_vars // part for part in (8, 4, 2, 1)):
+        if size < least:
+            continue
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", CDTWarning)  # cells without a count in a small panel: only looked at
+            warnings.simplefilter("ignore", CDTWarning)  # of cells without a count in a panel that is only looked at
             chosen = choose_panel(screen, size).var_names
-        random = rng.permutation(screen.var_names)[:size]
+        random = shuffled(screen.var_names)[:size]
         rows[size] = {"chosen": squared[chosen].sum(), "random": squared[random].sum()}
     return pd.DataFrame(rows).T / squared.sum()
 
 
 def simulated_genes(sizes: Sequence[float]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Returns log1p expression of genes in perturbed and in control cells of a simulated screen, by their change.
+    """Returns log1p expression of simulated genes in perturbed and in control cells, by what their change is.
+
+    Of each size the gene that comes nearest among those that half of the cells show; last, a gene that few show.
 
     Args:
-        sizes: Changes in standard deviations; of each the gene that comes nearest.
+        sizes: Changes in standard deviations.
     """
     design = ScreenDesign(null_fraction=0, activation_fraction=0, both_fraction=0, control_fraction=0.4)
     screen = simulate_screen(n_genes=64, n_targets=2, n_cells=12_000, design=design)
@@ -202,25 +224,31 @@ def simulated_genes(sizes: Sequence[float]) -> dict[str, tuple[np.ndarray, np.nd
     target = screen.obs["target_gene"].astype(str).to_numpy()
     cells, controls = log1p[target == max(set(target) - {CONTROL})], log1p[target == CONTROL]
     away = np.abs(cells.mean(0) - controls.mean(0)) / controls.std(0)
+    shown = (controls > 0).mean(0)
     found = {}
     for size in sizes:
-        gene = int(np.abs(away - size).argmin())
+        gene = int(np.where(shown > 0.5, np.abs(away - size), np.inf).argmin())
         found[f"a change of {away[gene]:.2f} SD"] = (cells[:, gene], controls[:, gene])
+    rare = int(np.abs(shown - RARE).argmin())
+    found[f"a gene in {shown[rare]:.0%} of cells"] = (cells[:, rare], controls[:, rare])
     return found
 
 
-def by_cell_eval(real: AnnData, predicted: AnnData) -> pd.DataFrame | str:
-    """Scores predicted cells by cell-eval, targets x scores; where it is not installed, a sentence that says so.
+def by_cell_eval(found: HeldOut, predicted: AnnData) -> str:
+    """Says what cell-eval makes of predicted cells; where it is not installed, that it is not.
 
     Args:
-        real: Real cells with controls, raw counts.
-        predicted: Predicted cells, raw counts.
+        found: The real cells.
+        predicted: Predicted cells, raw counts; those of other perturbations are passed over.
     """
+    asked = predicted.obs["target_gene"].isin(found.changes.index.get_level_values("target"))
     try:
-        scores = suite_scores("cell-eval", real, predicted)
+        scores = suite_scores("cell-eval", found.test, predicted[asked.to_numpy()].copy())
     except CDTError as error:
         if "not installed" not in str(error):
             raise
-        return ("cell-eval is not installed here, and nothing of this notebook needs it: pip install 'cdt-lite[eval]' "
-                "puts its scores in this place.")
-    return scores.set_index("target")
+        return ("cell-eval is not installed here, and nothing in this notebook needs it: after pip install "
+                "'cdt-lite[eval]' this cell gives its scores.")
+    mean = scores[["pearson_delta", "mae", "discrimination_score_l1"]].astype(float).mean()
+    return (f"By cell-eval the {len(scores)} targets score {mean.iloc[0]:.2f} in Pearson's r, {mean.iloc[1]:.3f} in "
+            f"mean absolute error and {mean.iloc[2]:.2f} in discrimination, with control cells that both sides share.")

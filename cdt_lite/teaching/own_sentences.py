@@ -4,11 +4,14 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from cdt_lite.evaluation.metrics import METRICS
 from cdt_lite.evaluation.summary import summarise
 from cdt_lite.teaching.sentences import DIGITS, NAMES, listed, number
 
+IN_WORDS = {"linear": "the linear model", "kNN": "the mean of the nearest targets"}
+RARELY = 0.05  # a chance that is called none
 AGREE = 0.05  # largest difference of two powers that is none
 
 
@@ -22,68 +25,79 @@ def leader(scores: pd.DataFrame, metric: str) -> str:
     means = summarise(scores, metrics=[metric]).set_index("method")["mean"].drop("ceiling", errors="ignore").dropna()
     ordered = means.sort_values(ascending=not METRICS[metric].higher_is_better)
     digits = DIGITS.get(metric, 2)
-    told = [f"{NAMES.get(name, f'the {name}')} ({number(value, digits)})" for name, value in ordered.items()]
+    told = []
+    for name, value in ordered.items():
+        told.append(f"{NAMES.get(name) or IN_WORDS.get(name, f'the {name}')} ({number(value, digits)})")
     rest = f", then {told[1]}" if len(told) > 1 else ""
-    return f"By {NAMES.get(metric, metric)} {told[0]} is the one to beat{rest}."
+    return f"By {NAMES.get(metric, metric)} {told[0]} is best{rest}."
 
 
 def agree(curves: Mapping[str, pd.DataFrame]) -> str:
-    """Says whether drawn cells and the closed form tell the same power.
+    """Says from how many cells on drawn cells and the closed form tell the same power, and how far off they are below.
 
     Args:
-        curves: From `power_curve`, by name.
+        curves: From `power_curve`, by name; of the same numbers of cells.
     """
-    gap = {name: float((curve["drawn"] - curve["closed form"]).abs().max()) for name, curve in curves.items()}
-    worst = max(gap, key=lambda name: gap[name])
-    where = curves[worst]
-    n = (where["drawn"] - where["closed form"]).abs().idxmax()
-    moral = "they agree" if gap[worst] <= AGREE else "they do not agree there"
-    return (f"Drawn and computed power differ by {gap[worst]:.3f} at most ({worst}, {n} cells: {where['drawn'][n]:.2f} "
-            f"drawn, {where['closed form'][n]:.2f} computed): {moral}.")
+    apart = pd.DataFrame({name: (curve["drawn"] - curve["closed form"]).abs() for name, curve in curves.items()})
+    gap = apart.max(axis=1)
+    near = gap[::-1].cummax()[::-1] <= AGREE  # there, and with more cells
+    if not near.any():
+        return f"Drawn and computed power do not agree: with {gap.index[-1]} cells they differ by {gap.iloc[-1]:.2f}."
+    start = near.idxmax()
+    said = f"From {start} cells on, drawn and computed power differ by {gap[start:].max():.2f} at most: they agree"
+    if start == gap.index[0]:
+        return f"{said}."
+    return f"{said}. With fewer they differ by up to {gap[:start].iloc[:-1].max():.2f}."
 
 
-def cells_for(needed: float, change: float, cells: pd.Series) -> str:
+def cells_for(needed: float, change: float, cells: pd.Series, where: str) -> str:
     """Says how many cells a change takes, and how many targets of a screen have them.
 
     Args:
         needed: From `cells_needed`; may be infinite.
         change: log1p units.
         cells: Number of cells of each target.
+        where: In which gene, after "in".
     """
     if np.isinf(needed):
-        return f"A change of {change:g} in the median gene is out of reach: the control cells are too few for it."
+        return f"A change of {change:g} in {where} is out of reach: the control cells are too few for it."
     n = int((cells >= needed).sum())
-    return (f"A change of {change:g} in the median gene takes {needed:,.0f} cells; {n} of {len(cells)} targets have so "
-            f"many (median {cells.median():,.0f}).")
+    return (f"A change of {change:g} in {where} takes {needed:,.0f} cells; {n} of {len(cells)} targets have so many "
+            f"(median {cells.median():,.0f}).")
 
 
-def gives_away(seen: Mapping[str, int], blind: Mapping[str, int], n: int) -> str:
+def searched(places: pd.DataFrame, n_candidates: int, what: str) -> str:
+    """Says whether a search beats chance and its rival, in right answers that come first.
+
+    More than chance: so many would come by luck in fewer than one case in twenty (binomial law). Ahead of the rival:
+    likewise, among the queries that only one of both finds (sign test).
+
+    Args:
+        places: From `search`: of the model, then of its rival.
+        n_candidates: Among how many the right one is looked for.
+        what: What was looked for, after the number.
+    """
+    ours, theirs = places.columns
+    first = places <= 1
+    hits, rival, n = int(first[ours].sum()), int(first[theirs].sum()), len(places)
+    beats = "more than" if stats.binom.sf(hits - 1, n, 1 / n_candidates) < RARELY else "no more than"
+    only = int((first[ours] & ~first[theirs]).sum()), int((first[theirs] & ~first[ours]).sum())
+    sure = sum(only) and stats.binomtest(only[0], sum(only)).pvalue < RARELY
+    ahead = f"{ours if hits > rival else theirs} is ahead" if sure else "too few to tell the two apart"
+    verdict = "both find as many" if hits == rival else ahead
+    return (f"Of {n} {what}, {ours} names {hits} first, which is {beats} chance ({n / n_candidates:.1f}), and {theirs} "
+            f"{rival}: {verdict}.")
+
+
+def gives_away(places: pd.DataFrame, blind: pd.DataFrame) -> str:
     """Says how much of a search's success is the targets' own mRNA.
 
     Args:
-        seen: How many targets come first by each method, all genes compared.
+        places: From `search`, all genes compared.
         blind: The same without the targets' own genes.
-        n: Number of perturbations that were looked for.
     """
-    told = [f"{name} {seen[name]} of {n}, without the targets' own genes {blind[name]}" for name in seen]
-    lost = any(blind[name] < seen[name] for name in seen)
-    moral = "part of the success is the missing mRNA itself" if lost else "the missing mRNA itself adds nothing"
-    return f"First come, by {listed(told)}: {moral}."
-
-
-def searched(rates: Mapping[str, float], chance: float, what: str, n: int) -> str:
-    """Says whether a search beats chance and its rival, in hits.
-
-    Args:
-        rates: Share of queries whose right target comes first: of the model, then of its rival.
-        chance: The same by luck.
-        what: What was looked for, after the number.
-        n: Number of queries.
-    """
-    (ours, own), (theirs, other) = rates.items()
-    hits, rival = round(own * n), round(other * n)
-    luck = f"by chance {chance * n:.1f} would"
-    verdict = "level" if hits == rival else f"{ours} is ahead" if hits > rival else f"{theirs} is ahead"
-    beats = "more than chance" if hits >= chance * n + 1 else "no more than chance"
-    return (f"Of {n} {what}, {hits} come first by {ours} and {rival} by {theirs}; {luck}. The model finds {beats}; "
-            f"beside its rival: {verdict}.")
+    seen, left = (places <= 1).sum(), (blind <= 1).sum()
+    told = [f"{name} names {left[name]} instead of {seen[name]} first" for name in places]
+    lost = (left < seen).any()
+    moral = "part of the success was the missing mRNA itself" if lost else "the missing mRNA added nothing"
+    return f"Without the targets' own genes {listed(told)} (of {len(places)}): {moral}."

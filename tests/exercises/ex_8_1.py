@@ -59,7 +59,7 @@ def wrong_empty_is_nan(log1p):
 
 def wrong_floor(log1p):
     """You cut the fraction off"""
-    counts, whole = accepted_loop(log1p)
+    _, whole = accepted_loop(log1p)
     scaled = np.expm1(log1p)
     return np.floor(scaled / np.minimum(_units(scaled), 1e300)), whole
 

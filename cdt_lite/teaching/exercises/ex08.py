@@ -97,8 +97,8 @@ def _(fn: Answer) -> Pair:
     misconception="More perturbed cells always help; and half the change takes twice the cells.",
     hints=("The change must be z_a + z_b standard errors: norm.isf(alpha / 2) + norm.ppf(power). Its standard error is "
            "sd * sqrt(1 / n + 1 / n_controls): solve for n.",
-           "1 / n = (change / sd / (z_a + z_b))**2 - 1 / n_controls. If that is not above 0, no n will do: float('inf'). "
-           "Round up: np.ceil."),
+           "1 / n = (change / sd / (z_a + z_b))**2 - 1 / n_controls. If that is not above 0, no n will do: "
+           "float('inf'). Round up: np.ceil."),
 )
 def how_many_cells(change: float, sd: float, n_controls: float, power: float, alpha: float) -> float:
     """Returns the least number of perturbed cells with which a two-sided z test shows a change with this power.
@@ -164,7 +164,7 @@ def _(fn: Answer) -> Pair:
     "8.3", "The place of the right one", difficulty=2, minutes=8,
     objective="search a table of predicted changes for the knockout behind some cells",
     misconception="The most similar means the nearest; and who ties with all others came first.",
-    hints=("Pearson's r with every row: np.corrcoef(change, row)[0, 1]. How many rows have a larger one than the right?",
+    hints=("Pearson's r with every row: np.corrcoef(change, row)[0, 1]. How many have a larger r than the right?",
            "place = 1 + number of rows with a larger r + half the number of other rows with the same r."),
 )
 def place_of(change: Float[np.ndarray, " G"], table: Float[np.ndarray, "T G"], right: int) -> float:
