@@ -14,6 +14,7 @@ from cdt_lite.teaching.own_screen import (
     replicate_means,
     simulated_genes,
     strange_files,
+    table_alone,
     what_it_holds,
 )
 from cdt_lite.teaching.own_sentences import agree, cells_for, gives_away, leader, searched
@@ -38,5 +39,5 @@ __all__ = [
     "what_it_does", "with_bar",
     "Terminal", "agree", "all_candidates", "by_cell_eval", "cells_for", "gives_away", "hits_by_cells",
     "kept_by_panel", "knock", "leader", "never_trained", "replicate_means", "searched", "simulated_genes",
-    "strange_files", "what_it_holds",
+    "strange_files", "table_alone", "what_it_holds",
 ]

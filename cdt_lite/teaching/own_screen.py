@@ -23,7 +23,7 @@ from cdt_lite.errors import CDTError, CDTWarning
 from cdt_lite.evaluation.search import drawn_changes, hit_rate, mean_effects, search
 from cdt_lite.evaluation.suites import suite_scores
 from cdt_lite.teaching.held_out import HeldOut
-from cdt_lite.training.changes import mean_changes, wanted_cells, with_clean_table
+from cdt_lite.training.changes import mean_changes, table_changes, wanted_cells, with_clean_table
 from cdt_lite.training.checkpoint import Checkpoint
 
 SOME = 2000  # cells of a file that is only looked at
@@ -158,6 +158,13 @@ def all_candidates(found: HeldOut, screen: AnnData, model: Checkpoint, n_cells: 
     asked = screen[here & (screen.obs["sign"] != 0).to_numpy()]
     clean = with_clean_table(model, found.train, found.truth)
     return mean_changes(clean, found.shown, wanted_cells(asked), n_cells, 0)
+
+
+def table_alone(found: HeldOut, model: Checkpoint) -> pd.DataFrame:
+    """Returns the changes that a model's table of mean effects holds of held-out perturbations, without its network."""
+    clean = with_clean_table(model, found.train, found.truth)
+    asked = found.test[(found.test.obs["sign"] != 0).to_numpy()]
+    return table_changes(clean, wanted_cells(asked)).loc[found.changes.index, found.test.var_names]
 
 
 def replicate_means(found: HeldOut) -> pd.DataFrame:
