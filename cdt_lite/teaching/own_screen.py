@@ -30,7 +30,7 @@ SOME = 2000  # cells of a file that is only looked at
 BAR = re.compile(r"(it/s|s/it|\?it)[,\]]")  # a state of a progress bar
 MOST_LINES = 14  # of a command, that are shown
 RARE = 0.05  # share of cells that show a gene of which few do
-SCALED_TO = 10_000  # counts a cell, what scanpy's tutorials scale to
+SCALED_TO = 10_000.0  # counts a cell, what scanpy's tutorials scale to
 
 
 def strange_files(screen: AnnData, folder: Path) -> dict[str, AnnData]:
@@ -45,7 +45,7 @@ def strange_files(screen: AnnData, folder: Path) -> dict[str, AnnData]:
         folder: Where to write.
     """
     some = screen[np.sort(np.random.default_rng(0).permutation(screen.n_obs)[:SOME])]
-    design = ScreenDesign(activation_fraction=1, both_fraction=0.25, null_fraction=0, unmeasured_fraction=0)
+    design = ScreenDesign(activation_fraction=1.0, both_fraction=0.25, null_fraction=0.0, unmeasured_fraction=0.0)
     both = simulate_screen(n_genes=64, n_targets=12, n_cells=SOME, design=design)
     files = {"atlas.h5ad": _atlas(screen), "lognorm.h5ad": _lognorm(some), "both_ways.h5ad": _both_ways(both)}
     for name, cells in files.items():
@@ -225,7 +225,7 @@ def simulated_genes(sizes: Sequence[float]) -> dict[str, tuple[np.ndarray, np.nd
     Args:
         sizes: Changes in standard deviations.
     """
-    design = ScreenDesign(null_fraction=0, activation_fraction=0, both_fraction=0, control_fraction=0.4)
+    design = ScreenDesign(null_fraction=0.0, activation_fraction=0.0, both_fraction=0.0, control_fraction=0.4)
     screen = simulate_screen(n_genes=64, n_targets=2, n_cells=12_000, design=design)
     log1p = log1p_counts(screen.X.toarray(), float(np.median(screen.obs["n_umi"])))
     target = screen.obs["target_gene"].astype(str).to_numpy()

@@ -32,22 +32,23 @@ def leader(scores: pd.DataFrame, metric: str) -> str:
     return f"By {NAMES.get(metric, metric)} {told[0]} is best{rest}."
 
 
-def agree(curves: Mapping[str, pd.DataFrame]) -> str:
+def agree(curves: Mapping[str, pd.DataFrame], what: str) -> str:
     """Says from how many cells on drawn cells and the closed form tell the same power, and how far off they are below.
 
     Args:
         curves: From `power_curve`, by name; of the same numbers of cells.
+        what: What they are of, after "Of".
     """
     apart = pd.DataFrame({name: (curve["drawn"] - curve["closed form"]).abs() for name, curve in curves.items()})
     gap = apart.max(axis=1)
     near = gap[::-1].cummax()[::-1] <= AGREE  # there, and with more cells
     if not near.any():
-        return f"Drawn and computed power do not agree: with {gap.index[-1]} cells they differ by {gap.iloc[-1]:.2f}."
-    start = near.idxmax()
-    said = f"From {start} cells on, drawn and computed power differ by {gap[start:].max():.2f} at most: they agree"
-    if start == gap.index[0]:
-        return f"{said}."
-    return f"{said}. With fewer they differ by up to {gap[:start].iloc[:-1].max():.2f}."
+        return (f"Of {what}, drawn and computed power do not agree: with {gap.index[-1]} cells they still differ by "
+                f"{gap.iloc[-1]:.2f}.")
+    far, close = gap[~near], gap[near]
+    said = f"Of {what}, from {close.index[0]} cells on drawn and computed power differ by {close.max():.2f} at most"
+    below = f" With fewer they differ by up to {far.max():.2f}." if len(far) else ""
+    return f"{said}: they agree.{below}"
 
 
 def cells_for(needed: float, change: float, cells: pd.Series, where: str) -> str:
