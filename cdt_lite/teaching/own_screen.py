@@ -250,7 +250,8 @@ def by_cell_eval(found: HeldOut, predicted: AnnData) -> str:
     """
     asked = predicted.obs["target_gene"].isin(found.changes.index.get_level_values("target"))
     try:
-        scores = suite_scores("cell-eval", found.test, predicted[asked.to_numpy()].copy())
+        with contextlib.redirect_stderr(io.StringIO()):  # its bars
+            scores = suite_scores("cell-eval", found.test, predicted[asked.to_numpy()].copy())
     except CDTError as error:
         if "not installed" not in str(error):
             raise
