@@ -25,7 +25,7 @@ PICTURES = ("image/png", "image/gif", "image/jpeg")
 # a path from the root of some machine, Unix or Windows, in text or code
 MACHINE_PATH = re.compile(r"(?<![\w.:/~-])/(?:home|work|Users|root|tmp|mnt|opt|usr|var|private|data)/\w|\b[A-Z]:\\\w")
 LARGEST = 1_500_000  # bytes
-REWRITTEN = {"00", "01", "08"}  # notebooks of the second edition; the others keep the first one's sizes until they follow
+REWRITTEN = {"00", "01", "08"}  # of the second edition; the others keep the first one's sizes until they follow
 RULES = {}
 
 

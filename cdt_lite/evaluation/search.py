@@ -58,7 +58,10 @@ def search(queries: pd.DataFrame, candidates: Mapping[str, pd.DataFrame], withou
         candidates: Mean changes of all candidates, by the name of the table.
         without: Genes to leave out.
     """
-    return pd.DataFrame({name: places(similarity(queries, table, without)) for name, table in candidates.items()})
+    found = {}
+    for name, table in candidates.items():
+        found[name] = places(similarity(queries, table, without))
+    return pd.DataFrame(found)
 
 
 def hit_rate(found: pd.DataFrame, first: int = 1) -> pd.Series:
@@ -78,7 +81,8 @@ def drawn_changes(cells: Mapping[Key, Matrix], plain: pd.Series, n_cells: int, s
     rng, rows = np.random.default_rng(seed), []
     for values in cells.values():
         n = values.shape[0]
-        rows.append(gene_means(values[rng.choice(n, min(n_cells, n), replace=False)]) - plain.to_numpy())
+        drawn = rng.choice(n, min(n_cells, n), replace=False)
+        rows.append(gene_means(values[drawn]) - plain.to_numpy())
     return pd.DataFrame(rows, pd.MultiIndex.from_tuples(list(cells)), plain.index)
 
 
@@ -91,7 +95,9 @@ def mean_effects(log1p: Matrix, obs: pd.DataFrame, genes: pd.Index) -> pd.DataFr
         genes: Their names.
     """
     batch, sign = obs["batch"].astype(str).to_numpy(), obs["sign"].to_numpy()
-    plain = {name: gene_means(log1p[(batch == name) & (sign == 0)]) for name in np.unique(batch[sign == 0])}
+    plain = {}
+    for name in np.unique(batch[sign == 0]):
+        plain[name] = gene_means(log1p[(batch == name) & (sign == 0)])
     rows: dict[Key, Float[np.ndarray, " G"]] = {}
     perturbed = obs.assign(row=np.arange(len(obs)))[(sign != 0) & np.isin(batch, list(plain))]
     for (target, way), group in perturbed.groupby(["target_gene", "sign"], observed=True):

@@ -20,7 +20,8 @@ def values_of_x(files: Mapping[str, AnnData]) -> Figure:
     figure, axes = plots.grid(1, len(files), (10, 2.8))
     for ax, (name, cells) in zip(axes, files.items(), strict=True):
         values = sp.csr_matrix(cells.X).data
-        ax.hist(values[values <= SMALLEST], bins=np.arange(0.05, SMALLEST + 0.1, 0.1), color=plots.KINDS["real"])
+        bins = np.arange(0.05, SMALLEST + 0.1, 0.1)
+        ax.hist(values[values <= SMALLEST], bins=bins, color=plots.KINDS["real"])
         ax.set(title=name, xlabel="value in X", yscale="log", xticks=range(0, 11, 2))
     axes[0].set_ylabel("entries above 0")
     return figure

@@ -3,21 +3,17 @@
 from cdt_lite.teaching.check import catch_up, check
 from cdt_lite.teaching.held_out import HeldOut, differences_of_controls, guides_of, held_out
 from cdt_lite.teaching.lesson import Lesson, as_html, begin
-from cdt_lite.teaching.own_screen import (
-    Terminal,
+from cdt_lite.teaching.own_sentences import agree, cells_for, gives_away, leader, searched
+from cdt_lite.teaching.own_tests import (
     all_candidates,
     by_cell_eval,
     hits_by_cells,
     kept_by_panel,
-    knock,
     never_trained,
     replicate_means,
     simulated_genes,
-    strange_files,
     table_alone,
-    what_it_holds,
 )
-from cdt_lite.teaching.own_sentences import agree, cells_for, gives_away, leader, searched
 from cdt_lite.teaching.sentences import (
     apart,
     beside,
@@ -31,6 +27,7 @@ from cdt_lite.teaching.sentences import (
     tipped,
     what_it_does,
 )
+from cdt_lite.teaching.strangers import Terminal, knock, strange_files, what_it_holds
 from cdt_lite.terminal import with_bar
 
 __all__ = [

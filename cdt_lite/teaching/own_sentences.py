@@ -22,12 +22,14 @@ def leader(scores: pd.DataFrame, metric: str) -> str:
         scores: A row for each method and perturbation, as `evaluate` returns them; half against half is no rival.
         metric: Column of the scores.
     """
-    means = summarise(scores, metrics=[metric]).set_index("method")["mean"].drop("ceiling", errors="ignore").dropna()
+    means = summarise(scores, metrics=[metric]).set_index("method")["mean"]
+    means = means.drop("ceiling", errors="ignore").dropna()
     ordered = means.sort_values(ascending=not METRICS[metric].higher_is_better)
     digits = DIGITS.get(metric, 2)
     told = []
     for name, value in ordered.items():
-        told.append(f"{NAMES.get(name) or IN_WORDS.get(name, f'the {name}')} ({number(value, digits)})")
+        called = NAMES.get(name) or IN_WORDS.get(name, f"the {name}")
+        told.append(f"{called} ({number(value, digits)})")
     rest = f", then {told[1]}" if len(told) > 1 else ""
     return f"By {NAMES.get(metric, metric)} {told[0]} is best{rest}."
 
@@ -39,16 +41,16 @@ def agree(curves: Mapping[str, pd.DataFrame], what: str) -> str:
         curves: From `power_curve`, by name; of the same numbers of cells.
         what: What they are of, after "Of".
     """
-    apart = pd.DataFrame({name: (curve["drawn"] - curve["closed form"]).abs() for name, curve in curves.items()})
-    gap = apart.max(axis=1)
+    gaps = {name: (curve["drawn"] - curve["closed form"]).abs() for name, curve in curves.items()}
+    gap = pd.DataFrame(gaps).max(axis=1)
     near = gap[::-1].cummax()[::-1] <= AGREE  # there, and with more cells
     if not near.any():
-        return (f"Of {what}, drawn and computed power do not agree: with {gap.index[-1]} cells they still differ by "
-                f"{gap.iloc[-1]:.2f}.")
+        return (f"Of {what}, drawn and computed power do not agree: with {gap.index[-1]} cells "
+                f"they still differ by {gap.iloc[-1]:.2f}.")
     far, close = gap[~near], gap[near]
-    said = f"Of {what}, from {close.index[0]} cells on drawn and computed power differ by {close.max():.2f} at most"
     below = f" With fewer they differ by up to {far.max():.2f}." if len(far) else ""
-    return f"{said}: they agree.{below}"
+    return (f"Of {what}, from {close.index[0]} cells on drawn and computed power differ by "
+            f"{close.max():.2f} at most: they agree.{below}")
 
 
 def cells_for(needed: float, change: float, cells: pd.Series, where: str) -> str:
@@ -61,10 +63,11 @@ def cells_for(needed: float, change: float, cells: pd.Series, where: str) -> str
         where: In which gene, after "in".
     """
     if np.isinf(needed):
-        return f"A change of {change:g} in {where} is out of reach: the control cells are too few for it."
+        return (f"A change of {change:g} in {where} is out of reach: "
+                "the control cells are too few for it.")
     n = int((cells >= needed).sum())
-    return (f"A change of {change:g} in {where} takes {needed:,.0f} cells; {n} of {len(cells)} targets have so many "
-            f"(median {cells.median():,.0f}).")
+    return (f"A change of {change:g} in {where} takes {needed:,.0f} cells; {n} of {len(cells)} targets "
+            f"have so many (median {cells.median():,.0f}).")
 
 
 def searched(places: pd.DataFrame, n_candidates: int, what: str) -> str:
@@ -81,13 +84,17 @@ def searched(places: pd.DataFrame, n_candidates: int, what: str) -> str:
     ours, theirs = places.columns
     first = places <= 1
     hits, rival, n = int(first[ours].sum()), int(first[theirs].sum()), len(places)
-    beats = "more than" if stats.binom.sf(hits - 1, n, 1 / n_candidates) < RARELY else "no more than"
+    luck = stats.binom.sf(hits - 1, n, 1 / n_candidates)
+    beats = "more than" if luck < RARELY else "no more than"
     only = int((first[ours] & ~first[theirs]).sum()), int((first[theirs] & ~first[ours]).sum())
     sure = sum(only) and stats.binomtest(only[0], sum(only)).pvalue < RARELY
-    ahead = f"{ours if hits > rival else theirs} is ahead" if sure else "too few to tell the two apart"
-    verdict = "both find as many" if hits == rival else ahead
-    return (f"Of {n} {what}, {ours} names {hits} first, which is {beats} chance ({n / n_candidates:.1f}), and {theirs} "
-            f"{rival}: {verdict}.")
+    verdict = "too few to tell the two apart"
+    if hits == rival:
+        verdict = "both find as many"
+    elif sure:
+        verdict = f"{ours if hits > rival else theirs} is ahead"
+    return (f"Of {n} {what}, {ours} names {hits} first, which is {beats} chance ({n / n_candidates:.1f}), "
+            f"and {theirs} {rival}: {verdict}.")
 
 
 def gives_away(places: pd.DataFrame, blind: pd.DataFrame) -> str:
@@ -100,5 +107,6 @@ def gives_away(places: pd.DataFrame, blind: pd.DataFrame) -> str:
     seen, left = (places <= 1).sum(), (blind <= 1).sum()
     told = [f"{name} names {left[name]} instead of {seen[name]} first" for name in places]
     lost = (left < seen).any()
-    moral = "part of the success was the missing mRNA itself" if lost else "the missing mRNA added nothing"
+    what = "part of the success was" if lost else "nothing of the success was"
+    moral = f"{what} the missing mRNA itself"
     return f"Without the targets' own genes {listed(told)} (of {len(places)}): {moral}."

@@ -72,7 +72,8 @@ def _(fn: Answer) -> Pair:
 @counts_back.requires("a cell whose smallest count is 2 gives itself away where another count is odd")
 def _(fn: Answer) -> Pair:
     """2, 3 and 6 came out as 1, 1.5 and 3: no molecule comes in halves. Judge before you round, within 0.01."""
-    return [False, True], np.asarray(fn(np.log1p(np.array([[2.0, 3, 0, 6], [1, 3, 0, 6]]) * 1.7))[1]).tolist(), {
+    scaled = 1.7 * np.array([[2.0, 3, 0, 6], [1, 3, 0, 6]])
+    return [False, True], np.asarray(fn(np.log1p(scaled))[1]).tolist(), {
         "These are the broken cells: `whole` is True where all counts are whole.": [True, False],
     }
 
