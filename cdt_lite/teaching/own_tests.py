@@ -118,8 +118,9 @@ def simulated_genes(sizes: Sequence[float]) -> dict[str, tuple[np.ndarray, np.nd
     Args:
         sizes: Changes in standard deviations.
     """
-    none = {"null_fraction": 0.0, "activation_fraction": 0.0, "both_fraction": 0.0}
-    design = ScreenDesign(**none, control_fraction=0.4)
+    design = ScreenDesign(
+        null_fraction=0.0, activation_fraction=0.0, both_fraction=0.0, control_fraction=0.4
+    )
     screen = simulate_screen(n_genes=64, n_targets=2, n_cells=12_000, design=design)
     log1p = log1p_counts(screen.X.toarray(), float(np.median(screen.obs["n_umi"])))
     target = screen.obs["target_gene"].astype(str).to_numpy()
