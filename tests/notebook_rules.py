@@ -25,7 +25,6 @@ PICTURES = ("image/png", "image/gif", "image/jpeg")
 # a path from the root of some machine, Unix or Windows, in text or code
 MACHINE_PATH = re.compile(r"(?<![\w.:/~-])/(?:home|work|Users|root|tmp|mnt|opt|usr|var|private|data)/\w|\b[A-Z]:\\\w")
 LARGEST = 1_500_000  # bytes
-REWRITTEN = {"00", "01", "02", "03", "04", "05", "06", "07"}  # of the second edition
 RULES = {}
 
 
@@ -91,19 +90,18 @@ def text_beside_code(notebook):
 def short_code(notebook):
     """Code cells have 6 lines or fewer in the median, never more than 15 (a solution: 20), and none of 100 characters.
 
-    Empty lines and the marks of a solution do not count. Not yet rewritten: 8 and 25 lines.
+    Empty lines and the marks of a solution do not count.
     """
-    rewritten = number_of(notebook) in REWRITTEN
     counts = []
     for cell in code_cells(notebook):
         lines = [line for line in cell.source.splitlines() if line.strip() and line.strip() not in (START, END)]
         counts.append(len(lines))
-        most = (20 if "exercise" in tags(cell) else 15) if rewritten else 25
+        most = 20 if "exercise" in tags(cell) else 15
         if counts[-1] > most:
             yield f"{name_of(cell)} has {counts[-1]} lines of code"
-        if rewritten and max(map(len, lines), default=0) > 100:
+        if max(map(len, lines), default=0) > 100:
             yield f"{name_of(cell)} has a line of more than 100 characters"
-    if counts and statistics.median(counts) > (6 if rewritten else 8):
+    if counts and statistics.median(counts) > 6:
         yield f"the median code cell has {statistics.median(counts):g} lines"
 
 
@@ -111,7 +109,7 @@ def short_code(notebook):
 def one_sitting(notebook):
     """45 to 70 cells; in 00, which is a taste, at most 35."""
     least, most = (0, 35) if number_of(notebook) == "00" else (45, 70)
-    if number_of(notebook) in REWRITTEN and not least <= len(notebook.cells) <= most:
+    if not least <= len(notebook.cells) <= most:
         yield f"{len(notebook.cells)} cells, not {least} to {most}"
 
 
@@ -280,10 +278,9 @@ def slides(notebook):
 
 @rule
 def words(notebook):
-    """1,800 to 2,600 words of prose (00: at most 900; not yet rewritten: 3,000), without what is folded."""
+    """1,800 to 2,600 words of prose (00: at most 900), without what is folded."""
     n = pages.words(notebook)
-    most = 2600 if number_of(notebook) in REWRITTEN else 3000
-    least, most = (0, 900) if number_of(notebook) == "00" else (1800, most)
+    least, most = (0, 900) if number_of(notebook) == "00" else (1800, 2600)
     if not least <= n <= most:
         yield f"{n} words, not {least} to {most}"
 

@@ -8,7 +8,7 @@ from helpers import opened, tiny
 
 from cdt_lite.data.simulate import ScreenDesign, simulate_screen
 from cdt_lite.data.store import TokenStore
-from cdt_lite.figures import plots, side_by_side, with_intervals
+from cdt_lite.figures import plots, with_intervals
 from cdt_lite.model.perturbation import NO_TARGET, UNKNOWN_TARGET, Perturbation
 from cdt_lite.teaching import (
     bits_without,
@@ -171,14 +171,6 @@ def test_bits_are_those_of_the_whole_model_and_of_a_model_told_less(capsule, fou
     assert list(table) == ["everything", "no controls", "a typical depth", "no table", "no perturbation"]
     assert (table > 0).all().all() and all((table[name] != table["everything"]).any() for name in table.columns[1:])
     torch.testing.assert_close(*(torch.tensor(bits_without(capsule, found, 1).to_numpy()) for _ in range(2)))
-
-
-def test_answers_are_drawn_in_rows_whose_scale_is_the_real_one(real):
-    figure, drawn = side_by_side(real, real / 2)
-    left, right = (ax.collections[0].get_array().reshape(drawn.shape) for ax in figure.axes[:2])
-    np.testing.assert_allclose(np.abs(left).max(axis=1), 1)
-    np.testing.assert_allclose(right, left / 2)
-    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == list(drawn.columns)
 
 
 def test_bars_carry_their_intervals_and_a_capsules_colour_is_that_of_what_is_generated():

@@ -25,7 +25,7 @@ def test_every_file_it_links_to_is_there():
 
 def test_the_notebooks_are_listed_in_order():
     listed = re.findall(r"\(notebooks/(\d\d)_\w+\.ipynb\)", README)
-    assert listed == [f"{i:02d}" for i in range(8)]
+    assert listed == [f"{i:02d}" for i in range(9)]
     assert listed == [p.name[:2] for p in sorted((ROOT / "notebooks").glob("*.ipynb"))]
 
 

@@ -116,7 +116,7 @@ def planned(what: str, more: str | int, cards: list[Card]) -> tuple[int, str, st
     """
     if isinstance(more, int):
         return more, what, ""
-    card = cards[int(what)]
+    card = next(card for card in cards if card.name.startswith(what))
     link = f"[{what} {card.title}](../notebooks/{card.name})"
     if not more:
         return card.reading, f"{link}, as slides", f"{card.reading} reading"

@@ -20,13 +20,15 @@ from cdt_lite.evaluation.metrics import (
     two_sample_auc,
     two_sample_scores,
 )
+from cdt_lite.evaluation.power import cells_needed, detection_power, power_curve, smallest_change
+from cdt_lite.evaluation.search import drawn_changes, hit_rate, mean_effects, places, search, similarity
 from cdt_lite.evaluation.suites import suite_scores
 from cdt_lite.evaluation.summary import bootstrap_means, compare, summarise
 
 __all__ = [
-    "BASELINES", "METRICS", "Changes", "Comparison", "Linear", "Responses", "bootstrap_means",
-    "cell_sd_ratio", "check_unseen", "compare", "control_halves", "differential_expression",
-    "discrimination_score", "energy_distance", "evaluate", "guide_effects", "library_size_sd_ratio", "mae",
-    "pearson_delta", "suite_scores", "summarise", "systema_pearson", "two_sample_auc",
-    "two_sample_scores",
+    "BASELINES", "Changes", "Comparison", "Linear", "METRICS", "Responses", "bootstrap_means", "cell_sd_ratio",
+    "cells_needed", "check_unseen", "compare", "control_halves", "detection_power", "differential_expression",
+    "discrimination_score", "drawn_changes", "energy_distance", "evaluate", "guide_effects", "hit_rate",
+    "library_size_sd_ratio", "mae", "mean_effects", "pearson_delta", "places", "power_curve", "search", "similarity",
+    "smallest_change", "suite_scores", "summarise", "systema_pearson", "two_sample_auc", "two_sample_scores",
 ]

@@ -7,7 +7,7 @@ from cdt_lite._lazy import lazily
 
 __all__, __getattr__, __dir__ = lazily(__name__, {
     "accounting": [],
-    "answers": ["side_by_side", "with_intervals"],
+    "answers": ["with_intervals"],
     "cells": ["by_depth", "on_components", "variation"],
     "charts": [],
     "cost": ["account"],
@@ -18,6 +18,7 @@ __all__, __getattr__, __dir__ = lazily(__name__, {
     "judged": ["over_real", "scored", "side_by_side", "standings"],
     "likeness": ["clouds", "come_so_far", "correlations", "escapees", "quality"],
     "measured": ["animated", "attention_maps", "attention_weights", "down_and_up", "example"],
+    "own_screen": ["hits_over_cells", "power_over_cells", "values_of_x", "what_a_panel_keeps"],
     "plots": [],
     "pretraining": ["beside_histograms", "joined", "losses"],
     "sketch": ["Diagram"],

@@ -44,6 +44,16 @@ from cdt_lite.teaching.masks import (
     with_errors,
 )
 from cdt_lite.teaching.mixture import Mixture, shows, tried, with_spread
+from cdt_lite.teaching.own_sentences import agree, cells_for, gives_away, leader, searched
+from cdt_lite.teaching.own_tests import (
+    all_candidates,
+    by_cell_eval,
+    hits_by_cells,
+    kept_by_panel,
+    never_trained,
+    replicate_means,
+    simulated_genes,
+)
 from cdt_lite.teaching.pretraining import (
     ahead_of,
     does_it_help,
@@ -79,6 +89,7 @@ from cdt_lite.teaching.sentences import (
     what_it_does,
 )
 from cdt_lite.teaching.small import bits_curve, small_network
+from cdt_lite.teaching.strangers import Terminal, knock, strange_files, what_it_holds
 from cdt_lite.teaching.verdict import all_scores, averages, judgeable, plates, questions, verdicts
 from cdt_lite.teaching.verdicts import (
     are_they_cells,
@@ -95,17 +106,20 @@ from cdt_lite.teaching.verdicts import (
 from cdt_lite.terminal import with_bar
 
 __all__ = [
-    "HeldOut", "Lesson", "Mixture", "Rivals", "against_half", "ahead_of", "all_scores", "answers", "apart",
-    "are_they_cells", "as_html", "asked", "auc_in_classes", "averages", "begin", "beside", "between", "bits_curve",
-    "bits_without", "by_sets", "catch_up", "centre_told", "cheaper", "check", "classifier_told", "components",
-    "densities", "depths_told", "dial", "differences_of_controls", "direction", "does_it_help", "does_it_listen",
-    "dud_guides", "emptied", "escapees_told", "every_target", "explained", "explains", "field", "flattered",
-    "from_masks", "furthest", "gate", "gene_by_gene", "guess", "guides_of", "guides_told", "held_out", "held_out_sets",
-    "hidden_bits", "histograms", "in_short", "in_the_field", "intervals", "judgeable", "kept_runs", "leaders", "leans",
-    "levels", "listed", "masks_cost", "mixing", "mixing_told", "moved", "neighbours_tell", "passed", "plates",
-    "priced", "questions", "relatives_of", "right_way", "same_depth", "same_losses", "saved", "sets_of",
-    "shares_with_intervals", "shown_before", "shows", "silence", "sinks", "small_network", "steps_cost", "still_apart",
+    "HeldOut", "Lesson", "Mixture", "Rivals", "Terminal", "against_half", "agree", "ahead_of", "all_candidates",
+    "all_scores", "answers", "apart", "are_they_cells", "as_html", "asked", "auc_in_classes", "averages", "begin",
+    "beside", "between", "bits_curve", "bits_without", "by_cell_eval", "by_sets", "catch_up", "cells_for",
+    "centre_told", "cheaper", "check", "classifier_told", "components", "densities", "depths_told", "dial",
+    "differences_of_controls", "direction", "does_it_help", "does_it_listen", "dud_guides", "emptied", "escapees_told",
+    "every_target", "explained", "explains", "field", "flattered", "from_masks", "furthest", "gate", "gene_by_gene",
+    "gives_away", "guess", "guides_of", "guides_told", "held_out", "held_out_sets", "hidden_bits", "histograms",
+    "hits_by_cells", "in_short", "in_the_field", "intervals", "judgeable", "kept_by_panel", "kept_runs", "knock",
+    "leader", "leaders", "leans", "levels", "listed", "masks_cost", "mixing", "mixing_told", "moved",
+    "neighbours_tell", "never_trained", "passed", "plates", "priced", "questions", "relatives_of", "replicate_means",
+    "right_way", "same_depth", "same_losses", "saved", "searched", "sets_of", "shares_with_intervals", "shown_before",
+    "shows", "silence", "simulated_genes", "sinks", "small_network", "steps_cost", "still_apart", "strange_files",
     "strength", "surer", "table_alone", "tipped", "token_shares", "told", "told_apart", "told_by_relatives", "top",
     "total_variation", "tried", "trusted", "untrained", "verdicts", "walk", "walked", "way", "what_it_does",
-    "who_listens", "why", "with_and_without", "with_bar", "with_errors", "with_spread", "worth", "written",
+    "what_it_holds", "who_listens", "why", "with_and_without", "with_bar", "with_errors", "with_spread", "worth",
+    "written",
 ]

@@ -6,11 +6,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cdt_lite.data.batches import Batch, SetSampler
-from cdt_lite.data.store import TokenStore
+from cdt_lite.data.batches import Batch
 from cdt_lite.model.diffusion import hide
 from cdt_lite.model.perturbation import Perturbation
-from cdt_lite.teaching.held_out import HeldOut
+from cdt_lite.teaching.held_out import HeldOut, held_out_sets
 from cdt_lite.teaching.listening import emptied
 from cdt_lite.training.checkpoint import Checkpoint
 from cdt_lite.training.trust import denoiser
@@ -30,10 +29,8 @@ def bits_without(capsule: Checkpoint, found: HeldOut, n_batches: int) -> pd.Data
         found: Whose cells are asked for.
         n_batches: Each of sets of four cells.
     """
-    store = TokenStore.from_adata(found.test, capsule.tokenizer, capsule.vocabulary)
-    quiet = replace(capsule.config.finetune, control_share=0.0, target_dropout=0.0, perturbation_dropout=0.0,
-                    magnitude_dropout=1.0, validation_share=0.0, cells_per_set=4)
-    sampler, without_table = SetSampler(store, quiet), emptied(capsule)
+    sampler = held_out_sets(capsule, found.test, capsule.config.finetune.sets_per_batch, 4)
+    without_table = emptied(capsule)
     costs: dict[str, list[np.ndarray]] = {}
     for i in range(n_batches):
         batch = sampler.batch(i)

@@ -1,6 +1,7 @@
 """Exercises of notebook 02, second part: what a block holds and costs, counted before anything runs."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,8 @@ def _counted(n_genes: int, n_controls: int, *sizes: int) -> int:
     return counter.get_total_flops()
 
 
-def _step(fn: Answer, truth: Callable[..., int], before: tuple[int, ...], after: tuple[int, ...]) -> Pair:
+def _step(fn: Answer, truth: Callable[..., int], before: tuple[int, ...], after: tuple[int, ...]
+          ) -> tuple[int, Any]:
     """What changes when one size changes: it shows one term alone."""
     return truth(*after) - truth(*before), fn(*after) - fn(*before)
 
