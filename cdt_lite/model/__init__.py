@@ -19,6 +19,7 @@ from cdt_lite.model.mean_effect import WHOLE, tilts
 from cdt_lite.model.perturbation import NO_TARGET, UNKNOWN_TARGET, Perturbation
 from cdt_lite.model.schedule import best_schedule, cosine_counts, full_curve, schedule_error, uniform_counts
 from cdt_lite.model.v1 import (
+    CURRICULUM,
     V1,
     TokenControlSet,
     V1Diffusion,
@@ -28,7 +29,7 @@ from cdt_lite.model.v1 import (
 )
 
 __all__ = [
-    "CDT", "MLP", "NO_TARGET", "PRESETS", "UNKNOWN_TARGET", "V1", "Config", "ControlSet",
+    "CDT", "CURRICULUM", "MLP", "NO_TARGET", "PRESETS", "UNKNOWN_TARGET", "V1", "Config", "ControlSet",
     "MaskedDiffusion", "ModulatedResidual", "MultiQueryAttention", "Perturbation", "TokenControlSet", "TokenizerConfig",
     "V1Diffusion", "WHOLE",
     "best_schedule", "beta_masks", "build", "cosine_counts", "draw", "draw_masks", "expected_reveals", "full_curve",

@@ -22,6 +22,18 @@ from cdt_lite.teaching.judging import (
 )
 from cdt_lite.teaching.leaning import bits_without, leans, worth
 from cdt_lite.teaching.lesson import Lesson, as_html, begin
+from cdt_lite.teaching.likeness import (
+    are_they_cells,
+    between,
+    centre_told,
+    classifier_told,
+    depths_told,
+    escapees_told,
+    guides_told,
+    mixing_told,
+    priced,
+    still_apart,
+)
 from cdt_lite.teaching.listening import (
     dial,
     direction,
@@ -91,18 +103,6 @@ from cdt_lite.teaching.sentences import (
 from cdt_lite.teaching.small import bits_curve, small_network
 from cdt_lite.teaching.strangers import Terminal, knock, strange_files, what_it_holds
 from cdt_lite.teaching.verdict import all_scores, averages, judgeable, plates, questions, verdicts
-from cdt_lite.teaching.verdicts import (
-    are_they_cells,
-    between,
-    centre_told,
-    classifier_told,
-    depths_told,
-    escapees_told,
-    guides_told,
-    mixing_told,
-    priced,
-    still_apart,
-)
 from cdt_lite.terminal import with_bar
 
 __all__ = [
