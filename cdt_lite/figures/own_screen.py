@@ -23,6 +23,7 @@ def values_of_x(files: Mapping[str, AnnData]) -> Figure:
         bins = np.arange(0.05, SMALLEST + 0.1, 0.1)
         ax.hist(values[values <= SMALLEST], bins=bins, color=plots.KINDS["real"])
         ax.set(title=name, xlabel="value in X", yscale="log", xticks=range(0, 11, 2))
+        ax.yaxis.set_major_formatter("{x:,.0f}")
     axes[0].set_ylabel("entries above 0")
     return figure
 
