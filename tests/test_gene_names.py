@@ -66,14 +66,13 @@ DRAWN = {
     "stacked": lambda ax: plots.stacked({name: named(range(1, N + 1)) for name in NAMES}, ax, NAMES[1]),
     "roofline": lambda ax: plots.roofline(points(), {NAMES[1]: (989, 4800)}, ax),
     "mask_schedule": lambda ax: plots.mask_schedule({name: ([0, 1], [1.0, 0.0]) for name in NAMES[:5]}, ax),
-    "loss_curves": lambda ax: plots.loss_curves([(name, [1, 2], [3.0, 2.0]) for name in NAMES], ax),
     "cell_heatmap": lambda ax: plots.cell_heatmap(STATES, NAMES, ax, labels=NAMES[:3]),
     "attention_map": lambda ax: plots.attention_map(np.eye(N), NAMES, NAMES, ax, label=NAMES[1]),
     "metric_heatmap": lambda ax: plots.metric_heatmap(table(), ax),
     "expression_curves": lambda ax: plots.expression_curves({"real": numbers()}, NAMES[1], ax),
     "predicted_vs_real_delta": lambda ax: plots.predicted_vs_real_delta(numbers(), numbers()[::-1], NAMES, ax, name=N),
 }
-IN_A_LEGEND = {"stacked", "roofline", "mask_schedule", "loss_curves"}
+IN_A_LEGEND = {"stacked", "roofline", "mask_schedule"}
 
 
 def drawn_texts(figure):

@@ -76,7 +76,6 @@ CALLS = {
     "roofline": lambda ax: plots.roofline(
         pd.DataFrame({"intensity": [400.0], "share": [0.4]}, index=["FFN"]), {"H200": (989, 4800)}, ax),
     "mask_schedule": lambda ax: plots.mask_schedule({"v1": ([0, 1], [1.0, 0.0]), "cosine": ([0, 2], [1, 0])}, ax),
-    "loss_curves": lambda ax: plots.loss_curves([("a", range(40), rng().random(40)), ("b", [1, 2], [3.0, 2.0])], ax),
     "cell_heatmap": lambda ax: plots.cell_heatmap([np.array([63, 63]), np.array([63, 2])], ["JAK2", "STAT1"], ax),
     "predicted_vs_real_delta": lambda ax: plots.predicted_vs_real_delta(
         rng().normal(size=9), rng().normal(size=9), [f"G{i}" for i in range(9)], ax),
@@ -125,15 +124,6 @@ def test_pearson_is_numpys_and_the_largest_changes_are_named():
 def test_alt_text_is_built_from_data():
     text = plots.alt_text("Parameters", {"FFN": 12, "head": 3.25, "norm": 1}, " M", top=2)
     assert text == "Parameters: FFN 12 M, head 3.25 M, and 1 more."
-
-
-def test_a_smoothed_loss_does_not_lag_behind_a_short_curve():
-    _, ax = plt.subplots()
-    losses = np.r_[np.full(5, 4.0), np.full(55, 1.0)]  # a card's curve: 60 points, down at the sixth
-    plots.loss_curves([("card", range(60), losses)], ax)
-    smoothed = ax.lines[1].get_ydata()
-    assert smoothed[4] == 4.0 and smoothed[8] == 1.0
-    plt.close("all")
 
 
 def test_names_of_neighbouring_points_do_not_cover_each_other():

@@ -168,20 +168,6 @@ def mask_schedule(schedules: Mapping[str, tuple[Values, Values]], ax: Axes) -> A
 
 
 @literal
-def loss_curves(curves: Sequence[tuple[str, Values, Values]], ax: Axes) -> Axes:
-    """Draws training losses, nats per gene: (label, steps, losses), faint as they came and smoothed on top."""
-    for i, (label, steps, losses) in enumerate(curves):
-        color = COLORS[i % len(COLORS)]
-        ax.plot(steps, losses, color=color, alpha=0.25, lw=0.8)
-        window = min(25, max(1, len(losses) // 20))  # a twentieth of the curve: a longer mean lags behind a fall
-        smooth = pd.Series(losses).rolling(window, min_periods=1).mean()
-        ax.plot(steps, smooth, color=color, lw=2, label=label)
-    ax.set(xlabel="step", ylabel="loss (nats per hidden gene)")
-    ax.legend()
-    return ax
-
-
-@literal
 def cell_heatmap(
     states: Sequence[np.ndarray] | np.ndarray, genes: Values, ax: Axes, mask_id: int = 63, labels: Values | None = None
 ) -> Axes:
