@@ -237,7 +237,7 @@ def test_pictures_are_drawn_with_the_colours_of_their_kinds():
     points = pd.DataFrame(rng.normal(size=(60, 2)), columns=["x", "y"])
     points["kind"] = np.repeat(["control", "real A"], 30)
     drawn = likeness.clouds(points, {"one": ["control"], "two": ["real A"]}, ("PC1", "PC2"))
-    assert [ax.get_title() for ax in drawn.axes] == ["one", "two"]
+    assert [ax.get_title(loc="left") or ax.get_title() for ax in drawn.axes] == ["one", "two"]
     table = pd.DataFrame({"depth": rng.random(9), "genes": rng.random(9)})
     lines = likeness.quality({"real": table, "generated": table}).axes[0].lines
     assert [line.get_color() for line in lines] == [plots.KINDS["real"], plots.KINDS["generated"]]
