@@ -49,18 +49,25 @@ def places(likeness: pd.DataFrame) -> pd.Series:
     return pd.Series(found, likeness.index, name="place")
 
 
-def search(queries: pd.DataFrame, candidates: Mapping[str, pd.DataFrame], without: Collection[str] = ()
-           ) -> pd.DataFrame:
+def search(queries: pd.DataFrame, candidates: Mapping[str, pd.DataFrame], without: Collection[str] = (), *,
+           without_own: bool = False) -> pd.DataFrame:
     """Returns the place of every query's right candidate in several tables, queries x tables.
 
     Args:
         queries: Mean changes that were seen, named by the right answer.
         candidates: Mean changes of all candidates, by the name of the table.
         without: Genes to leave out.
+        without_own: Leave out of every query the gene of its own target, too, and of no other.
     """
     found = {}
     for name, table in candidates.items():
-        found[name] = places(similarity(queries, table, without))
+        likeness = similarity(queries, table, without)
+        if without_own:
+            rows = []
+            for key in queries.index:
+                rows.append(similarity(queries.loc[[key]], table, [*without, key[0]]))
+            likeness = pd.concat(rows)
+        found[name] = places(likeness)
     return pd.DataFrame(found)
 
 
