@@ -56,7 +56,7 @@ from cdt_lite.teaching.masks import (
     with_errors,
 )
 from cdt_lite.teaching.mixture import Mixture, shows, tried, with_spread
-from cdt_lite.teaching.own_sentences import agree, cells_for, gives_away, leader, of_use, one_answer, searched
+from cdt_lite.teaching.own_sentences import agree, cells_for, gives_away, leader, measured, of_use, one_answer, searched
 from cdt_lite.teaching.own_tests import (
     all_candidates,
     by_cell_eval,
@@ -114,7 +114,7 @@ __all__ = [
     "every_target", "explained", "explains", "field", "flattered", "from_masks", "furthest", "gate", "gene_by_gene",
     "gives_away", "guess", "guides_of", "guides_told", "held_out", "held_out_sets", "hidden_bits", "histograms",
     "hits_by_cells", "in_short", "in_the_field", "intervals", "judgeable", "kept_by_panel", "kept_runs", "knock",
-    "leader", "leaders", "leans", "levels", "listed", "look_over", "masks_cost", "mixing", "mixing_told", "moved",
+    "leader", "leaders", "leans", "levels", "listed", "look_over", "masks_cost", "measured", "mixing", "mixing_told", "moved",
     "neighbours_tell", "never_trained", "of_use", "one_answer", "passed", "plates", "priced", "questions", "relatives_of", "replicate_means",
     "right_way", "same_depth", "same_losses", "saved", "searched", "sets_of", "shares_with_intervals", "shown_before",
     "shows", "silence", "simulated_genes", "sinks", "small_network", "steps_cost", "still_apart", "strange_files",

@@ -1,6 +1,6 @@
 """What was found on a screen of one's own, in a sentence written from the numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import pandas as pd
@@ -127,6 +127,21 @@ def gives_away(ways: Mapping[str, pd.DataFrame]) -> str:
         moral.append("leaving genes out helped in part")
     end = f"Of the model's {every}, {listed(moral)}." if moral else "The model needed none of these genes."
     return f"Of {len(next(iter(ways.values())))}: {'; '.join(told)}. {end}"
+
+
+def measured(changes: pd.DataFrame, targets: Collection[str]) -> str:
+    """Says how many perturbations have their target's own gene among those that are compared.
+
+    Args:
+        changes: Perturbations x genes.
+        targets: All of the screen.
+    """
+    asked = changes.index.get_level_values("target")
+    own = sorted(set(asked[asked.isin(changes.columns)]))
+    every = int(changes.columns.isin(list(targets)).sum())
+    names = f" ({listed(own)})" if own else ""
+    return (f"Of {len(asked)} perturbations, {int(asked.isin(changes.columns).sum())} have their target's own gene on the "
+            f"panel{names}, which holds the genes of {every} targets in all.")
 
 
 def one_answer(table: pd.DataFrame) -> str:
