@@ -249,7 +249,7 @@ def test_what_no_door_refuses_is_said(screen):
     bad = screen.copy()
     target = bad.obs["target_gene"].astype(str)
     first, second, third = sorted(set(target) - {"non-targeting"})[:3]
-    bad.obs["target_gene"] = target.replace({first: "nan", second: "NTC_4", third: "NT5C3A"})
+    bad.obs["target_gene"] = target.replace({first: "nan", second: "NTC_4", third: "KNTC1"})
     lane = bad.obs["batch"].astype(str)
     last = max(set(lane))
     assert "Taken for targets, and hardly genes: 'NTC_4' and 'nan'." in look_over(bad)

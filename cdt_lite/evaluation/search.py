@@ -59,14 +59,12 @@ def search(queries: pd.DataFrame, candidates: Mapping[str, pd.DataFrame], withou
         without: Genes to leave out.
         without_own: Leave out of every query the gene of its own target, too, and of no other.
     """
-    found = {}
+    found, targets = {}, queries.index.get_level_values(0)
     for name, table in candidates.items():
         likeness = similarity(queries, table, without)
-        if without_own:
-            rows = []
-            for key in queries.index:
-                rows.append(similarity(queries.loc[[key]], table, [*without, key[0]]))
-            likeness = pd.concat(rows)
+        for target in targets.unique() if without_own else ():
+            own = np.flatnonzero(targets == target)
+            likeness.iloc[own] = similarity(queries.iloc[own], table, [*without, target]).to_numpy()
         found[name] = places(likeness)
     return pd.DataFrame(found)
 

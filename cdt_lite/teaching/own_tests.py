@@ -64,6 +64,8 @@ def hits_by_cells(found: HeldOut, candidates: Mapping[str, pd.DataFrame], sizes:
                   ) -> pd.DataFrame:
     """Returns how often the right target comes first when few cells of each held-out perturbation are searched with.
 
+    The gene of the target itself is left out, as a drug would leave it alone.
+
     Args:
         found: The held-out cells.
         candidates: Tables to search, by name.
@@ -75,7 +77,7 @@ def hits_by_cells(found: HeldOut, candidates: Mapping[str, pd.DataFrame], sizes:
     rows = {}
     for n in sizes:
         queries = pd.concat([drawn_changes(cells, plain, n, seed) for seed in range(draws)])
-        rows[n] = hit_rate(search(queries, candidates))
+        rows[n] = hit_rate(search(queries, candidates, without_own=True))
     return pd.DataFrame(rows).T.rename_axis("cells")
 
 

@@ -22,8 +22,8 @@ from cdt_lite.teaching.sentences import listed
 
 SOME = 2000  # cells of a file that is only looked at
 BAR = re.compile(r"(it/s|s/it|\?it)[,\]]")  # a state of a progress bar
-NO_GENE = re.compile(r"|nan|none|na|unassigned|unknown|negative|multiplet|doublet|.*(non.?target|ntc|control|scramble"
-                     r"|safe.?harbor).*", re.IGNORECASE)  # labels of cells that are no perturbed gene's
+NO_GENE = re.compile(r"|nan|none|na|unassigned|unknown|negative|multiplet|doublet|(ntc|nt|ctrl)([ _.-]?\d+)?|aavs1|rosa26"
+                     r"|.*(non.?target|control|scramble|safe.?harbor).*", re.IGNORECASE)  # labels that name no gene
 MOST_LINES = 14  # of a command, that are shown
 SCALED_TO = 10_000.0  # counts a cell, what scanpy's tutorials scale to
 
