@@ -35,7 +35,8 @@ def what_a_panel_keeps(kept: pd.DataFrame) -> Figure:
         kept: A row a size; columns "chosen", "random", "least" and "most".
     """
     figure, ax = plots.grid(1, 1, (5.6, 3.4))
-    ax.fill_between(kept.index, kept["least"], kept["most"], color=REPLICATES[2], alpha=0.2, lw=0, label="range of random")
+    random = "range of random draws"
+    ax.fill_between(kept.index, kept["least"], kept["most"], color=REPLICATES[2], alpha=0.2, lw=0, label=random)
     for name, color in zip(("chosen", "random"), (REPLICATES[0], REPLICATES[2]), strict=True):
         ax.plot(kept.index, kept[name], marker="o", color=color, label=f"{name} genes")
     ax.set(xlabel="genes in the panel", ylabel="share of squared change", ylim=(0, 1.05))
@@ -56,8 +57,8 @@ def power_over_cells(curves: Mapping[str, pd.DataFrame], wanted: float) -> Figur
         ax.plot(curve.index, curve["drawn"], "o", color=color, mfc="none", mew=1.5)
         sizes = curve.index
     ax.axhline(wanted, color=plots.PALETTE["other"], ls="--", lw=1)
-    ax.plot([], [], color=plots.PALETTE["other"], label="line: formula")
-    ax.plot([], [], "o", color=plots.PALETTE["other"], mfc="none", mew=1.5, label="ring: drawn cells")
+    ax.plot([], [], color="black", label="line: formula")
+    ax.plot([], [], "o", color="black", mfc="none", mew=1.5, label="ring: drawn cells")
     ax.set(xlabel="perturbed cells", ylabel="power", ylim=(0, 1.03))
     _doubling(ax, sizes)
     ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))

@@ -51,8 +51,9 @@ def agree(curves: Mapping[str, pd.DataFrame], what: str) -> str:
                 f"they still differ by {gap.iloc[-1]:.2f}.")
     far, close = gap[~near], gap[near]
     if len(close) == 1 and len(far):
-        return (f"Of {what}, with {close.index[0]} cells, the most that were tried, drawn and computed power differ by "
-                f"{close.max():.2f}, with fewer by up to {far.max():.2f}: whether they agree from there on is not shown.")
+        return (f"Of {what}, with {close.index[0]} cells, the most that were tried, drawn and computed power "
+                f"differ by {close.max():.2f}, with fewer by up to {far.max():.2f}: whether they agree from there on "
+                "is not shown.")
     below = f" With fewer they differ by up to {far.max():.2f}." if len(far) else ""
     return (f"Of {what}, from {close.index[0]} cells on drawn and computed power differ by "
             f"{close.max():.2f} at most: they agree.{below}")
@@ -140,8 +141,9 @@ def measured(changes: pd.DataFrame, targets: Collection[str]) -> str:
     own = sorted(set(asked[asked.isin(changes.columns)]))
     every = int(changes.columns.isin(list(targets)).sum())
     names = f" ({listed(own)})" if own else ""
-    return (f"Of {len(asked)} perturbations, {int(asked.isin(changes.columns).sum())} have their target's own gene on the "
-            f"panel{names}, which holds the genes of {every} targets in all.")
+    n = int(asked.isin(changes.columns).sum())
+    return (f"Of {len(asked)} perturbations, {n} have their target's own gene on the panel{names}, which holds the "
+            f"genes of {every} targets in all.")
 
 
 def one_answer(table: pd.DataFrame) -> str:
@@ -160,7 +162,8 @@ def one_answer(table: pd.DataFrame) -> str:
                 "them that would tell them apart, and a search can only place them together.")
     if different < n:
         return f"The model gives the {n} of them {different} different answers: some it cannot tell apart."
-    return f"The model gives each of the {n} an answer of its own; in one gene or another they differ by up to {gap:.2f}."
+    return (f"The model gives each of the {n} an answer of its own; in one gene or another they differ by up to "
+            f"{gap:.2f}.")
 
 
 def of_use(scores: pd.DataFrame, method: str) -> str:

@@ -22,8 +22,9 @@ from cdt_lite.teaching.sentences import listed
 
 SOME = 2000  # cells of a file that is only looked at
 BAR = re.compile(r"(it/s|s/it|\?it)[,\]]")  # a state of a progress bar
-NO_GENE = re.compile(r"|nan|none|na|unassigned|unknown|negative|multiplet|doublet|(ntc|nt|ctrl)([ _.-]?\d+)?|aavs1|rosa26"
-                     r"|.*(non.?target|control|scramble|safe.?harbor).*", re.IGNORECASE)  # labels that name no gene
+NO_GENE = re.compile(r"|nan|none|na|unassigned|unknown|negative|multiplet|doublet|(ntc|nt|ctrl)([ _.-]?\d+)?"
+                     r"|aavs1|rosa26|.*(non.?target|control|scramble|safe.?harbor).*",
+                     re.IGNORECASE)  # labels that name no gene
 MOST_LINES = 14  # of a command, that are shown
 SCALED_TO = 10_000.0  # counts a cell, what scanpy's tutorials scale to
 
@@ -124,8 +125,8 @@ def look_over(screen: AnnData) -> str:
     lanes = sorted(set(batch) - set(batch[~perturbed]))
     told = [f"All {len(targets)} targets have names that a gene may have."]
     if no_gene:
-        told = [f"Taken for targets, and hardly genes: {listed(no_gene)}. Call them {CONTROL!r} if they are controls, else "
-                "leave their cells out."]
+        told = [f"Taken for targets, and hardly genes: {listed(no_gene)}. Call them {CONTROL!r} if they are controls, "
+                "else leave their cells out."]
     if lanes:
         told.append(f"Without control cells: {listed(lanes)}. Nothing can be subtracted there: leave these cells out.")
     if batch.nunique() == 1:
