@@ -42,6 +42,19 @@ def test_a_table_finds_itself_and_one_that_lacks_the_answer_does_not():
     assert hit_rate(found).to_dict() == {"all": 1.0, "three": 0.75}
 
 
+def test_of_each_query_its_own_gene_alone_is_left_out():
+    """The candidate a is like query a in gene a alone, b is like query b everywhere: a loses its place, b keeps it."""
+    names = pd.MultiIndex.from_tuples([("a", -1), ("b", -1)])
+    queries = pd.DataFrame([[-9.0, 1, 2, 3], [0, 3, 1, -2]], names, list("abcd"))
+    candidates = pd.DataFrame([[-9.0, 3, 2, 1], [0, 3, 1, -2]], names, list("abcd"))
+    assert search(queries, {"it": candidates})["it"].tolist() == [1, 1]
+    found = search(queries, {"it": candidates}, without_own=True)["it"]
+    by_hand = [places(similarity(queries.iloc[[i]], candidates, [gene])).iloc[0] for i, gene in enumerate("ab")]
+    assert found.tolist() == by_hand and found.index.equals(queries.index)
+    both = search(queries, {"it": candidates}, ["c"], without_own=True)["it"]
+    assert both.iloc[0] == places(similarity(queries.iloc[[0]], candidates, ["a", "c"])).iloc[0]
+
+
 def test_by_luck_every_place_is_as_likely():
     """All orders of four answers: the right one is first in a quarter of them."""
     firsts = []

@@ -136,7 +136,7 @@ def require_controls(labels: Labels, columns: Columns = Columns(), what: str = "
         return
     known = pd.Series(labels.target).value_counts().index.tolist()  # controls are many: the label is among the first
     raise CDTError(f"{what} has {n or 'no'} control cells: in obs[{columns.target!r}] at least {least} must be "
-                   f"{columns.control!r}, but the labels there are {known[:8]}. "
+                   f"{columns.control!r}, but the labels there are {known[:8]}{' and more' if len(known) > 8 else ''}. "
                    f"Name yours with Columns(control=...){suggest(columns.control, known)}")
 
 

@@ -49,18 +49,23 @@ def places(likeness: pd.DataFrame) -> pd.Series:
     return pd.Series(found, likeness.index, name="place")
 
 
-def search(queries: pd.DataFrame, candidates: Mapping[str, pd.DataFrame], without: Collection[str] = ()
-           ) -> pd.DataFrame:
+def search(queries: pd.DataFrame, candidates: Mapping[str, pd.DataFrame], without: Collection[str] = (), *,
+           without_own: bool = False) -> pd.DataFrame:
     """Returns the place of every query's right candidate in several tables, queries x tables.
 
     Args:
         queries: Mean changes that were seen, named by the right answer.
         candidates: Mean changes of all candidates, by the name of the table.
         without: Genes to leave out.
+        without_own: Leave out of every query the gene of its own target, too, and of no other.
     """
-    found = {}
+    found, targets = {}, queries.index.get_level_values(0)
     for name, table in candidates.items():
-        found[name] = places(similarity(queries, table, without))
+        likeness = similarity(queries, table, without)
+        for target in targets.unique() if without_own else ():
+            own = np.flatnonzero(targets == target)
+            likeness.iloc[own] = similarity(queries.iloc[own], table, [*without, target]).to_numpy()
+        found[name] = places(likeness)
     return pd.DataFrame(found)
 
 

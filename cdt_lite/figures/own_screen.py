@@ -22,19 +22,21 @@ def values_of_x(files: Mapping[str, AnnData]) -> Figure:
         values = sp.csr_matrix(cells.X).data
         bins = np.arange(0.05, SMALLEST + 0.1, 0.1)
         ax.hist(values[values <= SMALLEST], bins=bins, color=plots.KINDS["real"])
-        ax.set(title=name, xlabel="value in X", yscale="log", xticks=range(0, 11, 2))
+        ax.set(title=name, xlabel="value in X, up to 10", yscale="log", xticks=range(0, 11, 2))
         ax.yaxis.set_major_formatter("{x:,.0f}")
     axes[0].set_ylabel("entries above 0")
     return figure
 
 
 def what_a_panel_keeps(kept: pd.DataFrame) -> Figure:
-    """Draws shares that a panel keeps over its size: chosen genes, and random ones.
+    """Draws shares that a panel keeps over its size: chosen genes, and random ones, their mean and range.
 
     Args:
-        kept: A row a size; columns "chosen" and "random".
+        kept: A row a size; columns "chosen", "random", "least" and "most".
     """
     figure, ax = plots.grid(1, 1, (5.6, 3.4))
+    random = "range of random draws"
+    ax.fill_between(kept.index, kept["least"], kept["most"], color=REPLICATES[2], alpha=0.2, lw=0, label=random)
     for name, color in zip(("chosen", "random"), (REPLICATES[0], REPLICATES[2]), strict=True):
         ax.plot(kept.index, kept[name], marker="o", color=color, label=f"{name} genes")
     ax.set(xlabel="genes in the panel", ylabel="share of squared change", ylim=(0, 1.05))
@@ -43,7 +45,7 @@ def what_a_panel_keeps(kept: pd.DataFrame) -> Figure:
 
 
 def power_over_cells(curves: Mapping[str, pd.DataFrame], wanted: float) -> Figure:
-    """Draws power over the number of cells: lines are the closed form, dots are drawn cells.
+    """Draws power over the number of cells: lines are the closed form, rings are drawn cells.
 
     Args:
         curves: From `power_curve`, by what they are of.
@@ -52,9 +54,11 @@ def power_over_cells(curves: Mapping[str, pd.DataFrame], wanted: float) -> Figur
     figure, ax = plots.grid(1, 1, (7.6, 3.8))
     for (name, curve), color in zip(curves.items(), REPLICATES, strict=False):
         ax.plot(curve.index, curve["closed form"], color=color, label=name)
-        ax.plot(curve.index, curve["drawn"], "o", color=color)
+        ax.plot(curve.index, curve["drawn"], "o", color=color, mfc="none", mew=1.5)
         sizes = curve.index
     ax.axhline(wanted, color=plots.PALETTE["other"], ls="--", lw=1)
+    ax.plot([], [], color="black", label="line: formula")
+    ax.plot([], [], "o", color="black", mfc="none", mew=1.5, label="ring: drawn cells")
     ax.set(xlabel="perturbed cells", ylabel="power", ylim=(0, 1.03))
     _doubling(ax, sizes)
     ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))

@@ -56,7 +56,7 @@ from cdt_lite.teaching.masks import (
     with_errors,
 )
 from cdt_lite.teaching.mixture import Mixture, shows, tried, with_spread
-from cdt_lite.teaching.own_sentences import agree, cells_for, gives_away, leader, searched
+from cdt_lite.teaching.own_sentences import agree, cells_for, gives_away, leader, measured, of_use, one_answer, searched
 from cdt_lite.teaching.own_tests import (
     all_candidates,
     by_cell_eval,
@@ -101,7 +101,7 @@ from cdt_lite.teaching.sentences import (
     what_it_does,
 )
 from cdt_lite.teaching.small import bits_curve, small_network
-from cdt_lite.teaching.strangers import Terminal, knock, strange_files, what_it_holds
+from cdt_lite.teaching.strangers import Terminal, knock, look_over, strange_files, what_it_holds
 from cdt_lite.teaching.verdict import all_scores, averages, judgeable, plates, questions, verdicts
 from cdt_lite.terminal import with_bar
 
@@ -114,12 +114,12 @@ __all__ = [
     "every_target", "explained", "explains", "field", "flattered", "from_masks", "furthest", "gate", "gene_by_gene",
     "gives_away", "guess", "guides_of", "guides_told", "held_out", "held_out_sets", "hidden_bits", "histograms",
     "hits_by_cells", "in_short", "in_the_field", "intervals", "judgeable", "kept_by_panel", "kept_runs", "knock",
-    "leader", "leaders", "leans", "levels", "listed", "masks_cost", "mixing", "mixing_told", "moved",
-    "neighbours_tell", "never_trained", "passed", "plates", "priced", "questions", "relatives_of", "replicate_means",
-    "right_way", "same_depth", "same_losses", "saved", "searched", "sets_of", "shares_with_intervals", "shown_before",
-    "shows", "silence", "simulated_genes", "sinks", "small_network", "steps_cost", "still_apart", "strange_files",
-    "strength", "surer", "table_alone", "tipped", "token_shares", "told", "told_apart", "told_by_relatives", "top",
-    "total_variation", "tried", "trusted", "untrained", "verdicts", "walk", "walked", "way", "what_it_does",
-    "what_it_holds", "who_listens", "why", "with_and_without", "with_bar", "with_errors", "with_spread", "worth",
-    "written",
+    "leader", "leaders", "leans", "levels", "listed", "look_over", "masks_cost", "measured", "mixing", "mixing_told",
+    "moved", "neighbours_tell", "never_trained", "of_use", "one_answer", "passed", "plates", "priced", "questions",
+    "relatives_of", "replicate_means", "right_way", "same_depth", "same_losses", "saved", "searched", "sets_of",
+    "shares_with_intervals", "shown_before", "shows", "silence", "simulated_genes", "sinks", "small_network",
+    "steps_cost", "still_apart", "strange_files", "strength", "surer", "table_alone", "tipped", "token_shares", "told",
+    "told_apart", "told_by_relatives", "top", "total_variation", "tried", "trusted", "untrained", "verdicts", "walk",
+    "walked", "way", "what_it_does", "what_it_holds", "who_listens", "why", "with_and_without", "with_bar",
+    "with_errors", "with_spread", "worth", "written",
 ]

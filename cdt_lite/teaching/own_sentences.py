@@ -1,6 +1,6 @@
 """What was found on a screen of one's own, in a sentence written from the numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ AGREE = 0.05  # largest difference of two powers that is none
 
 
 def leader(scores: pd.DataFrame, metric: str) -> str:
-    """Says which method of a table is best by a metric, and what the second has.
+    """Says which method of a table is best by a metric, or which share the best score, and what the next has.
 
     Args:
         scores: A row for each method and perturbation, as `evaluate` returns them; half against half is no rival.
@@ -26,12 +26,14 @@ def leader(scores: pd.DataFrame, metric: str) -> str:
     means = means.drop("ceiling", errors="ignore").dropna()
     ordered = means.sort_values(ascending=not METRICS[metric].higher_is_better)
     digits = DIGITS.get(metric, 2)
-    told = []
-    for name, value in ordered.items():
-        called = NAMES.get(name) or IN_WORDS.get(name, f"the {name}")
-        told.append(f"{called} ({number(value, digits)})")
-    rest = f", then {told[1]}" if len(told) > 1 else ""
-    return f"By {NAMES.get(metric, metric)} {told[0]} is best{rest}."
+    called = [NAMES.get(name) or IN_WORDS.get(name, f"the {name}") for name in ordered.index]
+    best = int(np.isclose(ordered, ordered.iloc[0], rtol=0, atol=1e-6).sum())
+    value = number(ordered.iloc[0], digits)
+    told = f"{called[0]} ({value}) is best"
+    if best > 1:
+        told = f"{listed(called[:best])} have one and the same score, the best ({value})"
+    rest = f", then {called[best]} ({number(ordered.iloc[best], digits)})" if len(called) > best else ""
+    return f"By {NAMES.get(metric, metric)} {told}{rest}."
 
 
 def agree(curves: Mapping[str, pd.DataFrame], what: str) -> str:
@@ -48,6 +50,10 @@ def agree(curves: Mapping[str, pd.DataFrame], what: str) -> str:
         return (f"Of {what}, drawn and computed power do not agree: with {gap.index[-1]} cells "
                 f"they still differ by {gap.iloc[-1]:.2f}.")
     far, close = gap[~near], gap[near]
+    if len(close) == 1 and len(far):
+        return (f"Of {what}, with {close.index[0]} cells, the most that were tried, drawn and computed power "
+                f"differ by {close.max():.2f}, with fewer by up to {far.max():.2f}: whether they agree from there on "
+                "is not shown.")
     below = f" With fewer they differ by up to {far.max():.2f}." if len(far) else ""
     return (f"Of {what}, from {close.index[0]} cells on drawn and computed power differ by "
             f"{close.max():.2f} at most: they agree.{below}")
@@ -86,6 +92,10 @@ def searched(places: pd.DataFrame, n_candidates: int, what: str) -> str:
     hits, rival, n = int(first[ours].sum()), int(first[theirs].sum()), len(places)
     luck = stats.binom.sf(hits - 1, n, 1 / n_candidates)
     beats = "more than" if luck < RARELY else "no more than"
+    named = (f"Of {n} {what if n > 1 else what.removesuffix('s')}, {ours} names {hits} first, which is {beats} luck "
+             f"explains ({n / n_candidates:.1f} of {n} expected)")
+    if places[theirs].isna().all():
+        return f"{named}; {theirs} has no row for {'them' if n > 1 else 'it'}, and cannot be asked."
     only = int((first[ours] & ~first[theirs]).sum()), int((first[theirs] & ~first[ours]).sum())
     sure = sum(only) and stats.binomtest(only[0], sum(only)).pvalue < RARELY
     verdict = "too few to tell the two apart"
@@ -93,20 +103,80 @@ def searched(places: pd.DataFrame, n_candidates: int, what: str) -> str:
         verdict = "both find as many"
     elif sure:
         verdict = f"{ours if hits > rival else theirs} is ahead"
-    return (f"Of {n} {what}, {ours} names {hits} first, which is {beats} chance ({n / n_candidates:.1f}), "
-            f"and {theirs} {rival}: {verdict}.")
+    return f"{named}, and {theirs} {rival}: {verdict}."
 
 
-def gives_away(places: pd.DataFrame, blind: pd.DataFrame) -> str:
-    """Says how much of a search's success is the targets' own mRNA.
+def gives_away(ways: Mapping[str, pd.DataFrame]) -> str:
+    """Says what is left of a search's success as genes are left out, and whose genes the success hung on.
 
     Args:
-        places: From `search`, all genes compared.
-        blind: The same without the targets' own genes.
+        ways: Three tables of `search`, by which genes were compared: all, all but each target's own, and all but those
+            of every target; the first column is the model's.
     """
-    seen, left = (places <= 1).sum(), (blind <= 1).sum()
-    told = [f"{name} names {left[name]} instead of {seen[name]} first" for name in places]
-    lost = (left < seen).any()
-    what = "part of the success was" if lost else "nothing of the success was"
-    moral = f"{what} the missing mRNA itself"
-    return f"Without the targets' own genes {listed(told)} (of {len(places)}): {moral}."
+    hits = pd.DataFrame({way: (places <= 1).sum() for way, places in ways.items()})
+    told = []
+    for name, row in hits.iterrows():
+        counts = listed([f"{count} ({way})" for way, count in row.items()])
+        told.append(f"{name} names first {counts}")
+    every, own, others = hits.iloc[0]
+    moral = []
+    if own < every:
+        moral.append(f"{every - own} hung on the target's own mRNA")
+    if others < own:
+        moral.append(f"{own - others} on the genes of other targets, which are part of the response")
+    if others > min(every, own) or own > every:
+        moral.append("leaving genes out helped in part")
+    end = f"Of the model's {every}, {listed(moral)}." if moral else "The model needed none of these genes."
+    return f"Of {len(next(iter(ways.values())))}: {'; '.join(told)}. {end}"
+
+
+def measured(changes: pd.DataFrame, targets: Collection[str]) -> str:
+    """Says how many perturbations have their target's own gene among those that are compared.
+
+    Args:
+        changes: Perturbations x genes.
+        targets: All of the screen.
+    """
+    asked = changes.index.get_level_values("target")
+    own = sorted(set(asked[asked.isin(changes.columns)]))
+    every = int(changes.columns.isin(list(targets)).sum())
+    names = f" ({listed(own)})" if own else ""
+    n = int(asked.isin(changes.columns).sum())
+    return (f"Of {len(asked)} perturbations, {n} have their target's own gene on the panel{names}, which holds the "
+            f"genes of {every} targets in all.")
+
+
+def one_answer(table: pd.DataFrame) -> str:
+    """Says how many different answers a model gives to the perturbations of a table.
+
+    Args:
+        table: Predicted mean changes, perturbations x genes.
+    """
+    values = table.to_numpy(float)
+    n, different = len(values), len(np.unique(values.round(6), axis=0))
+    gap = float(np.ptp(values, axis=0).max())
+    if n == 1:
+        return "There is one such perturbation: whether the model would answer another differently is not shown."
+    if different == 1:
+        return (f"The model gives all {n} one and the same answer (largest difference {gap:.1g}): it knows nothing of "
+                "them that would tell them apart, and a search can only place them together.")
+    if different < n:
+        return f"The model gives the {n} of them {different} different answers: some it cannot tell apart."
+    return (f"The model gives each of the {n} an answer of its own; in one gene or another they differ by up to "
+            f"{gap:.2f}.")
+
+
+def of_use(scores: pd.DataFrame, method: str) -> str:
+    """Says whether a method's answers have anything to do with the truth: does the interval of its r leave out zero?
+
+    Args:
+        scores: A row for each method and perturbation.
+        method: The one that is spoken of.
+    """
+    row = summarise(scores, metrics=["pearson_delta"]).set_index("method").loc[method]
+    start = "It goes through the same doors, and gets an answer"
+    if row["n"] < 2:
+        return f"{start}; of a single perturbation nobody can say whether it is of use."
+    if row["low"] > 0:
+        return f"{start} that has to do with the truth."
+    return f"{start}; whether that has anything to do with the truth, so few perturbations do not show."

@@ -89,3 +89,51 @@ def wrong_judged_after_rounding(log1p):
     """Judge before you round"""
     counts, _ = accepted_loop(log1p)
     return counts, (counts == np.rint(counts)).all(1)
+
+
+def wrong_not_rounded(log1p):
+    """Nearly whole is not whole"""
+    scaled = np.expm1(np.asarray(log1p, float))
+    return scaled / _units(scaled), accepted_loop(log1p)[1]
+
+
+def _judged(log1p, judge):
+    scaled = np.expm1(np.asarray(log1p, float))
+    counts = scaled / _units(scaled)
+    return np.rint(counts), judge(np.abs(counts - np.rint(counts)))
+
+
+def wrong_too_lax(log1p):
+    """not within 0.1, and not on average"""
+    return _judged(log1p, lambda away: (away < 0.1).all(1))
+
+
+def wrong_on_average(log1p):
+    """not within 0.1, and not on average"""
+    return _judged(log1p, lambda away: away.mean(1) < 0.01)
+
+
+def wrong_any(log1p):
+    """.all(1) and not .any(1)"""
+    return _judged(log1p, lambda away: (away < 0.01).any(1))
+
+
+def wrong_emptied(log1p):
+    """You emptied the broken cell"""
+    counts, whole = accepted_loop(log1p)
+    return counts * whole[:, None], whole
+
+
+def wrong_smallest_difference(log1p):
+    """the smallest difference for one molecule"""
+    scaled = np.expm1(np.asarray(log1p, float))
+    counts = np.zeros(scaled.shape)
+    for row, cell in enumerate(scaled):
+        gaps = np.diff(np.unique(cell.round(6)))
+        counts[row] = cell / (gaps.min() if len(gaps) else 1.0)
+    return np.rint(counts), (np.abs(counts - np.rint(counts)) < 0.01).all(1)
+
+
+def accepted_integers(log1p):
+    counts, whole = accepted_loop(log1p)
+    return counts.astype(int), whole

@@ -84,3 +84,13 @@ def wrong_negative(change, sd, n_controls, power, alpha):
     """the controls alone are too few"""
     bar = stats.norm.isf(alpha / 2) + stats.norm.ppf(power)
     return np.ceil(1 / ((change / sd / bar) ** 2 - 1 / n_controls))
+
+
+def wrong_power_itself(change, sd, n_controls, power, alpha):
+    """You added the power itself"""
+    return _with(change, sd, n_controls, stats.norm.isf(alpha / 2) + power)
+
+
+def wrong_tail_of_power(change, sd, n_controls, power, alpha):
+    """norm.isf(power) is negative"""
+    return _with(change, sd, n_controls, stats.norm.isf(alpha / 2) + stats.norm.isf(power))

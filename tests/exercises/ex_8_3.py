@@ -76,3 +76,31 @@ def wrong_own_rival(change, table, right):
     r = _r(change, table).round(9)
     tied = (r == r[right]).sum()
     return 1 + (r > r[right]).sum() + (tied / 2 if tied > 1 else 0)
+
+
+def wrong_off_by_one(change, table, right):
+    """You are off by one row"""
+    r = np.corrcoef(change, table)[0]
+    return 1 + (r > r[right]).sum()
+
+
+def wrong_spearman(change, table, right):
+    """That is Spearman's r"""
+    r = np.array([stats.spearmanr(change, row)[0] for row in table])
+    return stats.rankdata(-r.round(9))[right]
+
+
+def wrong_argsort(change, table, right):
+    """np.argsort names the row at each place"""
+    return np.argsort(-_r(change, table))[right] + 1
+
+
+def wrong_argsort_from_zero(change, table, right):
+    """is the row at a place, counted from 0"""
+    return np.argsort(-_r(change, table))[right]
+
+
+def wrong_equal_exactly(change, table, right):
+    """tied is within 1e-9, not =="""
+    r = np.array([np.corrcoef(change, row)[0, 1] for row in table])
+    return 1 + (r > r[right]).sum() + ((r == r[right]).sum() - 1) / 2

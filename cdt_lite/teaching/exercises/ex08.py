@@ -47,7 +47,9 @@ def _(fn: Answer) -> Pair:
     logs = log1p / np.where(log1p > 0, log1p, np.inf).min(1, keepdims=True)
     scaled = PLANTED * SCALE
     exp = np.exp(log1p)
-    return PLANTED, fn(log1p.copy())[0], {
+    return PLANTED, np.asarray(fn(log1p.copy())[0], np.float64), {
+        "You cut the fraction off: np.rint rounds to the nearest whole number, int and floor round down.":
+            np.floor(np.expm1(log1p) / np.expm1(log1p).min(1, where=log1p > 0, initial=np.inf, keepdims=True)),
         "You divided the logarithms: undo them first, np.expm1.": np.rint(logs),
         "You rounded the scaled values: divide each cell by its smallest value above 0 first.": np.rint(scaled),
         "You took one unit for all cells: each was scaled by a number of its own, .min(1, keepdims=True).":
@@ -69,13 +71,32 @@ def _(fn: Answer) -> Pair:
     log1p = np.log1p((PLANTED * SCALE * 0.77).astype(np.float32))
     return PLANTED, np.asarray(fn(log1p)[0], np.float64)
 
-@counts_back.requires("a cell whose smallest count is 2 gives itself away where another count is odd")
+@counts_back.requires("the counts that come back are rounded")
 def _(fn: Answer) -> Pair:
-    """2, 3 and 6 came out as 1, 1.5 and 3: no molecule comes in halves. Judge before you round, within 0.01."""
-    scaled = 1.7 * np.array([[2.0, 3, 0, 6], [1, 3, 0, 6]])
-    return [False, True], np.asarray(fn(np.log1p(scaled))[1]).tolist(), {
-        "These are the broken cells: `whole` is True where all counts are whole.": [True, False],
+    """Nearly whole is not whole, and the door refuses it: return np.rint(counts), judged before, rounded after."""
+    counts = np.asarray(fn(np.log1p((PLANTED * SCALE * 0.77).astype(np.float32)))[0], np.float64)
+    return True, bool((counts == np.rint(counts)).all())
+
+@counts_back.requires("a cell whose smallest count is 3 gives itself away where another is no multiple of 3")
+def _(fn: Answer) -> Pair:
+    """Judge before you round, and every value, .all(1) and not .any(1): 3, 4 and 7 come out as 1, 1.33 and 2.33."""
+    scaled = 1.7 * np.array([[3.0, 4, 0, 7], [1, 3, 0, 6]])
+    counts, whole = fn(np.log1p(scaled))
+    seen = np.asarray(counts, np.float64)[0].tolist()
+    return [False, True, 1.0, 1.0, 0.0, 2.0], [*np.asarray(whole).tolist(), *seen], {
+        "These are the broken cells: `whole` is True where all counts are whole.": [True, False, 1.0, 1.0, 0.0, 2.0],
+        "You emptied the broken cell: return its rounded counts, too; `whole` says that they are not to be trusted.":
+            [False, True, 0.0, 0.0, 0.0, 0.0],
+        "You took the smallest difference for one molecule: here the unit is the smallest value above 0.":
+            [True, True, 3.0, 4.0, 0.0, 7.0],
     }
+
+@counts_back.requires("3.05 molecules are not 3, and one such entry among three hundred is enough")
+def _(fn: Answer) -> Pair:
+    """Every single value must lie within 0.01 of a whole number: not within 0.1, and not on average over the genes."""
+    scaled = np.ones((2, 300))
+    scaled[0, 7], scaled[1, 7] = 3.05, 3.001
+    return [False, True], np.asarray(fn(np.log1p(scaled))[1]).tolist()
 
 @counts_back.requires("noise of single precision breaks no cell")
 def _(fn: Answer) -> Pair:
@@ -114,18 +135,20 @@ def how_many_cells(change: float, sd: float, n_controls: float, power: float, al
 
 FOREVER = float("inf")
 
-@how_many_cells.requires("half an SD, endless controls, power .8, level .05: 32 cells")
+@how_many_cells.requires("0.3 SD, endless controls, power .8, level .05: 88 cells")
 def _(fn: Answer) -> Pair:
-    """(1.96 + 0.84)**2 / 0.5**2 = 31.4, and up: two quantiles, added, then squared with the change."""
-    return 32, fn(0.5, 1.0, FOREVER, 0.8, 0.05), {
-        "You rounded down: 31 cells fall short of the power.": 31,
-        "The number is not rounded: np.ceil gives the next whole number of cells.": 7.848879734349076 / 0.25,
-        "Your level is one-sided; a change may be a rise or a fall: alpha / 2.": 25,
-        "The power is missing: with z_a alone it would be a half. Add norm.ppf(power).": 16,
-        "You did not square: n grows with the square of sd / change.": 6,
-        "The level is missing: add norm.isf(alpha / 2) to the power's quantile.": 3,
-        "You counted two equal groups; here the controls' mean is known, and adds nothing.": 63,
-        "You squared the quantiles one by one: add first, then square.": 19,
+    """(1.96 + 0.84)**2 / 0.3**2 = 87.2, and up: two quantiles, added, then squared with the change."""
+    return 88, fn(0.3, 1.0, FOREVER, 0.8, 0.05), {
+        "You rounded down: 87 cells fall short of the power.": 87,
+        "The number is not rounded: np.ceil gives the next whole number of cells.": 7.848879734349076 / 0.09,
+        "Your level is one-sided; a change may be a rise or a fall: alpha / 2.": 69,
+        "The power is missing: with z_a alone it would be a half. Add norm.ppf(power).": 43,
+        "You did not square: n grows with the square of sd / change.": 10,
+        "The level is missing: add norm.isf(alpha / 2) to the power's quantile.": 8,
+        "You counted two equal groups; here the controls' mean is known, and adds nothing.": 175,
+        "You squared the quantiles one by one: add first, then square.": 51,
+        "You added the power itself: it is a chance. Its quantile is norm.ppf(power).": 85,
+        "norm.isf(power) is negative for a power above a half: the quantile is norm.ppf(power), or isf(1 - power).": 14,
     }
 
 @how_many_cells.requires("with 100 control cells: 46")
@@ -179,26 +202,31 @@ def place_of(change: Float[np.ndarray, " G"], table: Float[np.ndarray, "T G"], r
 
 
 SEEN = np.array([-2.4, 0.6, 1.6, 1.0, -2.0])
-ROWS = np.array([[-5.9, 4.5, 4.1, 3.1, -3.9], [1.2, 4.7, 5.4, 5.0, 2.1], [-0.7, 3.4, 3.9, 4.7, 1.2],
-                 [-5.4, 1.1, 6.9, 2.5, -5.7], [7.2, -1.8, -4.5, -3.1, 5.9], [-7.1, 2.0, 4.6, 2.9, -6.2],
-                 [-1.7, 0.4, 0.6, 0.5, -0.3]])
+ROWS = np.array([[-4.3, 0.0, 3.1, -1.0, -4.6], [-0.2, 4.5, 6.3, 10.5, -2.7], [-5.5, -2.8, -6.5, -3.0, 0.2],
+                 [1.5, 1.0, 4.9, -0.5, -7.2], [1.3, -2.9, -4.8, -7.7, -0.8], [-5.6, -2.8, 4.7, 1.2, -4.6],
+                 [-3.7, 3.3, -0.9, 3.1, 3.9], [1.2, 2.6, 2.9, 2.3, 0.4], [5.7, -2.3, -6.7, -3.9, 7.9],
+                 [-0.8, -0.2, 0.1, 0.7, -0.7]])
 
-@place_of.requires("seven candidates: the last of the table comes sixth")
+@place_of.requires("ten candidates: the last of the table comes fifth")
 def _(fn: Answer) -> Pair:
     """Rank all rows by Pearson's r with the change, the largest first; return where row `right` stands, from 1."""
-    return 6.0, fn(SEEN.copy(), ROWS.copy(), 6), {
-        "You ranked the smallest r first: the most similar has the largest.": 2,
-        "Places begin at 1: the most similar comes first, not zeroth.": 5,
-        "That is the cosine: Pearson's r takes each row's mean off first.": 4,
+    return 5.0, fn(SEEN.copy(), ROWS.copy(), 9), {
+        "You ranked the smallest r first: the most similar has the largest.": 6,
+        "Places begin at 1: the most similar comes first, not zeroth.": 4,
+        "That is the cosine: Pearson's r takes each row's mean off first.": 3,
         "The nearest is not the most similar: a weak copy of the change has r = 1. Rank by Pearson's r.": 1,
         "You took abs(r): an opposite change is the least similar, not the most.": 7,
-        "That is r itself: count how many rows have a larger one.": float(np.corrcoef(SEEN, ROWS[6])[0, 1]),
+        "That is r itself: count how many rows have a larger one.": float(np.corrcoef(SEEN, ROWS[9])[0, 1]),
+        "You are off by one row: np.corrcoef(change, table)[0] begins with the change itself; take [0, 1:].": 11,
+        "That is Spearman's r, of ranks: Pearson's compares the values.": 2,
+        "np.argsort names the row at each place; the place of a row is where argsort holds it.": 9,
+        "np.argsort(-r)[right] is the row at a place, counted from 0; asked is the place of a row.": 8,
     }
 
 @place_of.requires("row 0 has a place, too")
 def _(fn: Answer) -> Pair:
     """Row 0 is a row like all others: `if right:` is False for it, and an index of 0 is no absence."""
-    return 4.0, fn(SEEN.copy(), ROWS.copy(), 0)
+    return 5.0, fn(SEEN.copy(), ROWS[::-1].copy(), 0)
 
 @place_of.requires("a small change with the right pattern is the most similar")
 def _(fn: Answer) -> Pair:
@@ -215,6 +243,13 @@ def _(fn: Answer) -> Pair:
         "Ties count in full: add half the number of the other rows that tie, not all.": 3,
         "You count the row as its own rival: of three that tie, the other two count, a half each.": 2.5,
     }
+
+@place_of.requires("rows that differ by rounding errors alone tie, too")
+def _(fn: Answer) -> Pair:
+    """Two r that should be equal differ in the sixteenth digit: tied is within 1e-9, not ==."""
+    like = np.array([-3.1, 0.1, 1.3, 1.4, -1.0])
+    table = np.vstack([ROWS[4], like * 0.3 + 0.7, like * 0.7 - 0.1, like * 1.1 + 0.3, like * 3 + 0.1])
+    return [2.5] * 4, [fn(SEEN.copy(), table.copy(), right) for right in range(1, 5)]
 
 @place_of.requires("who answers the same to everything comes in the middle")
 def _(fn: Answer) -> Pair:
