@@ -33,6 +33,7 @@ from cdt_lite.teaching.likeness import (
     mixing_told,
     priced,
     still_apart,
+    valley_told,
 )
 from cdt_lite.teaching.listening import (
     dial,
@@ -81,6 +82,7 @@ from cdt_lite.teaching.realism import (
     components,
     densities,
     gene_by_gene,
+    has_say,
     mixing,
     same_depth,
     strength,
@@ -112,14 +114,14 @@ __all__ = [
     "centre_told", "cheaper", "check", "classifier_told", "components", "densities", "depths_told", "dial",
     "differences_of_controls", "direction", "does_it_help", "does_it_listen", "dud_guides", "emptied", "escapees_told",
     "every_target", "explained", "explains", "field", "flattered", "from_masks", "furthest", "gate", "gene_by_gene",
-    "gives_away", "guess", "guides_of", "guides_told", "held_out", "held_out_sets", "hidden_bits", "histograms",
+    "gives_away", "guess", "guides_of", "guides_told", "has_say", "held_out", "held_out_sets", "hidden_bits", "histograms",
     "hits_by_cells", "in_short", "in_the_field", "intervals", "judgeable", "kept_by_panel", "kept_runs", "knock",
     "leader", "leaders", "leans", "levels", "listed", "masks_cost", "mixing", "mixing_told", "moved",
     "neighbours_tell", "never_trained", "passed", "plates", "priced", "questions", "relatives_of", "replicate_means",
     "right_way", "same_depth", "same_losses", "saved", "searched", "sets_of", "shares_with_intervals", "shown_before",
     "shows", "silence", "simulated_genes", "sinks", "small_network", "steps_cost", "still_apart", "strange_files",
     "strength", "surer", "table_alone", "tipped", "token_shares", "told", "told_apart", "told_by_relatives", "top",
-    "total_variation", "tried", "trusted", "untrained", "verdicts", "walk", "walked", "way", "what_it_does",
+    "total_variation", "tried", "trusted", "untrained", "valley_told", "verdicts", "walk", "walked", "way", "what_it_does",
     "what_it_holds", "who_listens", "why", "with_and_without", "with_bar", "with_errors", "with_spread", "worth",
     "written",
 ]
