@@ -169,9 +169,9 @@ def valley_told(answer: Mapping[str, Float[np.ndarray, " cells"]]) -> str:
     inside = [np.abs((answer[kind] - start) / (end - start) - 0.5) < 1 / 6 for kind in ("real", "generated")]
     real, made = (own.mean() for own in inside)
     half = 1.96 * np.sqrt(sum(own.var() / len(own) for own in inside))
-    verdict = "these cells do not tell whether they fill the valley"
+    verdict = "these cells do not tell which of them answer by half more often"
     if abs(made - real) > half:
-        verdict = "they fill the valley" if made > real else "their valley is the emptier one"
+        verdict = f"{'more' if made > real else 'fewer'} generated than real cells answer by half"
     gap = f"{100 * (made - real):.0f} [{100 * (made - real - half):.0f}, {100 * (made - real + half):.0f}]"
     return (f"Half way between controls and cells that answered lie {real:.0%} of the real cells and {made:.0%} of the "
             f"generated ones, a difference of {gap} points: {verdict}.").replace("-", "−")

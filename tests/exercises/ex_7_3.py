@@ -142,7 +142,7 @@ def wrong_laws_stay(score, guide, control, rounds):
 
 
 def wrong_ddof(score, guide, control, rounds):
-    """without ddof"""
+    """is control.std(), without ddof"""
     return _rounds(score, guide, control, rounds, ddof=1)
 
 
