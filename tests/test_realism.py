@@ -138,8 +138,16 @@ def test_shares_have_intervals_that_hold_what_was_planted_and_all_is_the_mean_ov
     assert table["cells"].tolist() == [200, 100, 300]
 
 
+def test_five_cells_that_all_escaped_do_not_make_a_certainty():
+    rng = np.random.default_rng(0)
+    guide = np.repeat(["Ag1", "Ag2"], [200, 5])
+    score = np.r_[2 + 0.3 * rng.normal(size=200), 0.3 * rng.normal(size=5)]
+    row = teaching.shares_with_intervals(escape_shares, score, guide, 0.3 * rng.normal(size=200), 20).loc["Ag2"]
+    assert row["share"] > 0.95 and row["low"] < 0.65 and row["high"] == pytest.approx(1)
+
+
 @pytest.mark.parametrize(("made", "said"), [
-    (171.0, "gives nothing away"), (215.0, "deeper than real cells and as deep as the controls"),
+    (171.0, "these differ by less than a tenth"), (215.0, "deeper than real cells, and as deep as the controls"),
     (100.0, "less deep than real cells"), (300.0, "deeper than real cells")])
 def test_depth(made, said):
     sentence = teaching.depths_told(171.0, made, 215.0, "JAK2")
@@ -147,28 +155,42 @@ def test_depth(made, said):
 
 
 @pytest.mark.parametrize(("fair", "said"), [
-    ([0.5, 0.5], "among cells of like depth nothing: that depth and genes differed was depth"),
-    ([0.5, 0.01], "among cells of like depth genes: that depth differed was depth"),
-    ([0.01, 0.01], "among cells of like depth depth and genes: depth had fooled nobody")])
+    ([0.5, 0.09], "like depth, nothing. Depth is enough to explain that genes differed (now p = 0.090), which"),
+    ([0.01, 0.09], "like depth, depth (p = 0.010). Depth is enough to explain that genes differed"),
+    ([0.5, 0.01], "like depth, genes (p = 0.010). There is nothing but depth itself")])
 def test_what_still_differs_among_cells_of_like_depth(fair, said):
     p = pd.DataFrame({"shuffled over all": [0.01, 0.02], "within depth classes": fair}, ["depth", "genes"])
     assert said in teaching.still_apart(p)
 
 
 @pytest.mark.parametrize(("made", "alone", "said"), [
-    (0.40, 0.1, "75% of the way"), (0.47, 0.1, "no further off than real cells are from each other"),
-    (0.05, 0.1, "no nearer to real cells than those made gene by gene"), (0.3, 0.48, "cannot even tell cells made"),
-    (0.43, 0.1, "82% of the way from cells made gene by gene to real ones, and not surely short of them")])
+    (0.38, 0.1, "70% [48%, 92%] of the way from cells made gene by gene to real ones, surely short of them"),
+    (0.47, 0.1, "92% [70%, 115%] of the way from cells made gene by gene to real ones, not told apart from them"),
+    (0.05, 0.1, "no nearer to real cells than those made gene by gene"), (0.3, 0.48, "cannot even tell those made")])
 def test_where_generated_cells_stand(made, alone, said):
     table = ends(0.5, made, alone)
     table.loc["generated", ["low", "high"]] = made - 0.09, made + 0.09
     assert said in teaching.between(table, "Agreement")
 
 
-@pytest.mark.parametrize(("p", "area", "said"), [(0.001, 0.6, "by more than depth"), (0.4, 0.6, "it cannot tell"),
-                                                 (0.001, 0.4, "it cannot tell")])
-def test_a_classifier_tells_or_does_not(p, area, said):
-    assert said in teaching.classifier_told(0.65, area, p)
+@pytest.mark.parametrize(("over_all", "fair", "area", "said"), [
+    (0.001, 0.001, 0.6, "it tells them, and by more than depth"), (0.01, 0.4, 0.6, "depth is enough to explain that"),
+    (0.3, 0.4, 0.6, "does not show that they are alike"), (0.3, 0.001, 0.4, "does not show that they are alike")])
+def test_a_classifier_tells_or_does_not(over_all, fair, area, said):
+    assert said in teaching.classifier_told(0.65, area, pd.Series([over_all, fair]))
+
+
+@pytest.mark.parametrize(("inside", "n", "said"), [
+    (0.4, 400, "more generated than real"), (0.02, 400, "fewer generated than real"), (0.4, 20, "do not tell"),
+    (0.2, 400, "do not tell")])
+def test_cells_answer_by_half_or_not_or_cannot_be_told(inside, n, said):
+    def two_humps(share, n):
+        kinds = np.arange(n) / n
+        return np.where(kinds < share, 0.5, np.where(kinds < 0.5, 0.0, 1.0))
+
+    made = two_humps(inside, n)
+    sentence = teaching.valley_told({"control": np.zeros(9), "real": two_humps(0.2, n), "generated": made})
+    assert said in sentence and f"{inside:.0%} of the generated" in sentence
 
 
 def shares(**values):
@@ -182,11 +204,12 @@ def test_guides_differ_or_cannot_be_told_apart():
     assert "too few cells" in teaching.guides_told(shares(g1=0.1, g3=0.1, g4=0.15, all=0.12))
 
 
-@pytest.mark.parametrize(("made", "said"), [(0.0, ": no."), (0.12, ": yes, but too few."), (0.28, "as many as"),
-                                            (0.50, ": yes, too many.")])
-def test_whether_the_model_makes_escapees(made, said):
-    table = shares(real=0.3, made=made)
-    assert said in teaching.escapees_told(table.loc["real"], table.loc["made"], "JAK2")
+@pytest.mark.parametrize(("made", "width", "said"), [
+    (0.0, 0.02, ": no."), (0.05, 0.06, ": too few, and perhaps none."), (0.12, 0.08, ": yes, but too few."),
+    (0.28, 0.08, "neither too few nor too many can be shown"), (0.50, 0.08, ": yes, too many.")])
+def test_whether_the_model_makes_escapees(made, width, said):
+    own = pd.Series({"share": made, "low": made - width, "high": made + width})
+    assert said in teaching.escapees_told(shares(real=0.3).loc["real"], own, "JAK2")
 
 
 @pytest.mark.parametrize(("made", "idle", "said"), [(0.8, 0.95, "no worse than"), (0.98, 0.95, "nearly as well as"),
@@ -198,7 +221,7 @@ def test_a_model_that_does_nothing(made, idle, said):
 def test_prices_ahead_level_and_behind():
     table = pd.DataFrame({"bits per gene": [0.93, 0.95, 0.93, 0.91], "model minus it": [0, -0.02, 0, 0.02],
                           "low": [0, -0.03, -0.01, 0.01], "high": [0, -0.01, 0.01, 0.03]}, ["model", "a", "b", "c"])
-    assert teaching.priced(table).endswith("fewer than a (0.950); level with b (0.930); more than c (0.910).")
+    assert teaching.priced(table).endswith("fewer than a (0.950); not told from b (0.930); more than c (0.910).")
     assert "No density" in teaching.priced(table[:0])
 
 
@@ -213,15 +236,22 @@ def test_densities_are_on_record_for_both_screens_and_for_no_other():
 
 
 def test_the_answer_follows_the_measures():
-    near, far, blind = ends(0.5, 0.49, 0.1), ends(0.5, 0.2, 0.1), ends(0.5, 0.2, 0.52)
-    yes = teaching.are_they_cells({"depth": near, "energy": near}, 0.52, 0.4)
-    assert yes.startswith("As far as these cells can tell, yes.") and "In none of these" in yes
-    assert "does not tell" in yes and "(AUC 0.52, p = 0.400)" in yes
-    apart = teaching.are_they_cells({"energy": near}, 0.7, 0.001)
-    assert apart.startswith("Not quite.") and "98% [85%, 110%] by energy" in apart and "still tells" in apart
-    no = teaching.are_they_cells({"depth": near, "energy": far}, 0.52, 0.4)
-    assert no.startswith("No.") and "Surely behind: energy." in no
-    assert "nowhere that can be measured" in teaching.are_they_cells({"energy": blind}, 0.5, 0.4)
+    near, half, far, blind = (ends(0.5, *made) for made in ((0.49, 0.1), (0.4, 0.1), (0.2, 0.1), (0.2, 0.52)))
+    alike = teaching.are_they_cells({"depth": near, "energy": near}, 0.52, 0.4)
+    assert alike.startswith("Nothing here tells them surely") and "In none of these" in alike
+    assert "does not tell" in alike and "(AUC 0.52, p = 0.400)" in alike
+    only_told = teaching.are_they_cells({"energy": near}, 0.7, 0.001)
+    assert only_told.startswith("Not quite.") and "98% [85%, 110%] by energy" in only_told
+    only_short = teaching.are_they_cells({"depth": near, "energy": half}, 0.52, 0.4)
+    assert only_short.startswith("Not quite.") and "Surely behind: energy." in only_short
+    assert teaching.are_they_cells({"energy": half}, 0.7, 0.001).startswith("No.")
+    assert teaching.are_they_cells({"depth": near, "energy": far}, 0.52, 0.4).startswith("No.")
+    noisy = ends(0.5, 0.2, 0.1)
+    noisy.loc["generated", ["low", "high"]] = 0.1, 0.35  # a point estimate below half, and an interval that is not
+    assert teaching.are_they_cells({"escapees": noisy}, 0.52, 0.4).startswith("Not quite.")
+    silent = teaching.are_they_cells({"energy": blind}, 0.5, 0.4)
+    assert "nowhere that can be measured" in silent and silent.endswith("No say: energy.")
+    assert "classifier does not tell" in teaching.are_they_cells({"energy": near}, 0.4, 0.001)
 
 
 def test_the_middle_of_a_cloud_is_measured_along_the_way_from_control_to_real():
@@ -248,6 +278,10 @@ def test_pictures_are_drawn_with_the_colours_of_their_kinds():
     assert [to_hex(line.get_color()).upper() for line in humps.lines] == [plots.KINDS["real"], plots.KINDS["baseline"]]
     assert dots.get_xlim()[0] == 0
     assert likeness.come_so_far(ends(1, 0.7, 0)).axes[0].get_yticklabels()[1].get_text() == "generated"
+    ways = ends(1, 0.7, 0)
+    ways.loc["generated"] = np.nan
+    mute = likeness.come_so_far(ways).axes[0]
+    assert [text.get_position()[1] for text in mute.texts] == [1]
 
 
 def test_a_name_that_looks_like_a_formula_is_drawn_as_it_is_written():

@@ -94,7 +94,7 @@ def come_so_far(ways: pd.DataFrame) -> Figure:
     """Draws how far generated cells have come from cells made gene by gene to real ones, a row a measure.
 
     Args:
-        ways: Columns mean, low, high; 0 is gene by gene, 1 real.
+        ways: Columns mean, low, high; 0 is gene by gene, 1 real. A row of NaN is a measure that has no say.
     """
     figure, ax = plots.grid(1, 1, (8, 0.6 * len(ways) + 1.2))
     place = range(len(ways))
@@ -102,6 +102,8 @@ def come_so_far(ways: pd.DataFrame) -> Figure:
     ax.scatter(100 * ways["mean"], place, color=plots.KINDS["generated"], zorder=3)
     for at, kind in ((0, "baseline"), (100, "real")):
         ax.axvline(at, color=plots.KINDS[kind], lw=2, zorder=0)
+    for row in np.flatnonzero(ways["mean"].isna()):
+        ax.text(50, row, "no say: does not tell 0 from 100 here", ha="center", va="center", color=plots.SOFT)
     ax.set(xlabel="way from cells made gene by gene (0) to real ones (100), %", yticks=place,
            ylim=(len(ways) - 0.5, -0.5))
     ax.set_yticklabels(ways.index)

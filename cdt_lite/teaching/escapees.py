@@ -49,7 +49,10 @@ def answers(found: HeldOut, kinds: Mapping[str, AnnData]) -> dict[str, Float[np.
 def shares_with_intervals(estimate: Estimate, score: Float[np.ndarray, " cells"],
                           guide: Shaped[np.ndarray, " cells"], control: Float[np.ndarray, " controls"],
                           n_draws: int = 200) -> pd.DataFrame:
-    """Estimates the share of escapees of each guide, and of all its cells, with a 95 % bootstrap interval.
+    """Estimates the share of escapees of each guide, and of all its cells, with a 95 % interval.
+
+    It is the bootstrap's, and at least as wide as if each cell's fate had been seen (Agresti and Coull 1998,
+    doi:10.1080/00031305.1998.10480550): five cells that all escaped look alike in every redraw, and are five cells.
 
     Args:
         estimate: From score, guide, control scores and a number of rounds to a share for each guide.
@@ -72,5 +75,9 @@ def shares_with_intervals(estimate: Estimate, score: Float[np.ndarray, " cells"]
         shares["all"] = shares.to_numpy() @ counts / counts.sum()
         drawn.append(shares)
     table = pd.DataFrame(drawn[1:])
-    ends = {"low": table.quantile(0.025), "high": table.quantile(0.975)}
-    return pd.DataFrame({"cells": [*counts, counts.sum()], "share": drawn[0], **ends}, drawn[0].index)
+    cells = np.array([*counts, counts.sum()])
+    middle = (drawn[0] * cells + 2) / (cells + 4)
+    half = 1.96 * np.sqrt(middle * (1 - middle) / (cells + 4))
+    ends = {"low": np.clip(np.minimum(table.quantile(0.025), middle - half), 0, 1),
+            "high": np.clip(np.maximum(table.quantile(0.975), middle + half), 0, 1)}
+    return pd.DataFrame({"cells": cells, "share": drawn[0], **ends}, drawn[0].index)

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
-from cdt_lite.teaching.realism import HALF, RIVAL, way
+from cdt_lite.teaching.realism import HALF, RIVAL, has_say, way
 from cdt_lite.teaching.sentences import listed, number
 
 ALIKE = 0.1  # depths that differ by less are alike
@@ -25,11 +26,11 @@ def depths_told(real: float, made: float, control: float, target: str) -> str:
         target: Of the perturbation.
     """
     as_real, as_control = abs(made / real - 1) < ALIKE, abs(made / control - 1) < ALIKE
-    moral = "depth alone gives nothing away"
+    moral = "these differ by less than a tenth"
     if not as_real:
         way_off = "deeper" if made > real else "less deep"
-        moral = f"depth alone gives them away, since they are {way_off} than real cells"
-        moral += " and as deep as the controls whose depths they were asked for" if as_control else ""
+        moral = f"they are {way_off} than real cells"
+        moral += ", and as deep as the controls whose depths they were asked for" if as_control else ""
     return (f"In the median a real {target} cell has {real:.0f} counts, a control cell {control:.0f}, a generated cell "
             f"{made:.0f}: {moral}.")
 
@@ -51,16 +52,20 @@ def centre_told(points: pd.DataFrame, target: str) -> str:
 
 
 def still_apart(p: pd.DataFrame) -> str:
-    """Says which quantities differ, and which do so beyond depth.
+    """Says which quantities surely differ, and which do so beyond depth; the others are not shown to be alike.
 
     Args:
         p: p values, quantities x ("shuffled over all", "within depth classes").
     """
-    first, second = (p.index[p[column] < CHANCE].tolist() for column in p.columns)
-    gone = [name for name in first if name not in second]
-    fooled = f"that {listed(gone)} differed was depth" if gone else "depth had fooled nobody"
-    return (f"Shuffled over all cells, {listed(first or ['nothing'])} differ{'s' if len(first) < 2 else ''} (p < "
-            f"{CHANCE}); among cells of like depth {listed(second or ['nothing'])}: {fooled}.")
+    first, second = ([f"{name} (p = {value:.3f})" for name, value in p[column].items() if value < CHANCE]
+                     for column in p.columns)
+    gone = [f"that {name} differed (now p = {row.iloc[1]:.3f})" for name, row in p.drop(index="depth").iterrows()
+            if row.iloc[0] < CHANCE <= row.iloc[1]]
+    start = (f"Shuffled over all cells, {listed(first or ['nothing'])} surely differ{'s' if len(first) < 2 else ''}; "
+             f"among cells of like depth, {listed(second or ['nothing'])}.")
+    if not gone:
+        return f"{start} There is nothing but depth itself that depth need explain."
+    return f"{start} Depth is enough to explain {listed(gone)}, which does not show that it is all."
 
 
 def between(table: pd.DataFrame, what: str, digits: int = 2) -> str:
@@ -73,17 +78,14 @@ def between(table: pd.DataFrame, what: str, digits: int = 2) -> str:
     """
     shown = {name: f"{number(row['mean'], digits)} [{number(row['low'], digits)}, {number(row['high'], digits)}]"
              for name, row in table.iterrows()}
-    floor, made, rival = table.loc[HALF], table.loc["generated"], table.loc[RIVAL]
-    gone = way(table)["mean"]
-    if floor["low"] <= rival["mean"] <= floor["high"]:
-        verdict = "it cannot even tell cells made gene by gene from real ones"
-    elif floor["low"] <= made["mean"] <= floor["high"]:
-        verdict = "no further off than real cells are from each other"
-    elif gone <= 0:
+    gone = way(table)
+    if not has_say(table):
+        verdict = "by these cells it cannot even tell those made gene by gene from real ones, so it has no say"
+    elif gone["mean"] <= 0:
         verdict = "no nearer to real cells than those made gene by gene"
     else:
-        verdict = f"{gone:.0%} of the way from cells made gene by gene to real ones"
-        verdict += "" if _is_behind(table) else ", and not surely short of them"
+        behind = "surely short of them" if _is_behind(table) else "not told apart from them by these cells"
+        verdict = f"{_share(gone, 'mean')} of the way from cells made gene by gene to real ones, {behind}"
     return (f"{what} is {shown['generated']} for generated cells, {shown[HALF]} for the other half of the real ones, "
             f"{shown[RIVAL]} for cells made gene by gene: {verdict}.")
 
@@ -95,17 +97,23 @@ def _is_behind(table: pd.DataFrame) -> bool:
     return bool(abs(made["mean"] - floor["mean"]) > half and way(table)["mean"] < 1)
 
 
-def classifier_told(auc: float, in_classes: float, p: float) -> str:
-    """Says whether a classifier tells generated cells from real ones.
+def classifier_told(auc: float, in_classes: float, p: pd.Series) -> str:
+    """Says whether a classifier surely tells generated cells from real ones, and whether by more than depth.
 
     Args:
         auc: Over all cells.
         in_classes: Among cells of like depth.
-        p: Of the test that depth cannot fool.
+        p: Of its score: "shuffled over all", "within depth classes".
     """
-    seen = p < CHANCE and in_classes > 0.5
-    moral = "it tells them by more than depth" if seen else "beyond depth it cannot tell them"
-    return f"The classifier's AUC is {auc:.2f}, among cells of like depth {in_classes:.2f} (p = {p:.3f}): {moral}."
+    over_all, fair = p
+    if fair < CHANCE and in_classes > 0.5:
+        moral = "it tells them, and by more than depth"
+    elif over_all < CHANCE and auc > 0.5:
+        moral = "it tells them, and depth is enough to explain that"
+    else:
+        moral = "by these cells it does not tell them, which does not show that they are alike"
+    return (f"The classifier's AUC is {auc:.2f} (p = {over_all:.3f}), among cells of like depth {in_classes:.2f} "
+            f"(p = {fair:.3f}): {moral}.")
 
 
 def guides_told(shares: pd.DataFrame) -> str:
@@ -137,14 +145,36 @@ def escapees_told(real: pd.Series, made: pd.Series, target: str) -> str:
     if gap > half:
         answer = "yes, too many"
     elif gap >= -half:
-        answer = "yes, as many as these cells can tell"
+        answer = "by these cells neither too few nor too many can be shown"
+    elif made["low"] > 0:
+        answer = "yes, but too few"
     else:
-        answer = "no" if made["share"] <= FEW * real["share"] else "yes, but too few"
+        answer = "no" if made["high"] <= FEW * real["share"] else "too few, and perhaps none"
     return f"Does the model make escapees? Of {target}, real {_share(real)}, generated {_share(made)}: {answer}."
 
 
-def _share(row: pd.Series) -> str:
-    return f"{row['share']:.0%} [{row['low']:.0%}, {row['high']:.0%}]"
+def _share(row: pd.Series, name: str = "share") -> str:
+    return f"{row[name]:.0%} [{row['low']:.0%}, {row['high']:.0%}]"
+
+
+def valley_told(answer: Mapping[str, Float[np.ndarray, " cells"]]) -> str:
+    """Says whether more generated than real cells lie half way between controls and cells that answered.
+
+    Half way is the middle third of the way from the mean control to the upper quartile of the real cells.
+
+    Args:
+        answer: From `answers`: real, generated and control among the kinds.
+    """
+    start, end = answer["control"].mean(), np.quantile(answer["real"], 0.75)
+    inside = [np.abs((answer[kind] - start) / (end - start) - 0.5) < 1 / 6 for kind in ("real", "generated")]
+    real, made = (own.mean() for own in inside)
+    half = 1.96 * np.sqrt(sum(own.var() / len(own) for own in inside))
+    verdict = "these cells do not tell which of them answer by half more often"
+    if abs(made - real) > half:
+        verdict = f"{'more' if made > real else 'fewer'} generated than real cells answer by half"
+    gap = f"{100 * (made - real):.0f} [{100 * (made - real - half):.0f}, {100 * (made - real + half):.0f}]"
+    return (f"Half way between controls and cells that answered lie {real:.0%} of the real cells and {made:.0%} of the "
+            f"generated ones, a difference of {gap} points: {verdict}.").replace("-", "−")
 
 
 def mixing_told(made: float, idle: float, target: str, weak: str) -> str:
@@ -171,9 +201,9 @@ def priced(table: pd.DataFrame) -> str:
     """
     if not len(table):
         return "No density is on record for this screen."
-    sides: dict[str, list[str]] = {"fewer than": [], "level with": [], "more than": []}
+    sides: dict[str, list[str]] = {"fewer than": [], "not told from": [], "more than": []}
     for name, row in table.drop(index="model").iterrows():
-        side = "fewer than" if row["high"] < 0 else "more than" if row["low"] > 0 else "level with"
+        side = "fewer than" if row["high"] < 0 else "more than" if row["low"] > 0 else "not told from"
         sides[side].append(f"{name} ({row['bits per gene']:.3f})")
     said = [f"{side} {listed(names)}" for side, names in sides.items() if names]
     return f"A held-out cell costs the model {table['bits per gene']['model']:.3f} bits a gene: {'; '.join(said)}."
@@ -182,24 +212,29 @@ def priced(table: pd.DataFrame) -> str:
 def are_they_cells(tables: Mapping[str, pd.DataFrame], auc: float, p: float) -> str:
     """Answers the notebook's question; a measure that does not tell its own two ends apart has no say.
 
+    The first word follows what is sure: "No" if the classifier tells the cells and a measure has them behind, or if one
+    has them surely less than half way; "Not quite" after one of the two; without either nothing is shown.
+
     Args:
         tables: Measure -> as from `against_half`.
         auc: The classifier's, among cells of like depth.
         p: Of the test that depth cannot fool, by the classifier's score.
     """
-    gone, said, short = [1.0], [], []
-    for name, table in tables.items():
-        if table["low"][HALF] <= table["mean"][RIVAL] <= table["high"][HALF]:
-            continue
-        far = way(table)
-        gone.append(far["mean"])
-        said.append(f"{far['mean']:.0%} [{far['low']:.0%}, {far['high']:.0%}] by {name}")
-        short += [name] if _is_behind(table) else []
-    start = "As far as these cells can tell, yes"
-    if short or p < CHANCE:
-        start = "No" if min(gone) < 0.5 else "Not quite"
-    seen = "still tells" if p < CHANCE else "does not tell"
+    heard = {name: table for name, table in tables.items() if has_say(table)}
+    silent = [name for name in tables if name not in heard]
+    far = {name: way(table) for name, table in heard.items()}
+    short = [name for name, table in heard.items() if _is_behind(table)]
+    is_told = p < CHANCE and auc > 0.5
+    if any(far[name]["high"] < 0.5 for name in short) or (is_told and short):
+        start = "No"
+    elif is_told or short:
+        start = "Not quite"
+    else:
+        start = "Nothing here tells them surely from real ones, which does not show that they are alike"
+    said = listed([f"{_share(gone, 'mean')} by {name}" for name, gone in far.items()]
+                  or ["nowhere that can be measured"])
+    tells = "tells" if is_told else "does not tell"
     behind = f"Surely behind: {listed(short)}." if short else "In none of these are they surely behind."
-    far_as = listed(said or ["nowhere that can be measured"])
-    heard = f"A classifier {seen} them from real cells of like depth (AUC {auc:.2f}, p = {p:.3f})."
-    return f"{start}. From cells made gene by gene (0%) to real ones (100%) they have come {far_as}. {heard} {behind}"
+    without = f" No say: {listed(silent)}." if silent else ""
+    return (f"{start}. From cells made gene by gene (0%) to real ones (100%) they have come {said}. {behind} A "
+            f"classifier {tells} them from real cells of like depth (AUC {auc:.2f}, p = {p:.3f}).{without}")

@@ -113,6 +113,11 @@ def way(table: pd.DataFrame, name: str = "generated") -> pd.Series:
     return pd.Series(np.sort((table.loc[name] - start) / (end - start))[[1, 0, 2]], ["mean", "low", "high"])
 
 
+def has_say(table: pd.DataFrame) -> bool:
+    """Whether a measure tells its two ends apart: cells made gene by gene lie outside what halves of real ones give."""
+    return not table["low"][HALF] <= table["mean"][RIVAL] <= table["high"][HALF]
+
+
 def auc_in_classes(score: Float[np.ndarray, " cells"], is_made: Bool[np.ndarray, " cells"],
                    depth_class: Int[np.ndarray, " cells"]) -> float:
     """How well a score tells generated from real cells of like depth: AUC over pairs of one class, 0.5 if it cannot."""

@@ -96,3 +96,56 @@ def wrong_not_centred(value, is_made, depth_class, n_draws, rng):
 def wrong_own_chance(value, is_made, depth_class, n_draws, rng):
     """Chance came from elsewhere"""
     return accepted_labels(value, is_made, depth_class, n_draws, np.random.default_rng())
+
+
+def wrong_rng_of_its_own(value, is_made, depth_class, n_draws, rng):
+    """You made an rng of your own"""
+    return accepted_labels(value, is_made, depth_class, n_draws, np.random.default_rng(0))
+
+
+def _by_hand(rest, is_made, depth_class, n_draws, rng, middle=np.mean, replace=False):
+    def gap(labels):
+        return abs(middle(rest[labels]) - middle(rest[~labels]))
+
+    large, labels = 0, is_made.copy()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        for _ in range(n_draws):
+            for name in np.unique(depth_class):
+                own = depth_class == name
+                labels[own] = rng.choice(is_made[own], own.sum(), replace=replace)
+            large += gap(labels) >= gap(is_made) - 1e-12
+    return (1 + large) / (1 + n_draws)
+
+
+def wrong_mean_of_real_cells(value, is_made, depth_class, n_draws, rng):
+    """You took the mean of the real cells"""
+    rest = np.array(value, float)
+    for name in np.unique(depth_class):
+        own = depth_class == name
+        rest[own] -= rest[own & ~is_made].mean()
+    return _by_hand(rest, is_made, depth_class, n_draws, rng)
+
+
+def wrong_z_score(value, is_made, depth_class, n_draws, rng):
+    """You divided by each class's standard deviation"""
+    rest = _centred(value, depth_class)
+    for name in np.unique(depth_class):
+        rest[depth_class == name] /= rest[depth_class == name].std() + 1e-9
+    return _by_hand(rest, is_made, depth_class, n_draws, rng)
+
+
+def wrong_medians(value, is_made, depth_class, n_draws, rng):
+    """The gap is that of the means"""
+    return _by_hand(_centred(value, depth_class), is_made, depth_class, n_draws, rng, np.median)
+
+
+def wrong_with_replacement(value, is_made, depth_class, n_draws, rng):
+    """You drew labels with replacement"""
+    return _by_hand(_centred(value, depth_class), is_made, depth_class, n_draws, rng, replace=True)
+
+
+def accepted_without_tolerance(value, is_made, depth_class, n_draws, rng):
+    rest = _centred(value, depth_class)
+    found = abs(_signed(rest, is_made))
+    large = sum(abs(_signed(rest, _dealt(is_made, depth_class, rng))) >= found for _ in range(n_draws))
+    return (1 + large) / (1 + n_draws)

@@ -90,3 +90,67 @@ def wrong_substring(score, guide, control, rounds):
     """Ag1 and Ag10 are two guides"""
     short = np.array([name[:3] for name in guide.tolist()])
     return _em(score, short, control, rounds)
+
+
+def _rounds(score, guide, control, rounds, start=0.75, ddof=0, turn=False, weigh=False, root=True, old=False,
+            width=True, moves=True):
+    m0, s0 = control.mean(), control.std(ddof=ddof)
+    m1, s1 = np.quantile(score, start), s0
+    shares = dict.fromkeys(np.unique(guide).tolist(), 0.5)
+    for _ in range(rounds):
+        share = np.array([shares[name] for name in guide])
+        p0 = share * norm.pdf(score, m0, s0) * (1 if width else s0)
+        p1 = (1 - share) * norm.pdf(score, m1, s1) * (1 if width else s1)
+        escaped = (p1 if turn else p0) / (p0 + p1)
+        shares = {name: float(escaped[guide == name].mean()) for name in shares}
+        if moves:
+            w, before = (escaped if weigh else 1 - escaped), m1
+            m1 = np.average(score, weights=w)
+            variance = np.average((score - (before if old else m1)) ** 2, weights=w)
+            s1 = max(variance ** (0.5 if root else 1), s0 / 2)
+    return shares
+
+
+def wrong_turned_round(score, guide, control, rounds):
+    """E is turned round"""
+    return _rounds(score, guide, control, rounds, turn=True)
+
+
+def wrong_weight(score, guide, control, rounds):
+    """weigh with w = 1 - escaped"""
+    return _rounds(score, guide, control, rounds, weigh=True)
+
+
+def wrong_variance(score, guide, control, rounds):
+    """take the square root of the variance"""
+    return _rounds(score, guide, control, rounds, root=False)
+
+
+def wrong_old_mean(score, guide, control, rounds):
+    """around the new m1"""
+    return _rounds(score, guide, control, rounds, old=True)
+
+
+def wrong_no_width(score, guide, control, rounds):
+    """a wide law weighs too much"""
+    return _rounds(score, guide, control, rounds, width=False)
+
+
+def wrong_laws_stay(score, guide, control, rounds):
+    """m1 and s1 never moved"""
+    return _rounds(score, guide, control, rounds, moves=False)
+
+
+def wrong_ddof(score, guide, control, rounds):
+    """is control.std(), without ddof"""
+    return _rounds(score, guide, control, rounds, ddof=1)
+
+
+def wrong_median(score, guide, control, rounds):
+    """not at the median"""
+    return _rounds(score, guide, control, rounds, start=0.5)
+
+
+def wrong_one_more(score, guide, control, rounds):
+    """This is a round too many"""
+    return _rounds(score, guide, control, rounds + 1)

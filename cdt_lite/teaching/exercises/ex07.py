@@ -37,7 +37,8 @@ def fair_p(value: Float[np.ndarray, " cells"], is_made: Bool[np.ndarray, " cells
     return float((1 + n_large) / (1 + n_draws))
 
 
-def _p(fn: Answer, real: list[list[float]], made: list[list[float]], n_draws: int) -> float:
+def _p(fn: Answer, real: list[list[float]], made: list[list[float]], n_draws: int,
+       seed: int = 0) -> float:
     """The answer's p for the values of some depth classes, which are called 3, 7, 8 ..."""
     value, label, name = [], [], []
     for i, both in enumerate(zip(real, made, strict=True)):
@@ -45,7 +46,15 @@ def _p(fn: Answer, real: list[list[float]], made: list[list[float]], n_draws: in
             value += own
             label += [bool(is_made)] * len(own)
             name += [(3, 7, 8)[i]] * len(own)
-    return fn(np.array(value, float), np.array(label), np.array(name), n_draws, np.random.default_rng(0))
+    return fn(np.array(value, float), np.array(label), np.array(name), n_draws, np.random.default_rng(seed))
+
+@fair_p.requires("four generated cells of ten lie far off: a small p")
+def _(fn: Answer) -> Pair:
+    """The gap is that of the means; the medians are alike here, and see nothing."""
+    found = _p(fn, [[0.0] * 10], [[0.0] * 6 + [8.0] * 4], 300)
+    return "small", "small" if found < 0.5 else f"{found:.1f}", {
+        "You counted the draws with a smaller gap; those at least as large are evidence against a difference.": "0.9",
+    }
 
 @fair_p.requires("ten cells against ten, far apart, 19 draws: 1 in 20")
 def _(fn: Answer) -> Pair:
@@ -60,7 +69,7 @@ def _(fn: Answer) -> Pair:
 @fair_p.requires("all cells alike: p is 1")
 def _(fn: Answer) -> Pair:
     """No gap at all is no evidence: a draw that is as large as the one found counts, too: >=."""
-    return 1.0, _p(fn, [[2.0, 2.0]], [[2.0, 2.0]], 19)
+    return 1.0, _p(fn, [[2.0] * 10], [[2.0] * 10], 19)
 
 @fair_p.requires("depth explains all of it: p is 1")
 def _(fn: Answer) -> Pair:
@@ -74,6 +83,17 @@ def _(fn: Answer) -> Pair:
     return 0.5, float(round(12 * found) / 12), {
         "You dealt the labels out over both classes together: within each class there are four ways, not six.": 4 / 12,
         "Yours looks at one direction only: a gap the other way is as telling, take the absolute value.": 0.25,
+        "You drew labels with replacement: shuffle them, each class keeps as many generated cells as it has.": 2 / 12,
+        "You drew labels with replacement: shuffle, so that a class keeps its number of generated cells.": 1 / 12,
+    }
+
+@fair_p.requires("two classes in which few and many cells are generated: 3 in 5")
+def _(fn: Answer) -> Pair:
+    """Take from each value the mean of all cells of its class, and nothing else; then shuffle within classes."""
+    found = _p(fn, [[9.0, 11.0, 1.0, 8.0], [34.0, 4.0]], [[10.0], [19.0, 0.0, 8.0]], 2000)
+    return 0.6, float(round(5 * found) / 5), {
+        "You took the mean of the real cells from each class: take that of all its cells, real and generated.": 0.4,
+        "You divided by each class's standard deviation, too: only its mean is taken away.": 0.8,
     }
 
 @fair_p.requires("a gap that shows only beside cells of like depth is found")
@@ -82,12 +102,14 @@ def _(fn: Answer) -> Pair:
     found = _p(fn, [[1.0] * 9, [101.0]], [[0.0], [100.0] * 9], 999)
     return True, bool(found < 0.05)
 
-@fair_p.requires("the same rng, the same p")
+@fair_p.requires("the same rng, the same p; another rng, another p")
 def _(fn: Answer) -> Pair:
     """Chance came from elsewhere (np.random): take it from the `rng` that is given, so that it can be repeated."""
-    values = np.random.default_rng(1).normal(size=(6, 12)).round(2).tolist()
-    first, second = ([_p(fn, [row[:6]], [row[6:]], 60) for row in values] for _ in range(2))
-    return True, bool(np.allclose(first, second))
+    rows = np.random.default_rng(1).normal(size=(6, 12)).round(2).tolist()
+    first, again, other = ([_p(fn, [row[:6]], [row[6:]], 60, seed) for row in rows] for seed in (0, 0, 1))
+    found = "new" if first != again else "repeated, varied" if first != other else "repeated, fixed"
+    return "repeated, varied", found, {
+        "You made an rng of your own: with another one that is given p must vary a little.": "repeated, fixed"}
 
 
 @exercise(

@@ -62,23 +62,34 @@ def _wrong(how: str, rounds: int, score: np.ndarray, guide: np.ndarray, control:
                 for name in names}
     if how == "answered":
         return {name: 1 - share for name, share in escape_shares.reference(score, guide, control, rounds).items()}
-    m0, s0 = control.mean(), control.std()
-    m1, s1, share = np.quantile(score, 0.75), s0, np.full(len(score), 0.5)
+    return dict(zip(names, _em(how, rounds + (how == "one more"), score, guide, control), strict=True))
+
+
+def _em(how: str, rounds: int, score: np.ndarray, guide: np.ndarray, control: np.ndarray) -> list[float]:
+    """The rounds with one mistake in them."""
+    m0, s0 = control.mean(), control.std(ddof=int(how == "ddof"))
+    m1, s1, share = np.quantile(score, 0.5 if how == "median" else 0.75), s0, np.full(len(score), 0.5)
     for _ in range(rounds):
         prior = np.full(len(score), 0.5) if how == "no share" else share
-        p0 = prior * np.exp(-0.5 * ((score - m0) / s0) ** 2) / s0
-        p1 = (1 - prior) * np.exp(-0.5 * ((score - m1) / s1) ** 2) / s1
+        by = (1.0, 1.0) if how == "no width" else (s0, s1)
+        p0 = prior * np.exp(-0.5 * ((score - m0) / s0) ** 2) / by[0]
+        p1 = (1 - prior) * np.exp(-0.5 * ((score - m1) / s1) ** 2) / by[1]
         escaped = p0 / (p0 + p1)
         if how == "threshold":
             escaped = (escaped > 0.5).astype(float)
+        if how == "flipped":
+            escaped = 1 - escaped
         share = np.array([escaped[guide == name].mean() for name in guide.tolist()])
-        w = 1 - escaped
+        if how == "laws stay":
+            continue
+        w, old = (escaped if how == "wrong weight" else 1 - escaped), m1
         m1 = (w @ score) / w.sum()
-        s1 = max(np.sqrt(w @ (score - m1) ** 2 / w.sum()), s0 / 2)
+        variance = w @ (score - (old if how == "old mean" else m1)) ** 2 / w.sum()
+        s1 = max(variance if how == "variance" else np.sqrt(variance), s0 / 2)
         if how == "controls move":
             m0 = (escaped @ score) / escaped.sum()
             s0 = np.sqrt(escaped @ (score - m0) ** 2 / escaped.sum())
-    return {name: float(share[guide == name][0]) for name in names}
+    return [float(share[guide == name][0]) for name in np.unique(guide)]
 
 HINTS = {
     "You gave both guides one share: each guide has its own, the mean over its cells.": "one share",
@@ -88,6 +99,15 @@ HINTS = {
         "no share",
     "You sorted cells by a threshold: each cell counts by its probability, between 0 and 1.": "threshold",
     "You fitted the escapees' law anew: it is that of the control cells, and stays.": "controls move",
+    "E is turned round: escaped is p0 / (p0 + p1), with p0 the law of the controls.": "flipped",
+    "m1 and s1 are those of cells that answered: weigh with w = 1 - escaped.": "wrong weight",
+    "s1 is a standard deviation: take the square root of the variance.": "variance",
+    "Take s1 around the new m1 of the same round, not around the old one.": "old mean",
+    "A density is divided by its standard deviation, or a wide law weighs too much: np.exp(...) / s.": "no width",
+    "m1 and s1 never moved: each M step estimates them anew.": "laws stay",
+    "The controls' standard deviation is control.std(), without ddof.": "ddof",
+    "m1 begins at the upper quartile of all scores, not at the median.": "median",
+    "This is a round too many: E and M, `rounds` times, and the shares of the last M.": "one more",
 }
 
 @escape_shares.requires("a share for each guide, by its name")
