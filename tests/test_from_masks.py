@@ -126,7 +126,7 @@ def test_the_answer_names_the_cheaper_side(gap, side):
     rival = rng.uniform(0.8, 1.0, 12)
     bits = pd.DataFrame({"capsule": rival + gap + 0.01 * rng.normal(size=12), "histogram": rival + 0.1, "law": rival})
     said = from_masks(np.linspace(2.59, 2.61, 100), prices()["learned"], (9, 0.5), bits, "law")
-    assert f", {side} the law" in said and (("No more than 0.010 of it" in said) == (gap < 0))
+    assert f", {side} the law" in said and (("No more than 0.010 of it comes" in said) == (gap < 0))
     steep = from_masks(np.linspace(2.0, 3.2, 100), prices()["learned"], (9, 0.5), bits, "law")
     assert (("0.600, is what it gets" in steep) == (gap < 0)) and "No more" not in steep
     assert "0.25 of the 260 bits of a cell's tokens in 16 steps, 0.50 in v1's 9, and 4.00 in one" in said

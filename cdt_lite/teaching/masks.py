@@ -119,16 +119,16 @@ def from_masks(H: Float[np.ndarray, " G"], learned: pd.Series, v1: tuple[int, fl
     if high >= 0:
         cause = ""
     elif others < -gap.mean():
-        cause = (f" No more than {others:.3f} of it come from a cell's other genes, by the climb of the capsule's curve; the "
-                 f"rest from what the {rival} is not told (controls, target), or from its shape.")
+        cause = (f" No more than {others:.3f} of it comes from a cell's other genes, by the climb of the capsule's "
+                 f"curve; the rest from what the {rival} is not told (controls, target), or from its shape.")
     else:
         cause = (f" The climb of the capsule's curve, {others:.3f}, is what it gets from a cell's other genes: as much "
                  f"as the difference.")
     return (f"Step by step: a network is asked about all genes, a few are drawn, and it is asked again, knowing them. "
             f"The genes of a step are drawn blind to one another, which loses {learned[n]:.2f} of the {H.sum():.0f} "
-            f"bits of a cell's tokens in {n} steps, {v1[1]:.2f} in v1's {v1[0]}, and {learned[1]:.2f} in one. Asked so, "
-            f"the network pays {bits['capsule'].mean():.3f} bits for a hidden count, {side} the {rival}, which looks at no "
-            f"other gene and is told the depth alone ({by}).{cause}")
+            f"bits of a cell's tokens in {n} steps, {v1[1]:.2f} in v1's {v1[0]}, and {learned[1]:.2f} in one. Asked "
+            f"so, the network pays {bits['capsule'].mean():.3f} bits for a hidden count, {side} the {rival}, which "
+            f"looks at no other gene and is told the depth alone ({by}).{cause}")
 
 
 def masks_cost(curves: pd.DataFrame, law: str, other: str) -> str:

@@ -17,6 +17,7 @@ from cdt_lite.teaching.sentences import listed
 
 BLOCK = 250  # cells drawn at once
 COMMON = 30  # genes whose correlations are compared
+CLOSE = (0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 1.0)  # near 1: a few genes already tell the state
 SURE = 0.01  # p of Welch's test
 EXACT = 3000  # cells of the law itself, as the truth
 
@@ -44,7 +45,7 @@ class Mixture:
         evidence = says[:, torch.arange(xt.shape[-1]), xt].sum(-1) + self.weight.log()[:, None, None]
         return torch.einsum("zbs,zgk->bsgk", evidence.softmax(0), self.in_state).log()
 
-    def curve(self, n_cells: int, shares: Sequence[float]) -> Float[np.ndarray, " G"]:
+    def curve(self, n_cells: int, shares: Sequence[float] = CLOSE) -> Float[np.ndarray, " G"]:
         """Returns H(1) to H(G) of the law, bits: measured on cells of its own at some shares of hidden genes."""
         generator = torch.Generator().manual_seed(n_cells)
         tokens = self.cells(n_cells, generator)

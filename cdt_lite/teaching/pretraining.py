@@ -131,10 +131,10 @@ def does_it_help(looks: pd.Series, level: float, runs: pd.DataFrame) -> str:
     """
     gap, means = 1 - looks.iloc[-1] / level, runs.mean()
     start = {"better": "Yes", "worse": "No, it harms", UNKNOWN: "These runs cannot tell"}
-    return (f"Does pretraining help? {start[_verdict(runs)]}, where it is asked what an unseen knockout does: Pearson's "
-            f"r with it, minus without, is {signed(_gap(runs), 2)}, and the perturbed mean, for which nothing is trained, "
-            f"has {number(means['rival'])} against {number(means['with'])} with it. Whether it helps to guess cells was "
-            f"not tried, for no network without it was asked. Shown is less: once pretrained, a network guesses a "
+    return (f"Does pretraining help? {start[_verdict(runs)]}, where it is asked what an unseen knockout does: "
+            f"Pearson's r with it, minus without, is {signed(_gap(runs), 2)}, and the perturbed mean, for which nothing "
+            f"is trained, has {number(means['rival'])} against {number(means['with'])} with it. Whether it helps to "
+            f"guess cells was not tried, for no network without it was asked. Shown is less: once pretrained, a network guesses a "
             f"hidden gene at a cost {abs(gap):.1%} {'lower' if gap > 0 else 'higher'} than histograms that know the "
             f"depth, but do not see the other cells that it sees (one run, without an interval).")
 

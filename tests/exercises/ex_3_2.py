@@ -94,7 +94,7 @@ def wrong_cut(logits, tokens, mask):
 
 
 def wrong_overflow(logits, tokens, mask):
-    """exp(1000) overflows"""
+    """exp(1000) overflows, and inf"""
     p = logits.exp() / logits.exp().sum(-1, keepdim=True)
     cost = -p.log().gather(-1, tokens[..., None])[..., 0] * mask
     return cost.sum() / mask.sum(), (cost.sum(-1) / mask.sum(-1)).mean()

@@ -167,8 +167,9 @@ def _(fn: Answer) -> Pair:
 
 @best_counts.requires("another curve, another schedule")
 def _(fn: Answer) -> Pair:
-    """The same schedule for both curves. Equal groups take no notice of h; and who keeps the dearest path (argmax, or
-    max for min) gets the same for many curves.
+    """The same schedule for both curves. Equal groups take no notice of h.
+
+    Or you keep the dearest path (argmax for argmin).
     """
     late, early = np.repeat([0.0, 1.0], [8, 2]), np.repeat([0.0, 1.0], [3, 7])
     return True, list(fn(late, 2)) != list(fn(early, 2))
@@ -176,8 +177,9 @@ def _(fn: Answer) -> Pair:
 @best_counts.requires("H = 0, 1, 1, 1, 9, 9 in 3 steps: [2, 3, 1]")
 def _(fn: Answer) -> Pair:
     """You priced a step by what is known. H takes the number of hidden genes: with m known it is h[G - m - 1]."""
-    faults = {"Your counts stand last step first: a path that was followed back from G wants to be turned round.": [1, 3, 2]}
-    return [2, 3, 1], fn(np.array([0.0, 1, 1, 1, 9, 9]), 3), faults
+    back = ("Your counts stand last step first: you did not turn the path round, or priced a step by what is known. H "
+            "takes the number of hidden genes: with m known it is h[G - m - 1].")
+    return [2, 3, 1], fn(np.array([0.0, 1, 1, 1, 9, 9]), 3), {back: [1, 3, 2]}
 
 @best_counts.requires("H = 1, 1, 1, 1, 1, 2, 2, 2, 3, 3 in 6 steps: each reveals 1 or more")
 def _(fn: Answer) -> Pair:
