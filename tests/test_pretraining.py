@@ -165,7 +165,7 @@ def test_the_answer_names_the_side_that_wins(gain, verdict, answer, end, cells):
 def test_an_r_below_zero_is_said_to_be_so():
     assert "below zero" not in with_and_without(runs(0.2))
     assert "The r with pretraining is below zero" in with_and_without(runs(-0.4))
-    assert "Both are below zero" in with_and_without(runs(0.0) - 1)
+    assert "Both r of the model are below zero" in with_and_without(runs(0.0) - 1)
 
 
 def test_a_histogram_is_judged_as_the_capsule_was_at_its_looks(ready):

@@ -116,7 +116,7 @@ def with_and_without(runs: pd.DataFrame) -> str:
     below = [name for name in ("with", "without") if means[name] < 0]
     if not below:
         return said
-    who = "Both are" if len(below) == 2 else f"The r {below[0]} pretraining is"
+    who = "Both r of the model are" if len(below) == 2 else f"The r {below[0]} pretraining is"
     return (f"{said} {who} below zero: on average the predicted changes point the wrong way. A run that has learnt "
             "nothing of a target would be expected near zero; why these lie lower was not looked into.")
 
@@ -131,12 +131,13 @@ def does_it_help(looks: pd.Series, level: float, runs: pd.DataFrame) -> str:
     """
     gap, means = 1 - looks.iloc[-1] / level, runs.mean()
     start = {"better": "Yes", "worse": "No, it harms", UNKNOWN: "These runs cannot tell"}
+    side = "lower" if gap > 0 else "higher"
     return (f"Does pretraining help? {start[_verdict(runs)]}, where it is asked what an unseen knockout does: "
-            f"Pearson's r with it, minus without, is {signed(_gap(runs), 2)}, and the perturbed mean, for which nothing "
-            f"is trained, has {number(means['rival'])} against {number(means['with'])} with it. Whether it helps to "
-            f"guess cells was not tried, for no network without it was asked. Shown is less: once pretrained, a network guesses a "
-            f"hidden gene at a cost {abs(gap):.1%} {'lower' if gap > 0 else 'higher'} than histograms that know the "
-            f"depth, but do not see the other cells that it sees (one run, without an interval).")
+            f"Pearson's r with it, minus without, is {signed(_gap(runs), 2)}, and the perturbed mean, for which "
+            f"nothing is trained, has {number(means['rival'])} against {number(means['with'])} with it. Whether it helps "
+            f"to guess cells was not tried, for no network without it was asked. Shown is less: once pretrained, a "
+            f"network guesses a hidden gene at a cost {abs(gap):.1%} {side} than histograms that know the depth, but do not "
+            f"see the other cells that it sees (one run, without an interval).")
 
 
 def _gap(runs: pd.DataFrame) -> pd.Series:
