@@ -134,10 +134,10 @@ def does_it_help(looks: pd.Series, level: float, runs: pd.DataFrame) -> str:
     side = "lower" if gap > 0 else "higher"
     return (f"Does pretraining help? {start[_verdict(runs)]}, where it is asked what an unseen knockout does: "
             f"Pearson's r with it, minus without, is {signed(_gap(runs), 2)}, and the perturbed mean, for which "
-            f"nothing is trained, has {number(means['rival'])} against {number(means['with'])} with it. Whether it helps "
-            f"to guess cells was not tried, for no network without it was asked. Shown is less: once pretrained, a "
-            f"network guesses a hidden gene at a cost {abs(gap):.1%} {side} than histograms that know the depth, but do not "
-            f"see the other cells that it sees (one run, without an interval).")
+            f"nothing is trained, has {number(means['rival'])} against {number(means['with'])} with it. Whether it "
+            f"helps to guess cells was not tried, for no network without it was asked. Shown is less: once "
+            f"pretrained, a network guesses a hidden gene at a cost {abs(gap):.1%} {side} than histograms that know "
+            f"the depth, but do not see the other cells that it sees (one run, without an interval).")
 
 
 def _gap(runs: pd.DataFrame) -> pd.Series:
