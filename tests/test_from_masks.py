@@ -16,8 +16,10 @@ from cdt_lite.teaching import (
     Mixture,
     Rivals,
     cheaper,
+    first_and_last,
     from_masks,
     hidden_bits,
+    lost,
     masks_cost,
     shows,
     steps_cost,
@@ -90,6 +92,13 @@ def test_what_steps_cost_is_told_beside_v1_whichever_is_the_cheaper():
     assert "uniform is the cheaper in 8, 12 and 16 steps, cosine in the others" in steps_cost(mixed, 260.0, (9, 0.5))
 
 
+def test_few_first_is_said_of_the_schedule_that_begins_so():
+    said = first_and_last([2, 3, 4], [1, 3, 5], "cosine")
+    assert "first reveals 2 genes and its last 4, fewer at first; cosine has 1 and 5: few first, but by more" in said
+    assert "4 genes and its last 2, more at first;" in first_and_last([4, 3, 2], [1, 3, 5], "cosine")
+    assert "as many as the last; cosine has 3 and 3." in first_and_last([3, 3, 3], [3, 3, 3], "cosine")
+
+
 def curves(few, every):
     """H of two laws by two seeds; the first is behind by so much, by seed."""
     index = pd.MultiIndex.from_product([["ours", "v1's"], [0, 1]])
@@ -116,9 +125,11 @@ def test_the_answer_names_the_cheaper_side(gap, side):
     rng = np.random.default_rng(0)
     rival = rng.uniform(0.8, 1.0, 12)
     bits = pd.DataFrame({"capsule": rival + gap + 0.01 * rng.normal(size=12), "histogram": rival + 0.1, "law": rival})
-    said = from_masks(prices()["learned"], 260.0, (9, 0.5), bits, "law")
-    assert f", {side} the law" in said
-    assert "0.25 of a cell's 260 bits in 16 steps, 0.50 in v1's 9, and 4.00 in one" in said
+    said = from_masks(np.linspace(2.59, 2.61, 100), prices()["learned"], (9, 0.5), bits, "law")
+    assert f", {side} the law" in said and (("No more than 0.010 of it comes" in said) == (gap < 0))
+    steep = from_masks(np.linspace(2.0, 3.2, 100), prices()["learned"], (9, 0.5), bits, "law")
+    assert (("0.600, is what it gets" in steep) == (gap < 0)) and "No more" not in steep
+    assert "0.25 of the 260 bits of a cell's tokens in 16 steps, 0.50 in v1's 9, and 4.00 in one" in said
     assert f"and {'as much as' if gap == 0 else side} by the law" in cheaper(bits, "capsule")
 
 
@@ -180,6 +191,7 @@ def test_one_step_shows_in_the_cells_and_one_gene_a_step_does_not():
     said = shows(rows, "spread of depth")
     told, level = said.split(" from exact cells")
     assert "1 step" in told and "6 steps" in level
+    assert "What 1 step loses shows in" in lost(rows, "1 step") and "spread of depth" in lost(rows, "1 step")
     assert with_spread(rows).shape == (4, 4) and " ± " in with_spread(rows).iloc[0, 0]
 
 
@@ -189,6 +201,17 @@ def test_samplers_that_cannot_be_told_apart_are_called_so():
     assert shows(rows, "x") == "By the x none of the samplers can be told from exact cells (1.00)."
     rows.loc[["a", "b"], "x"] = [3.0, 3.1, 3.2, 4.0, 4.1, 4.2]
     assert shows(rows, "x") == "By the x one can tell a (3.10), b (4.10) from exact cells (1.00)."
+    both = rows.assign(y=[1.0, 1.1, 0.9] * 3)
+    assert lost(both, "a") == "What a loses shows in the x, not in the y."
+    assert lost(both[["y"]], "a") == "What a loses shows in none of these numbers."
+
+
+def test_the_curve_of_the_mixture_climbs_from_its_genes_within_a_state_to_its_genes_apart():
+    tokens = two_states()
+    mixture = Mixture(tokens, n_states=2)
+    H = mixture.curve(3000, (1 / 6, 0.5, 1.0))
+    apart = np.mean([-(p * np.log2(p) + (1 - p) * np.log2(1 - p)) for p in tokens.mean(0)])
+    assert H.shape == (6,) and H[-1] == pytest.approx(apart, abs=0.05) and H[0] < 0.6 * apart
 
 
 # ---- a network small enough

@@ -1,6 +1,7 @@
 """Histograms, costs under the same masks, and what 04 says of them: what the numbers say, whichever side wins."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from cdt_lite.figures import beside_histograms, joined, losses, plots
 from cdt_lite.teaching import (
     ahead_of,
     asked,
+    at_looks,
     does_it_help,
     histograms,
     intervals,
@@ -28,7 +30,8 @@ from cdt_lite.teaching import (
 )
 from cdt_lite.training import loss_of_step
 from cdt_lite.training.start import start
-from cdt_lite.training.train import train
+from cdt_lite.training.train import train, validation_curve
+from cdt_lite.training.trust import denoiser
 
 BINS, MASK = 63, 63
 
@@ -147,15 +150,28 @@ def runs(gain, rival=0.4):
 
 
 @pytest.mark.parametrize(("gain", "verdict", "answer"), [
-    (0.2, ": better, difference 0.20", "knockout does, yes:"),
-    (-0.2, ": worse, difference −0.20", "does, no, it harms:"),
-    (0.0, ": neither better nor worse, difference", "does, not that these runs show:")])
+    (0.2, ": better, difference 0.20", "Yes, where it is asked what an unseen knockout does:"),
+    (-0.2, ": worse, difference −0.20", "No, it harms, where"),
+    (0.0, ": which is better, one cannot tell, difference", "These runs cannot tell, where")])
 @pytest.mark.parametrize(("end", "cells"), [
-    (0.6, "yes: a hidden gene costs 7.7% less"), (0.7, "no: a hidden gene costs 7.7% more")])
+    (0.6, "at a cost 7.7% lower"), (0.7, "at a cost 7.7% higher")])
 def test_the_answer_names_the_side_that_wins(gain, verdict, answer, end, cells):
     assert verdict in with_and_without(runs(gain))
     sentence = does_it_help(curve(1.0, 0.9, 0.8, end), 0.65, runs(gain))
-    assert answer in sentence and f"To guess cells, {cells}" in sentence and "has 0.40" in sentence
+    assert answer in sentence and f"Shown is less: once pretrained, a network guesses a hidden gene {cells}" in sentence
+    assert "was not tried" in sentence and "has 0.40" in sentence
+
+
+def test_an_r_below_zero_is_said_to_be_so():
+    assert "below zero" not in with_and_without(runs(0.2))
+    assert "The r with pretraining is below zero" in with_and_without(runs(-0.4))
+    assert "Both r of the model are below zero" in with_and_without(runs(0.0) - 1)
+
+
+def test_a_histogram_is_judged_as_the_capsule_was_at_its_looks(ready):
+    checkpoint, data = ready
+    theirs = validation_curve(checkpoint, data, n_batches=2).mean()
+    assert at_looks(data, partial(denoiser, checkpoint.model), MASK, 2) == pytest.approx(float(theirs), rel=1e-5)
 
 
 @pytest.mark.parametrize("screen", ["papalexi2021", "simulated"])

@@ -5,7 +5,7 @@ from cdt_lite.teaching.check import catch_up, check
 from cdt_lite.teaching.escapees import answers, shares_with_intervals
 from cdt_lite.teaching.guessing import guess, sinks, surer
 from cdt_lite.teaching.held_out import HeldOut, differences_of_controls, guides_of, held_out, held_out_sets
-from cdt_lite.teaching.histograms import asked, histograms, intervals, saved
+from cdt_lite.teaching.histograms import asked, at_looks, histograms, intervals, saved
 from cdt_lite.teaching.judging import (
     field,
     flattered,
@@ -47,6 +47,7 @@ from cdt_lite.teaching.listening import (
     who_listens,
 )
 from cdt_lite.teaching.masks import (
+    first_and_last,
     from_masks,
     hidden_bits,
     masks_cost,
@@ -56,7 +57,7 @@ from cdt_lite.teaching.masks import (
     walked,
     with_errors,
 )
-from cdt_lite.teaching.mixture import Mixture, shows, tried, with_spread
+from cdt_lite.teaching.mixture import Mixture, lost, shows, tried, with_spread
 from cdt_lite.teaching.own_sentences import agree, cells_for, gives_away, leader, measured, of_use, one_answer, searched
 from cdt_lite.teaching.own_tests import (
     all_candidates,
@@ -109,19 +110,19 @@ from cdt_lite.terminal import with_bar
 
 __all__ = [
     "HeldOut", "Lesson", "Mixture", "Rivals", "Terminal", "against_half", "agree", "ahead_of", "all_candidates",
-    "all_scores", "answers", "apart", "are_they_cells", "as_html", "asked", "auc_in_classes", "averages", "begin",
-    "beside", "between", "bits_curve", "bits_without", "by_cell_eval", "by_sets", "catch_up", "cells_for",
+    "all_scores", "answers", "apart", "are_they_cells", "as_html", "asked", "at_looks", "auc_in_classes", "averages",
+    "begin", "beside", "between", "bits_curve", "bits_without", "by_cell_eval", "by_sets", "catch_up", "cells_for",
     "centre_told", "cheaper", "check", "classifier_told", "components", "densities", "depths_told", "dial",
     "differences_of_controls", "direction", "does_it_help", "does_it_listen", "dud_guides", "emptied", "escapees_told",
-    "every_target", "explained", "explains", "field", "flattered", "from_masks", "furthest", "gate", "gene_by_gene",
-    "gives_away", "guess", "guides_of", "guides_told", "has_say", "held_out", "held_out_sets", "hidden_bits",
-    "histograms", "hits_by_cells", "in_short", "in_the_field", "intervals", "judgeable", "kept_by_panel", "kept_runs",
-    "knock", "leader", "leaders", "leans", "levels", "listed", "look_over", "masks_cost", "measured", "mixing",
-    "mixing_told", "moved", "neighbours_tell", "never_trained", "of_use", "one_answer", "passed", "plates", "priced",
-    "questions", "relatives_of", "replicate_means", "right_way", "same_depth", "same_losses", "saved", "searched",
-    "sets_of", "shares_with_intervals", "shown_before", "shows", "silence", "simulated_genes", "sinks", "small_network",
-    "steps_cost", "still_apart", "strange_files", "strength", "surer", "table_alone", "tipped", "token_shares", "told",
-    "told_apart", "told_by_relatives", "top", "total_variation", "tried", "trusted", "untrained", "valley_told",
-    "verdicts", "walk", "walked", "way", "what_it_does", "what_it_holds", "who_listens", "why", "with_and_without",
-    "with_bar", "with_errors", "with_spread", "worth", "written",
+    "every_target", "explained", "explains", "field", "first_and_last", "flattered", "from_masks", "furthest", "gate",
+    "gene_by_gene", "gives_away", "guess", "guides_of", "guides_told", "has_say", "held_out", "held_out_sets",
+    "hidden_bits", "histograms", "hits_by_cells", "in_short", "in_the_field", "intervals", "judgeable", "kept_by_panel",
+    "kept_runs", "knock", "leader", "leaders", "leans", "levels", "listed", "look_over", "lost", "masks_cost",
+    "measured", "mixing", "mixing_told", "moved", "neighbours_tell", "never_trained", "of_use", "one_answer", "passed",
+    "plates", "priced", "questions", "relatives_of", "replicate_means", "right_way", "same_depth", "same_losses",
+    "saved", "searched", "sets_of", "shares_with_intervals", "shown_before", "shows", "silence", "simulated_genes",
+    "sinks", "small_network", "steps_cost", "still_apart", "strange_files", "strength", "surer", "table_alone",
+    "tipped", "token_shares", "told", "told_apart", "told_by_relatives", "top", "total_variation", "tried", "trusted",
+    "untrained", "valley_told", "verdicts", "walk", "walked", "way", "what_it_does", "what_it_holds", "who_listens",
+    "why", "with_and_without", "with_bar", "with_errors", "with_spread", "worth", "written",
 ]

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from cdt_lite.data.batches import Batch, SetSampler
 from cdt_lite.data.store import TokenStore
-from cdt_lite.model.diffusion import SHARES, Denoiser, hide, random_turns
+from cdt_lite.model.diffusion import SHARES, Denoiser, hide, loss_curve, random_turns
 from cdt_lite.teaching.bits import interval, token_shares
 
 Pairs = list[tuple[Float[Tensor, "cells G"], Bool[Tensor, "cells G"]]]  # -log p of every gene, and which were hidden
 AFTER = 10**9  # number of the first batch that no training draws
+LOOKS = 12345  # seed of the masks of `validation_curve`
 LIKE_ALL = 20  # cells that each depth's histogram borrows from that of all depths
 
 
@@ -65,6 +66,26 @@ def asked(data: SetSampler, models: Mapping[str, Callable[[Batch], Denoiser]], m
             for name, guess in guesses.items():
                 costs[share, name].append(_costs(guess, batch.tokens, mask, mask_id))
     return costs
+
+
+@torch.no_grad()
+def at_looks(data: SetSampler, model: Callable[[Batch], Denoiser], mask_id: int, n_batches: int = 4) -> float:
+    """Returns what a model would have cost at the looks of a capsule's training: the same cells, masks and shares.
+
+    Args:
+        data: Held-out cells, as the capsule's training had them.
+        model: Takes a batch and returns a denoiser.
+        mask_id: The id of [MASK].
+        n_batches: Of a look.
+
+    Returns:
+        Nats per hidden gene, the mean over the six shares.
+    """
+    costs = []
+    for i in range(n_batches):
+        batch, generator = data.batch(AFTER + i), torch.Generator().manual_seed(LOOKS + i)
+        costs.append(loss_curve(model(batch), batch.tokens, mask_id, generator, SHARES))
+    return float(torch.stack(costs).mean())
 
 
 def _costs(guess: Denoiser, tokens: Int[Tensor, "B S G"], mask: Bool[Tensor, "B S G"], mask_id: int

@@ -78,30 +78,57 @@ def steps_cost(prices: pd.DataFrame, whole: float, v1: tuple[int, float]) -> str
         uniform = listed([str(n) for n in fixed.index[fixed == "uniform"]])
         last = f"Of the fixed schedules uniform is the cheaper in {uniform} steps, cosine in the others"
     return (f"In {listed([str(n) for n in TOLD])} steps the learned schedule loses {values} bits of the {whole:.0f} "
-            f"that a cell costs. v1's {v1[0]} steps lose {v1[1]:.2f}; {reached}. {last}; in {n} they lose "
+            f"that a cell's tokens cost. v1's {v1[0]} steps lose {v1[1]:.2f}; {reached}. {last}; in {n} they lose "
             f"{prices['uniform'][n]:.2f} and {prices['cosine'][n]:.2f}.")
 
 
-def from_masks(learned: pd.Series, whole: float, v1: tuple[int, float], bits: pd.DataFrame, rival: str) -> str:
+def first_and_last(learned: Sequence[int], fixed: Sequence[int], name: str) -> str:
+    """Says whether a learned schedule begins with few genes, and whether a fixed one does so by more.
+
+    Args:
+        learned: Genes of each step.
+        fixed: Of as many steps.
+        name: Of the fixed schedule.
+    """
+    side = "fewer" if learned[0] < learned[-1] else "more" if learned[0] > learned[-1] else "as many"
+    said = (f"Of {len(learned)} steps the learned schedule's first reveals {learned[0]} genes and its last "
+            f"{learned[-1]}, {side}{' as the last' if side == 'as many' else ' at first'}; {name} has {fixed[0]} and "
+            f"{fixed[-1]}")
+    if fixed[0] < learned[0] and fixed[-1] > learned[-1]:
+        return f"{said}: few first, but by more than this curve is worth."
+    return f"{said}."
+
+
+def from_masks(H: Float[np.ndarray, " G"], learned: pd.Series, v1: tuple[int, float], bits: pd.DataFrame, rival: str
+               ) -> str:
     """Answers the question of notebook 03.
 
     Args:
+        H: The capsule's curve, H(1) to H(G), bits: its sum is the price of a cell's tokens, its climb what the network
+            gets from a cell's other genes.
         learned: What the learned schedule loses, bits per cell, by steps.
-        whole: What a cell costs, bits.
         v1: The original's steps, and what they lose.
         bits: Per count, batches x methods, the capsule and the rival among them.
-        rival: That knows no relation between genes.
+        rival: That knows no relation between genes, and is told less beside them.
     """
     gap = (bits["capsule"] - bits[rival]).to_numpy()
     low, high = interval(gap)
     side = "less than" if high < 0 else "more than" if low > 0 else "neither less nor more than"
     by = f"difference {gap.mean():.3f} [{low:.3f}, {high:.3f}]".replace("-", "−")
-    n = learned.index[-1]
+    n, others = learned.index[-1], H[-1] - H.mean()
+    if high >= 0:
+        cause = ""
+    elif others < -gap.mean():
+        cause = (f" No more than {others:.3f} of it comes from a cell's other genes, by the climb of the capsule's "
+                 f"curve; the rest from what the {rival} is not told (controls, target), or from its shape.")
+    else:
+        cause = (f" The climb of the capsule's curve, {others:.3f}, is what it gets from a cell's other genes: as much "
+                 f"as the difference.")
     return (f"Step by step: a network is asked about all genes, a few are drawn, and it is asked again, knowing them. "
-            f"The genes of a step are drawn blind to one another, which loses {learned[n]:.2f} of a cell's {whole:.0f} "
-            f"bits in {n} steps, {v1[1]:.2f} in v1's {v1[0]}, and {learned[1]:.2f} in one. Asked so, the network pays "
-            f"{bits['capsule'].mean():.3f} bits for a hidden count, {side} the {rival}, which knows no relation of "
-            f"genes ({by}).")
+            f"The genes of a step are drawn blind to one another, which loses {learned[n]:.2f} of the {H.sum():.0f} "
+            f"bits of a cell's tokens in {n} steps, {v1[1]:.2f} in v1's {v1[0]}, and {learned[1]:.2f} in one. Asked "
+            f"so, the network pays {bits['capsule'].mean():.3f} bits for a hidden count, {side} the {rival}, which "
+            f"looks at no other gene and is told the depth alone ({by}).{cause}")
 
 
 def masks_cost(curves: pd.DataFrame, law: str, other: str) -> str:

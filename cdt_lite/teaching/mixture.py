@@ -8,12 +8,16 @@ import torch
 from jaxtyping import Float, Int, Integer, Num
 from torch import Tensor
 
-from cdt_lite.model.diffusion import draw, sample_steps
+from cdt_lite.model.diffusion import draw, random_turns, sample_steps
+from cdt_lite.model.schedule import full_curve
 from cdt_lite.model.v1 import V1Diffusion
 from cdt_lite.teaching.bits import token_shares
+from cdt_lite.teaching.masks import hidden_bits
+from cdt_lite.teaching.sentences import listed
 
 BLOCK = 250  # cells drawn at once
 COMMON = 30  # genes whose correlations are compared
+CLOSE = (0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 1.0)  # near 1: a few genes already tell the state
 SURE = 0.01  # p of Welch's test
 EXACT = 3000  # cells of the law itself, as the truth
 
@@ -40,6 +44,15 @@ class Mixture:
         says = torch.nn.functional.pad(self.in_state.log(), (0, 1))  # a hidden gene is no evidence
         evidence = says[:, torch.arange(xt.shape[-1]), xt].sum(-1) + self.weight.log()[:, None, None]
         return torch.einsum("zbs,zgk->bsgk", evidence.softmax(0), self.in_state).log()
+
+    def curve(self, n_cells: int, shares: Sequence[float] = CLOSE) -> Float[np.ndarray, " G"]:
+        """Returns H(1) to H(G) of the law, bits: measured on cells of its own at some shares of hidden genes."""
+        generator = torch.Generator().manual_seed(n_cells)
+        tokens = self.cells(n_cells, generator)
+        turn, n_genes = random_turns(tuple(tokens.shape), generator), tokens.shape[-1]
+        hidden = [max(1, round(share * n_genes)) for share in shares]
+        costs = [float(hidden_bits(self, tokens, turn < k, self.in_state.shape[-1]).mean()) / k for k in hidden]
+        return full_curve([k / n_genes for k in hidden], costs, n_genes)
 
     def cells(self, n: int, generator: torch.Generator) -> Int[Tensor, "1 n G"]:
         """Draws cells from the law itself: a state, then every gene."""
@@ -104,17 +117,35 @@ def shows(rows: pd.DataFrame, column: str, exact: str = "exact cells") -> str:
         column: The number.
         exact: The row of exact cells.
     """
-    from scipy.stats import ttest_ind
-
-    values = {name: some.to_numpy() for name, some in rows[column].groupby(level=0, sort=False)}
-    mean = {name: some.mean() for name, some in values.items()}
+    mean = rows[column].groupby(level=0, sort=False).mean()
     words: dict[bool, list[str]] = {True: [], False: []}
-    for name in values:
+    for name in mean.index:
         if name != exact:
-            told = ttest_ind(values[name], values[exact], equal_var=False).pvalue < SURE
-            words[bool(told)].append(f"{name} ({mean[name]:.2f})")
+            words[_told(rows, column, name, exact)].append(f"{name} ({mean[name]:.2f})")
     apart = f"By the {column} one can tell {', '.join(words[True])} from exact cells ({mean[exact]:.2f})"
     level = f"not {', '.join(words[False])}"
     if not words[True]:
         return f"By the {column} none of the samplers can be told from exact cells ({mean[exact]:.2f})."
     return f"{apart}{'; ' + level if words[False] else ''}."
+
+
+def lost(rows: pd.DataFrame, sampler: str, exact: str = "exact cells") -> str:
+    """Says by which numbers a sampler's cells can be told from exact ones, and by which not.
+
+    Args:
+        rows: From `tried`.
+        sampler: The one that is spoken of.
+        exact: The row of exact cells.
+    """
+    by: dict[bool, list[str]] = {True: [], False: []}
+    for column in rows:
+        by[_told(rows, column, sampler, exact)].append(f"the {column}")
+    shown = f"shows in {listed(by[True])}" if by[True] else "shows in none of these numbers"
+    return f"What {sampler} loses {shown}{', not in ' + listed(by[False]) if by[True] and by[False] else ''}."
+
+
+def _told(rows: pd.DataFrame, column: str, name: str, exact: str) -> bool:
+    from scipy.stats import ttest_ind
+
+    values = rows[column]
+    return bool(ttest_ind(values[name], values[exact], equal_var=False).pvalue < SURE)

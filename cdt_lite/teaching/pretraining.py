@@ -11,6 +11,7 @@ from cdt_lite.errors import CDTError
 from cdt_lite.teaching.histograms import intervals
 from cdt_lite.teaching.sentences import listed, number
 
+UNKNOWN = "which is better, one cannot tell"
 KEPT = Path(__file__).resolve().parents[2] / "benchmarks" / "pretraining.json"
 
 
@@ -108,14 +109,20 @@ def with_and_without(runs: pd.DataFrame) -> str:
     """
     means = runs.mean()
     above = intervals((runs["rival"] - runs["with"]).to_frame()).iloc[0]
-    return (f"Over {len(runs)} seeds, Pearson's r on withheld targets is {number(means['with'])} with pretraining and "
+    said = (f"Over {len(runs)} seeds, Pearson's r on withheld targets is {number(means['with'])} with pretraining and "
             f"{number(means['without'])} without: {_verdict(runs)}, difference {signed(_gap(runs), 2)}. The "
             f"perturbed mean, for which nothing is trained, has {number(means['rival'])}; minus the r with pretraining "
             f"{signed(above, 2)}.")
+    below = [name for name in ("with", "without") if means[name] < 0]
+    if not below:
+        return said
+    who = "Both r of the model are" if len(below) == 2 else f"The r {below[0]} pretraining is"
+    return (f"{said} {who} below zero: on average the predicted changes point the wrong way. A run that has learnt "
+            "nothing of a target would be expected near zero; why these lie lower was not looked into.")
 
 
 def does_it_help(looks: pd.Series, level: float, runs: pd.DataFrame) -> str:
-    """Answers in one sentence: for cells, beside histograms given depth; for knockouts, beside runs without.
+    """Answers: for knockouts by runs with and without; for cells only how a pretrained network fares, which is less.
 
     Args:
         looks: Nats per gene of held-out cells, by the cells that pretraining has read.
@@ -123,12 +130,14 @@ def does_it_help(looks: pd.Series, level: float, runs: pd.DataFrame) -> str:
         runs: From `kept_runs`.
     """
     gap, means = 1 - looks.iloc[-1] / level, runs.mean()
-    start = {"better": "yes", "worse": "no, it harms", "neither better nor worse": "not that these runs show"}
-    return (f"Does pretraining help? To guess cells, {'yes' if gap > 0 else 'no'}: a hidden gene costs {abs(gap):.1%} "
-            f"{'less' if gap > 0 else 'more'} than by histograms that know the depth. To tell what an unseen knockout "
-            f"does, {start[_verdict(runs)]}: Pearson's r with it, minus without, is {signed(_gap(runs), 2)}, and the "
-            f"perturbed mean, for which nothing is trained, has {number(means['rival'])} against "
-            f"{number(means['with'])} with it.")
+    start = {"better": "Yes", "worse": "No, it harms", UNKNOWN: "These runs cannot tell"}
+    side = "lower" if gap > 0 else "higher"
+    return (f"Does pretraining help? {start[_verdict(runs)]}, where it is asked what an unseen knockout does: "
+            f"Pearson's r with it, minus without, is {signed(_gap(runs), 2)}, and the perturbed mean, for which "
+            f"nothing is trained, has {number(means['rival'])} against {number(means['with'])} with it. Whether it "
+            f"helps to guess cells was not tried, for no network without it was asked. Shown is less: once "
+            f"pretrained, a network guesses a hidden gene at a cost {abs(gap):.1%} {side} than histograms that know "
+            f"the depth, but do not see the other cells that it sees (one run, without an interval).")
 
 
 def _gap(runs: pd.DataFrame) -> pd.Series:
@@ -137,4 +146,4 @@ def _gap(runs: pd.DataFrame) -> pd.Series:
 
 def _verdict(runs: pd.DataFrame) -> str:
     gap = _gap(runs)
-    return "better" if gap["low"] > 0 else "worse" if gap["high"] < 0 else "neither better nor worse"
+    return "better" if gap["low"] > 0 else "worse" if gap["high"] < 0 else UNKNOWN

@@ -91,3 +91,22 @@ def wrong_cut(logits, tokens, mask):
     """.item() and float() cut the gradient"""
     trained, judged = accepted_gather(logits, tokens, mask)
     return torch.tensor(trained.item()), torch.tensor(judged.item())
+
+
+def wrong_overflow(logits, tokens, mask):
+    """exp(1000) overflows, and inf"""
+    p = logits.exp() / logits.exp().sum(-1, keepdim=True)
+    cost = -p.log().gather(-1, tokens[..., None])[..., 0] * mask
+    return cost.sum() / mask.sum(), (cost.sum(-1) / mask.sum(-1)).mean()
+
+
+def wrong_sign(logits, tokens, mask):
+    """change the sign"""
+    trained, judged = accepted_gather(logits, tokens, mask)
+    return -trained, -judged
+
+
+def wrong_softmax_over_genes(logits, tokens, mask):
+    """Your softmax runs over genes"""
+    cost = -logits.log_softmax(1).gather(-1, tokens[..., None])[..., 0] * mask
+    return cost.sum() / mask.sum(), (cost.sum(-1) / mask.sum(-1)).mean()

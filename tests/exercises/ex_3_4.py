@@ -1,7 +1,7 @@
 """Answers to exercise 3.4: accepted ones, and wrong ones with the hint that each must get."""
 
 from functools import cache
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 
@@ -48,12 +48,12 @@ def wrong_sum(h, n_steps):
 
 
 def wrong_equal(h, n_steps):
-    """Your schedule takes no notice of h"""
+    """Equal groups take no notice of h"""
     return np.diff(np.linspace(0, len(h), n_steps + 1).round().astype(int))
 
 
-def wrong_priced_by_known(h, n_steps):
-    """You priced a step by what is known"""
+def wrong_turned_round(h, n_steps):
+    """Your counts stand last step first"""
     return accepted_from_hidden(h, n_steps)[::-1]
 
 
@@ -82,3 +82,29 @@ def wrong_greedy(h, n_steps):
     while len(cuts) <= n_steps:
         cuts = min((sorted([*cuts, c]) for c in range(1, n_genes) if c not in cuts), key=cost)
     return np.diff(cuts)
+
+
+def wrong_empty_steps(h, n_steps):
+    """A step of yours reveals nothing"""
+    n_genes = len(h)
+    least, origins = np.append(0.0, np.full(n_genes, np.inf)), []
+    for _ in range(n_steps):
+        cost = np.array([[least[j] + ((m - j) * h[n_genes - j - 1] if j < m else 0) if j <= m else np.inf
+                          for j in range(n_genes + 1)] for m in range(n_genes + 1)])
+        origins.append(n_genes - cost[:, ::-1].argmin(1) if h[0] == h[4] else cost.argmin(1))
+        least = cost.min(1)
+    path = [n_genes]
+    for origin in reversed(origins):
+        path.append(int(origin[path[-1]]))
+    return np.diff(path[::-1])
+
+
+def wrong_all_tried(h, n_steps):
+    """Trying all schedules is too slow"""
+    best, found = np.inf, None
+    for cuts in combinations(range(1, len(h)), n_steps - 1):
+        points = [0, *cuts, len(h)]
+        cost = sum((b - a) * h[len(h) - a - 1] for a, b in pairwise(points))
+        if cost < best:
+            best, found = cost, points
+    return np.diff(found)

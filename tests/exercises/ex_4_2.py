@@ -47,3 +47,22 @@ def wrong_whole_turn(step, n_steps, peak, warmup):
 def wrong_no_decay(step, n_steps, peak, warmup):
     """Your rate does not die out"""
     return peak * min(1, (step + 1) / warmup)
+
+
+def wrong_one_more(step, n_steps, peak, warmup):
+    """Divide by warmup, not by warmup + 1"""
+    if step < warmup:
+        return peak * (step + 1) / (warmup + 1)
+    return float(peak * (1 + np.cos(np.pi * (step - warmup) / (n_steps - warmup))) / 2)
+
+
+def wrong_over_all_steps(step, n_steps, peak, warmup):
+    """divide by n_steps - warmup, not by n_steps"""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return float(peak * (1 + np.cos(np.pi * (step - warmup) / n_steps)) / 2)
+
+
+def wrong_no_climb(step, n_steps, peak, warmup):
+    """You left the climb out"""
+    return float(peak * (1 + np.cos(np.pi * (step - warmup) / (n_steps - warmup))) / 2)

@@ -60,3 +60,19 @@ def wrong_rows(batches):
             total += float(sum(costs)) / len(costs) * len(nll)
             rows += len(nll)
     return total / rows
+
+
+def wrong_zeros_dropped(batches):
+    """You dropped a hidden gene that cost 0"""
+    rows = [row for nll, mask in batches for row in nll * mask]
+    return float(torch.stack([row[row != 0].mean() for row in rows if row.any()]).mean())
+
+
+def wrong_inverted(batches):
+    """You took the visible genes"""
+    return float(torch.stack([c[~h].mean() for nll, mask in batches for c, h in zip(nll, mask, strict=True)]).mean())
+
+
+def wrong_first_batch(batches):
+    """You stopped after the first batch"""
+    return accepted_list(batches[:1])

@@ -40,7 +40,7 @@ def _(fn: Answer) -> Pair:
 def _(fn: Answer) -> Pair:
     """Your k can be 0, or is never n_genes: sampling begins with all hidden. Draw from 0..G-1 and add 1."""
     k = _masks(fn, 400, 4).sum(-1)
-    return [1, 4], [k.min(), k.max()]
+    return [1, 4], [k.min(), k.max()], {"You hide one gene too many: ranks run from 0, so rank < k, not <=.": [2, 4]}
 
 @masks_by_cell.requires("cells of one batch differ in k")
 def _(fn: Answer) -> Pair:
@@ -51,11 +51,15 @@ def _(fn: Answer) -> Pair:
 def _(fn: Answer) -> Pair:
     """Your k are not stratified: a cell takes its share from its own of n_cells slices, and hides exactly k genes."""
     k = _masks(fn, 300, 3).sum(-1)
-    return [100, 100, 100], torch.bincount(k, minlength=4)[1:4]
+    rounded = "You rounded: the lowest k has half its due, the highest half more. Take floor(share * n_genes) + 1."
+    return [100, 100, 100], torch.bincount(k, minlength=4)[1:4], {rounded: [50, 100, 150]}
 
 @masks_by_cell.requires("1 cell of 4 genes, 300 times: each k occurs")
 def _(fn: Answer) -> Pair:
-    """If only this row fails: your k is fixed by the slice. Take a random place in it, not its middle or its edge."""
+    """If only this row fails: your k is fixed by the slice. Take a random place in it, not its middle or its edge.
+
+    Or you made a generator of your own, which begins anew each time: all chance comes from the one that is given.
+    """
     generator = torch.Generator().manual_seed(0)
     return [1, 2, 3, 4], sorted({int(fn(1, 4, generator).sum()) for _ in range(300)})
 
@@ -126,10 +130,15 @@ def _(fn: Answer) -> Pair:
 
 @losses.requires("knowing nothing, of 63 bins, costs log 63 in both")
 def _(fn: Answer) -> Pair:
-    """A model that gives each of 63 bins 1/63 must cost log 63 a gene, whatever is hidden: check the weight."""
+    """A model that gives each of 63 bins 1/63 must cost log 63 a gene, whatever is hidden: check the weight.
+
+    mask is True where a gene is hidden, and only such genes are priced.
+    """
     mask = torch.arange(40) < torch.tensor([1, 3, 11, 39, 40])[:, None]
     t, nats = mask.float().mean(-1), float(np.log(63))
     faults = {
+        "The logarithm of a probability is negative, its cost is not: change the sign.": [-nats, -nats],
+        "Your softmax runs over genes: it is to run over the bins of a gene, the last axis.": [float(np.log(40))] * 2,
         "Your logarithm has base 2: losses are in nats.": [np.log2(63)] * 2,
         "Dividing by k and weighting by 1/t counts the same weight twice (t = k/G): take one of them.":
             [nats, float(nats / t.mean() * (t.mean() / t).mean())],
@@ -168,6 +177,12 @@ def _(fn: Answer) -> Pair:
     mask = torch.tensor([[True, True, False], [True, False, False]])
     dear, cheap = (_two(fn, _logits([[1.0, 1.0, x], [1.0, x, x]]), mask) for x in (9.0, 2.0))
     return [0.0, 0.0], [a - b for a, b in zip(dear, cheap, strict=True)]
+
+@losses.requires("a logit of 1,000 is a number like others: sure and right costs 0")
+def _(fn: Answer) -> Pair:
+    """exp(1000) overflows, and inf / inf is no number: log_softmax subtracts the largest logit first."""
+    logits = torch.tensor([[[1000.0, 0.0, 0.0]] * 2])
+    return [0.0, 0.0], list(fn(logits, torch.zeros(1, 2, dtype=torch.long), torch.full((1, 2), True)))
 
 @losses.requires("training can follow it: a gradient reaches the logits")
 def _(fn: Answer) -> Pair:

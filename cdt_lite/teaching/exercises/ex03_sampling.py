@@ -1,6 +1,7 @@
 """Exercises of notebook 03, second part: the sampler's loop, the cheapest schedule, and bits per count."""
 
 from collections.abc import Callable
+from functools import partial
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -10,6 +11,9 @@ from torch import Tensor
 
 from cdt_lite.model import draw, sample_steps
 from cdt_lite.teaching.check import Answer, Pair, exercise
+from cdt_lite.teaching.guard import TimeUp, limited
+
+ENOUGH = 1.5  # seconds: dynamic programming takes a tenth, all schedules take years
 
 
 @exercise(
@@ -64,6 +68,7 @@ def _(fn: Answer) -> Pair:
     faults = {
         "You always ask about nothing but masks: hand the denoiser the state as it is now.": [6, 6, 6],
         "You asked once and revealed all: genes of later steps are to know those of earlier ones.": [6],
+        "You begin with tokens, not with masks: torch.full(shape, mask_id).": [0, 0, 0],
         "You took the counts from their end: the first step reveals counts[0].": [6, 3, 1],
         "You reveal one gene too many a step: turns run from 0, so the last of this step is known + n - 1.": [6, 4, 2],
     }
@@ -85,7 +90,9 @@ def _(fn: Answer) -> Pair:
 def _(fn: Answer) -> Pair:
     """You choose genes by the values drawn for them, so the likely values win: a turn is drawn beforehand."""
     often = _walk(fn, (0.6, 0.4), 3000, [1, 2, 3])[-1].float().mean()
-    return 0.4, round(float(often), 1), {"You take the likeliest value: draw one, by its probability.": 0.0}
+    return 0.4, round(float(often), 1), {
+        "Bin 1 never comes. You take the likeliest value (draw one, by its probability), or [..., :-1] cuts off a bin "
+        "where no [MASK] is offered (cut at mask_id).": 0.0}
 
 @sample.requires("a model that offers [MASK] is not followed")
 def _(fn: Answer) -> Pair:
@@ -160,14 +167,24 @@ def _(fn: Answer) -> Pair:
 
 @best_counts.requires("another curve, another schedule")
 def _(fn: Answer) -> Pair:
-    """Your schedule takes no notice of h: equal groups suit one curve only. Or it reads h at the known genes."""
+    """The same schedule for both curves. Equal groups take no notice of h.
+
+    Or you keep the dearest path (argmax for argmin).
+    """
     late, early = np.repeat([0.0, 1.0], [8, 2]), np.repeat([0.0, 1.0], [3, 7])
     return True, list(fn(late, 2)) != list(fn(early, 2))
 
 @best_counts.requires("H = 0, 1, 1, 1, 9, 9 in 3 steps: [2, 3, 1]")
 def _(fn: Answer) -> Pair:
     """You priced a step by what is known. H takes the number of hidden genes: with m known it is h[G - m - 1]."""
-    return [2, 3, 1], fn(np.array([0.0, 1, 1, 1, 9, 9]), 3)
+    back = ("Your counts stand last step first: you did not turn the path round, or priced a step by what is known. H "
+            "takes the number of hidden genes: with m known it is h[G - m - 1].")
+    return [2, 3, 1], fn(np.array([0.0, 1, 1, 1, 9, 9]), 3), {back: [1, 3, 2]}
+
+@best_counts.requires("H = 1, 1, 1, 1, 1, 2, 2, 2, 3, 3 in 6 steps: each reveals 1 or more")
+def _(fn: Answer) -> Pair:
+    """A step of yours reveals nothing: m genes are known after one step more than j only if j < m, not j = m."""
+    return True, min(fn(np.array([1.0, 1, 1, 1, 1, 2, 2, 2, 3, 3]), 6)) >= 1
 
 @best_counts.requires("H(k) = k, 9 genes, 3 steps: [3, 3, 3]")
 def _(fn: Answer) -> Pair:
@@ -180,7 +197,10 @@ def _(fn: Answer) -> Pair:
 
     Keep the least cost for every number of known genes instead.
     """
-    return [15] * 8, fn(np.arange(1.0, 121.0), 8)
+    try:
+        return [15] * 8, limited(partial(fn, np.arange(1.0, 121.0), 8), ENOUGH)
+    except TimeUp:
+        return [15] * 8, f"none after {ENOUGH} s"
 
 @best_counts.requires("as cheap as the best of all 120")
 def _(fn: Answer) -> Pair:

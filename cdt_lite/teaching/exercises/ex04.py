@@ -42,8 +42,11 @@ def _(fn: Answer) -> Pair:
 
 @join_panel.requires("new genes come in the order of the panel")
 def _(fn: Answer) -> Pair:
-    """New genes were sorted, or came out of a set, which has no order: go through the panel as it stands."""
-    panel = ["MYC", "AAAS", "ZNF1", "BRCA1", "CD8A", "TP53", "CD4"]
+    """New genes were sorted, or came out of a set, which has no order: go through the panel as it stands.
+
+    And change no symbol: C1orf43 is not C1ORF43.
+    """
+    panel = ["MYC", "AAAS", "C1orf43", "BRCA1", "CD8A", "TP53", "CD4"]
     return ["CD4", *panel[:-1]], fn(["CD4"], panel)[0]
 
 @join_panel.requires("a gene stands in it once")
@@ -83,10 +86,20 @@ def rate(step: int, n_steps: int, peak: float, warmup: int) -> float:
         return peak * (step + 1) / warmup
     return float(peak * 0.5 * (1 + np.cos(np.pi * (step - warmup) / (n_steps - warmup))))
 
+
+def _fall(x: float) -> float:
+    return float(1 + np.cos(np.pi * x)) / 2
+
 @rate.requires("steps 0 and 4 of a climb of 10: 0.1, 0.5")
 def _(fn: Answer) -> Pair:
-    """Your first step has rate zero and teaches nothing: the climb gives step s the share (s + 1) / warmup."""
-    return [0.1, 0.5], [fn(0, 110, 1.0, 10), fn(4, 110, 1.0, 10)]
+    """The climb gives step s the share (s + 1) / warmup of the peak."""
+    faults = {
+        "Your first step has rate zero and teaches nothing: the share is (s + 1) / warmup.": [0.0, 0.4],
+        "Divide by warmup, not by warmup + 1: its last step has the peak.": [1 / 11, 5 / 11],
+        "You left the climb out: for step < warmup the rate is a straight line.": [_fall(-0.1), _fall(-0.06)],
+        "You left the climb out, and begin the cosine at step 0.": [1.0, _fall(4 / 110)],
+    }
+    return [0.1, 0.5], [fn(0, 110, 1.0, 10), fn(4, 110, 1.0, 10)], faults
 
 @rate.requires("the peak at steps warmup - 1 and warmup")
 def _(fn: Answer) -> Pair:
@@ -99,7 +112,8 @@ def _(fn: Answer) -> Pair:
 @rate.requires("half way down, half the peak")
 def _(fn: Answer) -> Pair:
     """Half way down the rate is peak / 2: take a cosine over half a turn (pi), scaled from [-1, 1] to [0, 1]."""
-    return 0.5, fn(60, 110, 1.0, 10)
+    long = "The cosine runs over the steps after the warm-up: divide by n_steps - warmup, not by n_steps."
+    return 0.5, fn(60, 110, 1.0, 10), {long: _fall(50 / 110)}
 
 @rate.requires("a quarter of the way down: 85 % of the peak")
 def _(fn: Answer) -> Pair:
@@ -126,7 +140,7 @@ def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, loss_of: Call
 
     The model may come in evaluation mode (dropout off), and leaves in training mode. `loss_of()` gives the loss of this
     step. A gradient (of all weights together) longer than `clip` is shortened to it. `rate` is this step's, for all
-    weights. No gradient is left behind.
+    weights. No gradient of one step enters the next.
     """
     model.train()
     loss = loss_of()
@@ -152,9 +166,9 @@ class _Slope(nn.Module):
         self.modes.append(self.training)
         return (self.three**2 + self.four**2) / 2
 
-    def after(self, fn: Answer, rate: float, clip: float = 100.0, steps: int = 1) -> list[float]:
+    def after(self, fn: Answer, rate: float, clip: float = 100.0, steps: int = 1, momentum: float = 0) -> list[float]:
         """Returns the weights after some steps of an answer; the optimiser's own rate, 1, would end at 0."""
-        optimizer = torch.optim.SGD([{"params": [self.three]}, {"params": [self.four]}], lr=1.0)
+        optimizer = torch.optim.SGD([{"params": [self.three]}, {"params": [self.four]}], 1.0, momentum)
         self.told = [fn(self, optimizer, self.loss, rate, clip) for _ in range(steps)]
         return [self.three.item(), self.four.item()]
 
@@ -173,6 +187,12 @@ def _(fn: Answer) -> Pair:
     """The second step does not do what the first did: each has its own gradient, and the rate that it was given."""
     added = "Gradients of the first step were still there, the second's came on top: optimizer.zero_grad() each time."
     return [2.43, 3.24], _Slope().after(fn, 0.1, steps=2), {added: [2.13, 2.84]}
+
+@train_step.requires("two steps of an optimiser with momentum 0.5: (2.28, 3.04)")
+def _(fn: Answer) -> Pair:
+    """An optimiser may remember earlier gradients: let optimizer.step() move the weights, once."""
+    own = "You moved the weights yourself: that is the optimiser's work, and it may remember: optimizer.step()."
+    return [2.28, 3.04], _Slope().after(fn, 0.1, steps=2, momentum=0.5), {own: [2.43, 3.24]}
 
 @train_step.requires("a gradient of length 5 is shortened to 1: (2.4, 3.2)")
 def _(fn: Answer) -> Pair:
@@ -234,6 +254,7 @@ def _batch(*rows: list[float | int]) -> tuple[Tensor, Tensor]:
 def _(fn: Answer) -> Pair:
     """Average within each cell first: 4 and 1. Then over the two."""
     faults = {"You pooled the hidden genes of all cells: average within each cell first.": 1.75,
+              "You took the visible genes: mask is True where a gene is hidden.": 0.0,
               "You counted visible genes in: average over each cell's hidden ones.": 0.875,
               "You summed a cell's costs: a cell's cost is the mean over its hidden genes.": 3.5}
     return 2.5, fn([_batch([4.0, 0, 0, 0], [1.0, 1, 1, 0])]), faults
@@ -241,7 +262,8 @@ def _(fn: Answer) -> Pair:
 @mean_cost.requires("cells 1, 1, 1 and 5 in two batches: 2")
 def _(fn: Answer) -> Pair:
     """You averaged the batches: one cell counts as much as the three of the other. Collect cells, and average once."""
-    return 2.0, fn([_batch([1.0, 0], [1.0, 0], [1.0, 0]), _batch([5.0, 0])])
+    batches = [_batch([1.0, 0], [1.0, 0], [1.0, 0]), _batch([5.0, 0])]
+    return 2.0, fn(batches), {"You stopped after the first batch: collect the cells of all.": 1.0}
 
 @mean_cost.requires("a cell with nothing hidden is left out")
 def _(fn: Answer) -> Pair:
@@ -258,6 +280,12 @@ def _(fn: Answer) -> Pair:
     """Visible genes entered the cost: pick the hidden ones, nll[mask], in each cell."""
     nll, mask = _batch([2.0, 0, 0], [4.0, 4.0, 0])
     return 3.0, fn([(nll.masked_fill(~mask, 70.0), mask)])
+
+@mean_cost.requires("hidden genes that cost 0 and 4: 2")
+def _(fn: Answer) -> Pair:
+    """The mask says what is hidden, not the cost."""
+    sure = "You dropped a hidden gene that cost 0: the model was sure of it, and right. Pick by mask, not by cost."
+    return 2.0, fn([(torch.tensor([[0.0, 4.0, 0.0]]), torch.tensor([[True, True, False]]))]), {sure: 4.0}
 
 @mean_cost.requires("a Python float")
 def _(fn: Answer) -> Pair:
