@@ -171,7 +171,7 @@ def does_it_listen(heard: Mapping[str, Direction], rest: Mapping[str, Direction]
     whole, left, two = heard["capsule"], rest["capsule"], listed(pair)
     start = f"For {two}, yes; for the others this does not show it" if _passes(whole) else "No"
     if _passes(whole) and _passes(left):
-        start = "Yes"
+        start = "Yes" if left.r > whole.r / 2 else f"Yes, loudly for {two}, faintly for the others"
     network = heard["capsule, table emptied"], rest["capsule, table emptied"]
     gain = "level with" if beyond.low <= 0 <= beyond.high else "better than" if beyond.r > 0 else "worse than"
     return (f"{start}. What sets its answers apart correlates with what sets the real changes apart: r {whole}; a deaf "
