@@ -99,7 +99,8 @@ def test_true_sets_tell_more_of_planted_effects_than_none(found, guesses):
 
 @pytest.mark.parametrize(("sets", "anew", "said"), [
     (1.0, 0.0, "made use of the sets; of 2 collections dealt anew it made use of 0"),
-    (0.0, 1.0, "kept to co-expression, to which the sets added nothing; of 2 collections dealt anew it made use of 2")])
+    (0.0, 1.0, "kept to co-expression, to which the sets added nothing; of 2 collections dealt anew it made use of 2: "
+               "that it uses sets does not say that they are right")])
 def test_the_gate_says_which_sets_were_used(sets, anew, said):
     table = pd.DataFrame({"g": [1.0]})
     guesses = {EXPRESSION: table, KRIGED: table + sets, f"{KRIGED}, dealt anew 0": table + anew,
@@ -119,5 +120,6 @@ def test_relatives_are_named_those_of_most_sets_first(screen, found):
     one, other = measured(found).index.unique(0)[:2]
     sets = {"a": frozenset([one, "X"]), "b": frozenset([one, other, "X"])}
     assert relatives_of(["X", "Y"], sets, found) == (
-        f"Training targets that share a set with X: {one}, {other}; Y: none.")
+        f"Training targets that share sets, with the smallest set. X: {one} (a, 2 genes), {other} (b, 3 genes); "
+        "Y: none.")
     assert held_out(screen).replicate != found.replicate

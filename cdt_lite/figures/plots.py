@@ -35,7 +35,7 @@ DARK = {INK: "#F2F2F2", SOFT: "#BDBDBD", PAPER: "#14171C"}
 MASK = "#C9C9C9"
 BESIDE = ((4, 3, "left"), (4, -11, "left"), (-4, 3, "right"), (-4, -11, "right"),
           (0, 6, "center"), (0, -14, "center"))  # a point: where its name may stand
-ALONE = 4  # pixels about a name in which no other dot may lie
+ALONE = 10  # pixels about a name in which no other dot may lie
 EXPRESSION = LinearSegmentedColormap.from_list("expression", ["#F4F8FB", "#7FB8DA", PALETTE["token"], "#002B45"])
 
 

@@ -175,8 +175,8 @@ def does_it_listen(heard: Mapping[str, Direction], rest: Mapping[str, Direction]
     network = heard["capsule, table emptied"], rest["capsule, table emptied"]
     gain = "level with" if beyond.low <= 0 <= beyond.high else "better than" if beyond.r > 0 else "worse than"
     return (f"{start}. What sets its answers apart correlates with what sets the real changes apart: r {whole}; a deaf "
-            f"model has {heard['deaf']}. But who knows one change, answers {two} with it and all others with none, has "
-            f"{heard['one change']}: without these two the capsule has r {left}. With its table emptied its network "
+            f"model has {heard['deaf']}. Who knows one change, answers {two} with it and all others with none, has "
+            f"{heard['one change']}; without these two the capsule has r {left}. With its table emptied its network "
             f"has r {network[0]}, without the two {network[1]}. The whole is {gain} the table alone: difference "
             f"{beyond}.")
 

@@ -8,7 +8,7 @@ import pandas as pd
 from cdt_lite.evaluation.baselines import BASELINES, Responses
 from cdt_lite.evaluation.metrics import pearson_delta
 from cdt_lite.teaching.held_out import HeldOut
-from cdt_lite.teaching.sentences import CLOSE, listed, number
+from cdt_lite.teaching.sentences import CLOSE, LITTLE, listed, number
 
 Name = tuple[str, int]
 
@@ -31,10 +31,11 @@ def strongest_two(changes: pd.DataFrame) -> list[Name]:
 def one_change(found: HeldOut) -> pd.DataFrame:
     """Returns an answer that knows a single change: that of the strongest in training, for the strongest two.
 
-    To all other perturbations it answers with no change. Perturbations x genes.
+    For the other sign it is turned round; to all other perturbations the answer is no change. Perturbations x genes.
     """
     answer, pair = 0 * found.changes, strongest_two(found.changes)
-    answer.loc[pair] = found.trained.loc[[pair[0]] * 2].to_numpy()
+    for name in pair:
+        answer.loc[name] = found.trained.loc[pair[0]].to_numpy() * name[1] * pair[0][1]
     return answer
 
 
@@ -63,6 +64,8 @@ def carried(found: HeldOut) -> str:
                               np.flatnonzero(real.columns == name[0]).tolist()) for name in real.index]
         r.append(float(np.mean(each)))
     whole, left = r
+    if whole < 2 * LITTLE:
+        return f"The perturbed mean has r = {number(whole)}: it tells next to nothing here."
     moral = "it lives on these two, not on what all share" if left < whole / 2 else (
         "these two carry a part of it" if left < whole - CLOSE else "it lives on what the others share")
     return (f"Without {listed([name[0] for name in loud])} in it, the perturbed mean has r = {number(left)} in place "
