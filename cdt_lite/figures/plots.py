@@ -246,7 +246,7 @@ def _name_point(ax: Axes, name: str, point: tuple[Number, Number], dots: np.ndar
 
     In a crowd better no name than one that could be another dot's.
     """
-    others = dots[np.abs(dots - ax.transData.transform(point)).max(axis=1) > 0.5]
+    others = dots[np.abs(dots - ax.transData.transform(np.array(point, float))).max(axis=1) > 0.5]
     for x, y, side in BESIDE:
         text = ax.annotate(name, point, (x, y), textcoords="offset points", fontsize=8.5, ha=side)
         box = text.get_window_extent().padded(2)
