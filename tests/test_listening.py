@@ -69,6 +69,8 @@ def test_the_direction_is_the_correlation_of_what_sets_targets_apart(real):
     shared = rows(np.tile(real.mean(), (4, 1)))
     assert np.isnan(direction(shared, real).r) and str(direction(shared, real)) == "undefined"
     assert abs(direction(rows(rng.normal(size=real.shape)), real).r) < 0.3
+    two = rows(np.stack([real.iloc[0], -real.iloc[0], *np.zeros((2, 60))]))  # some redraws hold neither
+    assert 0 <= direction(two, real).low < direction(two, real).high
     gap = direction(predicted, real, real)
     assert gap.r == pytest.approx(found.r - 1) and gap.high < 0
 

@@ -35,7 +35,7 @@ DARK = {INK: "#F2F2F2", SOFT: "#BDBDBD", PAPER: "#14171C"}
 MASK = "#C9C9C9"
 BESIDE = ((4, 3, "left"), (4, -11, "left"), (-4, 3, "right"), (-4, -11, "right"),
           (0, 6, "center"), (0, -14, "center"))  # a point: where its name may stand
-ALONE = 10  # pixels about a name in which no other dot may lie
+CLEAR = 2  # points by which any other dot is further from a name than its own
 EXPRESSION = LinearSegmentedColormap.from_list("expression", ["#F4F8FB", "#7FB8DA", PALETTE["token"], "#002B45"])
 
 
@@ -246,13 +246,15 @@ def _name_point(ax: Axes, name: str, point: tuple[Number, Number], dots: np.ndar
 
     In a crowd better no name than one that could be another dot's.
     """
-    others = dots[np.abs(dots - ax.transData.transform(np.array(point, float))).max(axis=1) > 0.5]
+    own = ax.transData.transform(np.array(point, float))
+    others = dots[np.abs(dots - own).max(axis=1) > 0.5]
     for x, y, side in BESIDE:
         text = ax.annotate(name, point, (x, y), textcoords="offset points", fontsize=8.5, ha=side)
         box = text.get_window_extent().padded(2)
-        near = box.padded(ALONE)
+        gap, *gaps = (np.hypot(*np.clip(dot, box.min, box.max) - dot) for dot in (own, *others))
+        clear = min(gaps, default=np.inf) > gap + CLEAR * ax.figure.dpi / 72
         inside = ax.bbox.fully_containsx(box.x0) and ax.bbox.fully_containsx(box.x1)
-        if inside and not any(box.overlaps(other) for other in taken) and not near.count_contains(others):
+        if inside and clear and not any(box.overlaps(other) for other in taken):
             return [box]
         text.remove()
     return []

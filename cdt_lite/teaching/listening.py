@@ -86,7 +86,8 @@ def direction(predicted: pd.DataFrame, real: pd.DataFrame, beside: pd.DataFrame 
         products = other * real_ones, other**2, real_ones**2
         sums = [each.sum(axis=1).to_numpy()[:, None] for each in products]
         both, own, truth = (np.append(bootstrap_means(each), each.mean()) for each in sums)
-        gaps.append(both / np.sqrt(own * truth))
+        scale = np.sqrt(own * truth)  # 0 where only those were drawn to which the answer is the mean: r is 0
+        gaps.append(np.divide(both, scale, out=np.zeros_like(both), where=scale > 0))
     r = gaps[0] - gaps[1] if beside is not None else gaps[0]
     return Direction(float(r[-1]), *np.quantile(r[:-1], [0.025, 0.975]).tolist())
 
