@@ -149,7 +149,8 @@ def test_a_widgets_page_holds_one_picture_and_the_name_as_it_is_written(name):
 
 def test_figures_of_judged_predictions_show_names_as_they_are_written():
     changes = pd.DataFrame(np.tile(numbers(), (N, 1)), pd.MultiIndex.from_product([NAMES, [-1]]), NAMES)
-    scores = pd.DataFrame({"method": "capsule", "target": NAMES, "sign": -1, "pearson_delta": 0.5, "mae": numbers()})
+    scores = pd.DataFrame({"method": "capsule", "target": NAMES, "sign": -1, "asked": "seen", "pearson_delta": 0.5,
+                           "mae": numbers()})
     for figure in (figures.side_by_side({"a": changes}, {"a": changes}, N), figures.scored(scores, ["capsule"])):
         written = drawn_texts(figure)
         assert all(any(text.startswith(name) for text in written) for name in NAMES)

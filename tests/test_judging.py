@@ -97,8 +97,9 @@ def test_genes_that_go_the_right_way_are_counted_among_the_largest():
     wrong = real.copy()
     wrong.iloc[0, -3:] *= -1
     wrong.iloc[1, :9] *= -1
-    said = right_way({"here": real, "there": there}, {"here": wrong, "there": 0.1 * there}, n=3)
-    assert "moves 1.5 (here) and 3.0 (there) the right way; a coin would move 1.5." in said
+    nothing = {"here": 0.0004 * real, "there": -there}  # a change of 0.00 goes no way
+    said = right_way({"here": real, "there": there}, {"here": wrong, "there": 0.1 * there}, nothing, n=3)
+    assert "moves 1.5 (here) and 3.0 (there) the right way; what others do on average moves 0.0 and 0.0." in said
     assert said.endswith("Most for B -1, C -1 and D -1 (3), fewest for A -1 (0).")
 
 
@@ -122,7 +123,8 @@ def test_silence_and_leaders_count_perturbations():
 
 
 @pytest.mark.parametrize(("gains", "moral"), [
-    ((0.05, 0.02), "whatever the method knows"), ((0.0, -0.05), "do not flatter here"), ((0.05, 0.0), "depends")])
+    ((0.05, 0.02), "whatever the method knows"), ((0.0, -0.05), "do not flatter here"), ((0.05, 0.0), "depends"),
+    ((0.02, 0.01), "they flatter little")])
 def test_what_shared_controls_add_is_said(gains, moral):
     scores = table(one=([0.2, 0.4], [0, 0]), two=([0.2, 0.4], [0, 0]))
     gain = np.repeat(gains, 2)
@@ -131,8 +133,9 @@ def test_what_shared_controls_add_is_said(gains, moral):
 
 def test_who_passes_half_against_half_is_named():
     scores = table(ceiling=([0.5], [0]), copy=([0.9], [0]), capsule=([0.6], [0]), rival=([0.4], [0]))
-    assert top(scores, "copy").endswith("r = 0.90: that is the top. Half against half has 0.50; the capsule (0.60) "
-                                        "passes it.")
+    said = top(scores, "copy")
+    assert "r = 0.90: nobody gets there" in said and "would have 0.50" in said
+    assert said.endswith("the capsule (0.60) passes it.")
     assert top(scores[scores["method"] != "capsule"], "copy").endswith("nobody passes it.")
 
 
@@ -233,6 +236,8 @@ def test_figures_draw_the_scores_that_were_given(screen):
     found = questions_of(screen)
     guess = {"seen": 0.5 * found.changes}
     scores = all_scores({"seen": found}, guess)
+    drawn = scored(pd.concat([scores, scores.assign(asked="again")]), ["control", "capsule", "ceiling"])
+    assert {"seen", "again"} <= {text.get_text() for text in drawn.axes[1].texts}
     drawn = scored(scores, ["control", "capsule", "ceiling"])
     assert [text.get_text() for text in drawn.axes[0].get_xticklabels()] == ["capsule", "half against half"]
     assert drawn.axes[1].get_xticklabels()[0].get_text() == "no change"

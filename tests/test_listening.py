@@ -69,6 +69,8 @@ def test_the_direction_is_the_correlation_of_what_sets_targets_apart(real):
     shared = rows(np.tile(real.mean(), (4, 1)))
     assert np.isnan(direction(shared, real).r) and str(direction(shared, real)) == "undefined"
     assert abs(direction(rows(rng.normal(size=real.shape)), real).r) < 0.3
+    two = rows(np.stack([real.iloc[0], -real.iloc[0], *np.zeros((2, 60))]))  # some redraws hold neither
+    assert 0 <= direction(two, real).low < direction(two, real).high
     gap = direction(predicted, real, real)
     assert gap.r == pytest.approx(found.r - 1) and gap.high < 0
 
@@ -104,8 +106,8 @@ TABLES = {"table alone", "untrained, with the table", "capsule"}
 
 
 @pytest.mark.parametrize(("passed", "said", "unsaid"), [
-    (TABLES | {"capsule, table emptied"}, ["its network has learned to listen", "nobody can tell the bug"], ["bug is"]),
-    (TABLES, ["here the table listens, not the network", "nobody can tell the bug"], ["has learned to listen"]),
+    (TABLES | {"capsule, table emptied"}, ["the right direction by itself", "nobody can tell the bug"], ["bug is"]),
+    (TABLES, ["here the table listens, not the network", "nobody can tell the bug"], ["by itself"]),
     (TABLES | {"told"}, ["the bug is found"], ["nobody can tell"]),
     (TABLES | {"deaf"}, ["do not trust this test"], ["bug"]),
     (TABLES - {"untrained, with the table"}, ["nobody can tell"], ["has learned nothing"]),
@@ -127,24 +129,31 @@ def test_the_nearer_of_network_and_table_is_named(network, table, said):
     assert sentence.startswith(said) and "25% of the mixture is the table" in sentence
 
 
-@pytest.mark.parametrize(("sizes", "errors", "said"), [
-    ([0.1, 0.2], [0.1, 0.2], ["grows", "plain is best"]),
-    ([0.2, 0.1], [0.2, 0.1], ["does not grow", "w = 3 is nearer than plain"])])
-def test_what_a_dial_does_is_read_off(sizes, errors, said):
-    sentence = dial(pd.DataFrame({"size of change": sizes, "error": errors}, [1.0, 3.0]), 0.15)
+@pytest.mark.parametrize(("sizes", "errors", "r", "said"), [
+    ([0.1, 0.2], [0.1, 0.2], [0.9, 0.8], ["grows", "not yet the real", "highest at w = 1: by both scores"]),
+    ([0.2, 0.1], [0.2, 0.1], [0.9, 0.8], ["does not grow", "already more than the real", "least at w = 3",
+                                          "highest at w = 1: two scores, two answers"])])
+def test_what_a_dial_does_is_read_off(sizes, errors, r, said):
+    table = pd.DataFrame({"size of change": sizes, "error": errors, "Pearson's r": r}, [1.0, 3.0])
+    sentence = dial(table, 0.15)
     assert all(words in sentence for words in said)
 
 
 NEAR, FAR, NONE = Direction(0.8, 0.6, 0.9), Direction(-0.2, -0.4, -0.1), Direction(0.0, -0.1, 0.1)
+FAINT = Direction(0.3, 0.1, 0.4)
 
 
-@pytest.mark.parametrize(("capsule", "network", "beyond", "said"), [
-    (NEAR, NEAR, NONE, ["Yes.", "still hears", "level with"]),
-    (NEAR, NONE, NEAR, ["Yes.", "hardly hears", "better than"]),
-    (NONE, NONE, FAR, ["No.", "hardly hears", "worse than"])])
-def test_the_answer_follows_the_numbers(capsule, network, beyond, said):
-    sentence = does_it_listen(capsule, network, beyond, NONE)
+@pytest.mark.parametrize(("capsule", "left", "beyond", "said"), [
+    (NEAR, NEAR, NONE, ["Yes. What", "level with"]),
+    (NEAR, FAINT, NEAR, ["Yes, loudly for A and B, faintly for the others. What", "better than"]),
+    (NEAR, NONE, NEAR, ["For A and B, yes; for the others this does not show it. What", "r 0.00 [−0.10, 0.10]"]),
+    (NONE, NEAR, FAR, ["No. What", "worse than"])])
+def test_the_answer_follows_the_numbers_with_and_without_the_strongest_two(capsule, left, beyond, said):
+    heard = {"capsule": capsule, "capsule, table emptied": FAR, "deaf": NONE, "one change": FAINT}
+    sentence = does_it_listen(heard, {"capsule": left, "capsule, table emptied": NEAR}, ["A", "B"], beyond)
     assert all(words in sentence for words in said)
+    assert "answers A and B with it and all others with none, has 0.30" in sentence
+    assert "its network has r −0.20 [−0.40, −0.10], without the two 0.80" in sentence
 
 
 def bits(**gaps):

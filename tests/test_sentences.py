@@ -200,7 +200,7 @@ def test_genes_that_rise_and_fall_are_counted_by_their_sign():
     (0.2, -0.2, "yes. Which genes move, and which way, it tells better; how far, better."),
     (-0.2, 0.2, "no. Which genes move, and which way, it tells less well; how far, less well."),
     (-0.2, -0.2, "neither better nor worse. Which genes move, and which way, it tells less well; how far, better."),
-    (0.0, -0.2, "yes. Which genes move, and which way, it tells as well; how far, better.")])
+    (0.0, -0.2, "yes. Which genes move, and which way, it tells equally well; how far, better.")])
 def test_the_short_answer_follows_both_scores(direction, error, said):
     table = scores(direction).assign(mae=scores(error, metric="mae")["mae"])
     assert in_short(table, "capsule", "replicate mean") == f"In short, beside the replicate mean: {said}"

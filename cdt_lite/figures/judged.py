@@ -47,7 +47,7 @@ def scored(scores: pd.DataFrame, methods: Sequence[str]) -> Figure:
     """Draws Pearson's r and mean absolute error, perturbations x methods, as two heat maps; blue is good.
 
     Args:
-        scores: A row a method and perturbation, in the order of the rows to draw.
+        scores: From `all_scores`, in the order of the rows to draw; a line stands between two questions.
         methods: Columns to draw.
     """
     wide = scores.assign(row=scores["target"] + scores["sign"].map(" {:+d}".format))
@@ -60,6 +60,12 @@ def scored(scores: pd.DataFrame, methods: Sequence[str]) -> Figure:
         plots.metric_heatmap(table, ax, not is_error, ".3f" if is_error else ".2f")
         ax.set_title(title)
         ax.set_xticks(ax.get_xticks(), ax.get_xticklabels(), rotation=35, ha="right")
+    last = 0
+    for kind, group in wide.groupby("asked", sort=False):
+        first, last = last, last + group["row"].nunique()
+        axes[1].text(1.02, (first + last) / 2, kind, transform=axes[1].get_yaxis_transform(), va="center", rotation=270)
+        for ax in axes:
+            ax.axhline(first, color=plots.INK, lw=2 if first else 0)
     axes[1].tick_params(labelleft=False)
     return plots.as_written(figure)
 

@@ -35,6 +35,7 @@ DARK = {INK: "#F2F2F2", SOFT: "#BDBDBD", PAPER: "#14171C"}
 MASK = "#C9C9C9"
 BESIDE = ((4, 3, "left"), (4, -11, "left"), (-4, 3, "right"), (-4, -11, "right"),
           (0, 6, "center"), (0, -14, "center"))  # a point: where its name may stand
+CLEAR = 2  # points by which any other dot is further from a name than its own
 EXPRESSION = LinearSegmentedColormap.from_list("expression", ["#F4F8FB", "#7FB8DA", PALETTE["token"], "#002B45"])
 
 
@@ -241,21 +242,19 @@ def predicted_vs_real_delta(real: np.ndarray, predicted: np.ndarray, genes: Valu
 
 
 def _name_point(ax: Axes, name: str, point: tuple[Number, Number], dots: np.ndarray, taken: list[Bbox]) -> list[Bbox]:
-    """Writes a name beside a point, where it covers no other name and the fewest dots; returns the place that it took.
+    """Writes a name beside a point, where it meets no other name and no other dot; returns the place that it took.
 
-    In a crowd better no name than an unreadable one.
+    In a crowd better no name than one that could be another dot's.
     """
-    found = []
-    for place in BESIDE:
-        x, y, side = place
+    own = ax.transData.transform(np.array(point, float))
+    others = dots[np.abs(dots - own).max(axis=1) > 0.5]
+    for x, y, side in BESIDE:
         text = ax.annotate(name, point, (x, y), textcoords="offset points", fontsize=8.5, ha=side)
         box = text.get_window_extent().padded(2)
+        gap, *gaps = (np.hypot(*np.clip(dot, box.min, box.max) - dot) for dot in (own, *others))
+        clear = min(gaps, default=np.inf) > gap + CLEAR * ax.figure.dpi / 72
+        inside = ax.bbox.fully_containsx(box.x0) and ax.bbox.fully_containsx(box.x1)
+        if inside and clear and not any(box.overlaps(other) for other in taken):
+            return [box]
         text.remove()
-        covered = int(((dots >= box.min) & (dots <= box.max)).all(axis=1).sum())
-        if covered < 3 and not any(box.overlaps(other) for other in taken):
-            found.append((covered, place, box))
-    if not found:
-        return []
-    _, (x, y, side), box = min(found, key=lambda each: each[0])
-    ax.annotate(name, point, (x, y), textcoords="offset points", fontsize=8.5, ha=side)
-    return [box]
+    return []

@@ -46,6 +46,7 @@ from cdt_lite.teaching.listening import (
     untrained,
     who_listens,
 )
+from cdt_lite.teaching.loudest import carried, mean_of_others, one_change, others_moved, strongest_two
 from cdt_lite.teaching.masks import (
     first_and_last,
     from_masks,
@@ -111,18 +112,19 @@ from cdt_lite.terminal import with_bar
 __all__ = [
     "HeldOut", "Lesson", "Mixture", "Rivals", "Terminal", "against_half", "agree", "ahead_of", "all_candidates",
     "all_scores", "answers", "apart", "are_they_cells", "as_html", "asked", "at_looks", "auc_in_classes", "averages",
-    "begin", "beside", "between", "bits_curve", "bits_without", "by_cell_eval", "by_sets", "catch_up", "cells_for",
-    "centre_told", "cheaper", "check", "classifier_told", "components", "densities", "depths_told", "dial",
+    "begin", "beside", "between", "bits_curve", "bits_without", "by_cell_eval", "by_sets", "carried", "catch_up",
+    "cells_for", "centre_told", "cheaper", "check", "classifier_told", "components", "densities", "depths_told", "dial",
     "differences_of_controls", "direction", "does_it_help", "does_it_listen", "dud_guides", "emptied", "escapees_told",
     "every_target", "explained", "explains", "field", "first_and_last", "flattered", "from_masks", "furthest", "gate",
     "gene_by_gene", "gives_away", "guess", "guides_of", "guides_told", "has_say", "held_out", "held_out_sets",
     "hidden_bits", "histograms", "hits_by_cells", "in_short", "in_the_field", "intervals", "judgeable", "kept_by_panel",
     "kept_runs", "knock", "leader", "leaders", "leans", "levels", "listed", "look_over", "lost", "masks_cost",
-    "measured", "mixing", "mixing_told", "moved", "neighbours_tell", "never_trained", "of_use", "one_answer", "passed",
-    "plates", "priced", "questions", "relatives_of", "replicate_means", "right_way", "same_depth", "same_losses",
-    "saved", "searched", "sets_of", "shares_with_intervals", "shown_before", "shows", "silence", "simulated_genes",
-    "sinks", "small_network", "steps_cost", "still_apart", "strange_files", "strength", "surer", "table_alone",
-    "tipped", "token_shares", "told", "told_apart", "told_by_relatives", "top", "total_variation", "tried", "trusted",
+    "mean_of_others", "measured", "mixing", "mixing_told", "moved", "neighbours_tell", "never_trained", "of_use",
+    "one_answer", "one_change", "others_moved", "passed", "plates", "priced", "questions", "relatives_of",
+    "replicate_means", "right_way", "same_depth", "same_losses", "saved", "searched", "sets_of",
+    "shares_with_intervals", "shown_before", "shows", "silence", "simulated_genes", "sinks", "small_network",
+    "steps_cost", "still_apart", "strange_files", "strength", "strongest_two", "surer", "table_alone", "tipped",
+    "token_shares", "told", "told_apart", "told_by_relatives", "top", "total_variation", "tried", "trusted",
     "untrained", "valley_told", "verdicts", "walk", "walked", "way", "what_it_does", "what_it_holds", "who_listens",
     "why", "with_and_without", "with_bar", "with_errors", "with_spread", "worth", "written",
 ]

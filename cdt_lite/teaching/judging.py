@@ -11,7 +11,7 @@ from anndata import AnnData
 from cdt_lite.data.layout import neighbours
 from cdt_lite.evaluation.metrics import pearson_delta
 from cdt_lite.evaluation.summary import summarise
-from cdt_lite.teaching.sentences import LITTLE, NAMES, listed, number, what_it_does
+from cdt_lite.teaching.sentences import CLOSE, LITTLE, NAMES, goes_along, listed, number, what_it_does
 
 ALIKE = 0.8  # r of two effects, from which one could have told the other
 FIELD = {"capsule, change": "capsule, mean", "scgen": "scGen", "state": "STATE",
@@ -23,25 +23,32 @@ SCORES = {"pearson_delta": "Pearson's r", "mae": ERROR, "systema_pearson": "Syst
 FIELD_DIGITS = {ERROR: 3}  # of others 2
 
 
-def right_way(real: Mapping[str, pd.DataFrame], predicted: Mapping[str, pd.DataFrame], n: int = 10) -> str:
+def right_way(real: Mapping[str, pd.DataFrame], predicted: Mapping[str, pd.DataFrame],
+              rival: Mapping[str, pd.DataFrame], n: int = 10) -> str:
     """Says how many of the genes that a perturbation moves most go the right way in the prediction.
+
+    A predicted change that is written 0.00 goes no way.
 
     Args:
         real: Changes, perturbations x genes, by what the predictor knew of them, in words.
         predicted: The same of the prediction.
+        rival: The same of what other perturbations do on average.
         n: Genes a perturbation.
     """
-    said, right = [], {}
+    said, others, right = [], [], {}
     for kind, table in real.items():
+        easy = 0
         for name, row in table.iterrows():
             largest = row.loc[row.drop(name[0], errors="ignore").abs().nlargest(n).index]
-            guess = predicted[kind].loc[name, largest.index]
-            right[name] = int((np.sign(largest) == np.sign(guess)).sum())
+            right[name], own = (int(goes_along(largest, guess[kind].loc[name, largest.index]).sum())
+                                for guess in (predicted, rival))
+            easy += own
         said.append(f"{np.mean([right[name] for name in table.index]):.1f} ({kind})")
+        others.append(f"{easy / len(table):.1f}")
     ends = [[f"{name[0]} {name[1]:+d}" for name in right if right[name] == end(right.values())] for end in (max, min)]
     return (f"Of the {n} genes that a perturbation really moves most, the prediction moves "
-            f"{listed(said)} the right way; a coin would move {n / 2:g}. Most for {listed(ends[0])} "
-            f"({max(right.values())}), fewest for {listed(ends[1])} ({min(right.values())}).")
+            f"{listed(said)} the right way; what others do on average moves {listed(others)}. Most for "
+            f"{listed(ends[0])} ({max(right.values())}), fewest for {listed(ends[1])} ({min(right.values())}).")
 
 
 def told_apart(scores: pd.Series, method: str, by: str, higher_is_better: bool = True) -> str:
@@ -111,6 +118,8 @@ def flattered(scores: pd.DataFrame, methods: Sequence[str]) -> str:
     said = listed([f"{number(value)} ({name})" for name, value in gain.items()])
     moral = "they flatter, whatever the method knows" if gain.min() > 0.01 else (
         "they do not flatter here" if gain.max() < 0.01 else "whom they flatter depends on what is predicted")
+    if gain.abs().max() < 2 * CLOSE:
+        moral = "on this screen they flatter little"
     return f"Shared controls add to Pearson's r: {said}. So {moral}."
 
 
@@ -126,8 +135,9 @@ def top(scores: pd.DataFrame, copy: str) -> str:
     best = means.pop(copy)
     past = [f"the {name} ({number(value)})" for name, value in means.items() if value > half]
     verb = "pass" if len(past) > 1 else "passes"
-    return (f"The real cells, handed in as a prediction, have r = {number(best)}: that is the top. "
-            f"Half against half has {number(half)}; {listed(past or ['nobody'])} {verb} it.")
+    return (f"The real cells, handed in as a prediction of themselves, have r = {number(best)}: nobody gets there, for "
+            f"their own noise stands on both sides. A repeat of the experiment would have {number(half)} (half against "
+            f"half); {listed(past or ['nobody'])} {verb} it.")
 
 
 def furthest(table: pd.DataFrame, method: str) -> tuple[str, int]:

@@ -86,7 +86,8 @@ def direction(predicted: pd.DataFrame, real: pd.DataFrame, beside: pd.DataFrame 
         products = other * real_ones, other**2, real_ones**2
         sums = [each.sum(axis=1).to_numpy()[:, None] for each in products]
         both, own, truth = (np.append(bootstrap_means(each), each.mean()) for each in sums)
-        gaps.append(both / np.sqrt(own * truth))
+        scale = np.sqrt(own * truth)  # 0 where only those were drawn to which the answer is the mean: r is 0
+        gaps.append(np.divide(both, scale, out=np.zeros_like(both), where=scale > 0))
     r = gaps[0] - gaps[1] if beside is not None else gaps[0]
     return Direction(float(r[-1]), *np.quantile(r[:-1], [0.025, 0.975]).tolist())
 
@@ -107,7 +108,8 @@ def who_listens(verdicts: pd.DataFrame) -> str:
         return " ".join([*said, "The positive control fails: the test shows nothing here."])
     own = passed["capsule, table emptied"]
     said.append(f"Without its table the capsule has r {number(verdicts.loc['capsule, table emptied', 'r'].r)}: "
-                + ("its network has learned to listen." if own else "here the table listens, not the network."))
+                + ("its network goes in the right direction by itself." if own else
+                   "here the table listens, not the network."))
     if passed["untrained, with the table"]:
         said.append("A table passes with a network that has learned nothing.")
     if passed["deaf"]:
@@ -143,33 +145,43 @@ def dial(table: pd.DataFrame, real_size: float) -> str:
     """Says what guidance does to the size of a change and to its error.
 
     Args:
-        table: By weight, "size of change" and "error".
+        table: By weight, 1 among them, "size of change", "Pearson's r" and "error".
         real_size: Of the real change.
     """
     sizes = table["size of change"]
     grows = "grows" if sizes.is_monotonic_increasing else "does not grow steadily"
     first, last = sizes.index[[0, -1]]
-    best = table["error"].idxmin()
-    moral = "plain is best here" if best == 1 else f"here w = {best:g} is nearer than plain"
+    best, straight = table["error"].idxmin(), table["Pearson's r"].idxmax()
+    moral = "by both scores" if best == straight else "two scores, two answers"
+    past = "already more than" if sizes[1] > real_size else "not yet"
     return (f"From w = {first:g} to {last:g} the size of the change {grows}, from {sizes[first]:.3f} to "
-            f"{sizes[last]:.3f}; the real one is {real_size:.3f}. The error is least at w = {best:g}: {moral}.")
+            f"{sizes[last]:.3f}; at w = 1 it is {sizes[1]:.3f}, {past} the real {real_size:.3f}. The error is least "
+            f"at w = {best:g}, r highest at w = {straight:g}: {moral}.")
 
 
-def does_it_listen(capsule: Direction, network: Direction, beyond: Direction, deaf: Direction) -> str:
-    """Answers the notebook's question from four correlations.
+def does_it_listen(heard: Mapping[str, Direction], rest: Mapping[str, Direction], pair: Sequence[str],
+                   beyond: Direction) -> str:
+    """Answers the notebook's question from correlations, over all perturbations and without the strongest two.
 
     Args:
-        capsule: Of the capsule.
-        network: Of the capsule with its table emptied.
+        heard: Of "capsule", "capsule, table emptied", "deaf", and "one change" (`loudest.one_change`).
+        rest: Of the capsule, whole and emptied, without the strongest two.
+        pair: What these are called.
         beyond: Of the capsule, minus that of its table alone.
-        deaf: Of a model that never heard its condition.
     """
-    yes = "Yes" if capsule.low > 0 and capsule.r > BAR else "No"
-    if network.low > 0 and network.r > BAR:
-        by = "with its table emptied its network still hears"
-    else:
-        by = "with its table emptied its network hardly hears"
+    whole, left, two = heard["capsule"], rest["capsule"], listed(pair)
+    start = f"For {two}, yes; for the others this does not show it" if _passes(whole) else "No"
+    if _passes(whole) and _passes(left):
+        start = "Yes" if left.r > whole.r / 2 else f"Yes, loudly for {two}, faintly for the others"
+    network = heard["capsule, table emptied"], rest["capsule, table emptied"]
     gain = "level with" if beyond.low <= 0 <= beyond.high else "better than" if beyond.r > 0 else "worse than"
-    return (f"{yes}. What sets its answers apart correlates with what sets the real changes apart: r {capsule}; a deaf "
-            f"model has {deaf}. {by[0].upper()}{by[1:]}: r {network}. The whole is {gain} the table alone: difference "
+    return (f"{start}. What sets its answers apart correlates with what sets the real changes apart: r {whole}; a deaf "
+            f"model has {heard['deaf']}. Who knows one change, answers {two} with it and all others with none, has "
+            f"{heard['one change']}; without these two the capsule has r {left}. With its table emptied its network "
+            f"has r {network[0]}, without the two {network[1]}. The whole is {gain} the table alone: difference "
             f"{beyond}.")
+
+
+def _passes(r: Direction) -> bool:
+    """Whether a correlation passes for the right direction, and is not chance in the choice of perturbations."""
+    return r.low > 0 and r.r > BAR

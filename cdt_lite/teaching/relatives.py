@@ -119,11 +119,14 @@ def gate(guesses: Mapping[str, pd.DataFrame]) -> str:
     kriged = [name for name in guesses if name.startswith(KRIGED) and name != EXPRESSION]
     used = {name: not np.allclose(guesses[name], plain) for name in kriged}
     way = "made use of the sets" if used.pop(KRIGED) else "kept to co-expression, to which the sets added nothing"
-    return f"The likelihood {way}; of {len(used)} collections dealt anew it made use of {sum(used.values())}."
+    open_to_all = sum(used.values()) > len(used) / 4
+    moral = ": that it uses sets does not say that they are right" if open_to_all else ""
+    return (f"The likelihood {way}; of {len(used)} collections dealt anew it made use of "
+            f"{sum(used.values())}{moral}.")
 
 
 def relatives_of(asked: Sequence[str], sets: Sets, found: HeldOut) -> str:
-    """Names the training targets that share a set with each of some targets, those of the most sets first.
+    """Names the training targets that share most sets with each of some targets, and the smallest set they share.
 
     Args:
         asked: Targets.
@@ -132,12 +135,17 @@ def relatives_of(asked: Sequence[str], sets: Sets, found: HeldOut) -> str:
     """
     said = []
     for target in asked:
-        own = [genes for genes in sets.values() if target in genes]
-        shared = {name: sum(name in genes for genes in own) for name in measured(found).index.unique(0)}
-        kin = sorted((name for name in shared if shared[name]), key=lambda name: -shared[name])
-        more = f" and {len(kin) - 4} more" if len(kin) > 4 else ""
-        said.append(f"{target}: {', '.join(kin[:4]) or 'none'}{more}")
-    return f"Training targets that share a set with {'; '.join(said)}."
+        shared = {}
+        for name in measured(found).index.unique(0):
+            shared[name] = sorted((len(genes), word) for word, genes in sets.items() if {target, name} <= set(genes))
+        kin = sorted((name for name in shared if shared[name]), key=lambda name: -len(shared[name]))
+        named = []
+        for name in kin[:2]:
+            size, word = shared[name][0]
+            named.append(f"{name} ({word.split(': ')[-1].replace('_', ' ')}, {size} genes)")
+        more = f" and {len(kin) - 2} more" if len(kin) > 2 else ""
+        said.append(f"{target}: {', '.join(named) or 'none'}{more}")
+    return f"Training targets that share sets, with the smallest set. {'; '.join(said)}."
 
 
 def told_by_relatives(r: pd.DataFrame, method: str, rival: str) -> str:

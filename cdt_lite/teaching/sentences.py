@@ -18,6 +18,8 @@ LITTLE = 0.05  # a share that is not worth a word
 BETTER, LEVEL, WORSE = "better than", "level with", "worse than"
 CLEARLY = 1.25  # as many genes again by a quarter
 CLOSE = 0.02  # of one score that has no interval: no difference
+STILL = 0.005  # change in log1p units that is written 0.00
+FEW = 6  # perturbations, below which a bootstrap interval is too narrow
 
 
 def listed(words: Sequence[str]) -> str:
@@ -86,7 +88,8 @@ def beside(scores: pd.DataFrame, method: str, rivals: Sequence[str], metric: str
     where = f"Over {n} held-out perturbations" if n > 1 else f"For {scores['target'].iloc[0]}"
     interval = f" [{number(own['low'], digits)}, {number(own['high'], digits)}]" if n > 1 else ""
     found = f"{NAMES.get(metric, metric)} of the {method} is {number(own['mean'], digits)}{interval}"
-    return f"{where}, {found}: {listed(said)}."
+    narrow = f" (Over {n} perturbations intervals are too narrow.)" if 1 < n < FEW else ""
+    return f"{where}, {found}: {listed(said)}.{narrow}"
 
 
 def in_short(scores: pd.DataFrame, method: str, rival: str) -> str:
@@ -102,7 +105,7 @@ def in_short(scores: pd.DataFrame, method: str, rival: str) -> str:
     rank = [WORSE, LEVEL, BETTER].index
     total = rank(direction) + rank(error) - 2
     start = "yes" if total > 0 else "no" if total < 0 else "neither better nor worse"
-    words = {BETTER: "better", LEVEL: "as well", WORSE: "less well"}
+    words = {BETTER: "better", LEVEL: "equally well", WORSE: "less well"}
     return (f"In short, beside the {rival}: {start}. Which genes move, and which way, it tells {words[direction]}; how "
             f"far, {words[error]}.")
 
@@ -117,6 +120,11 @@ def _verdict(gap: pd.Series, metric: str, has_interval: bool = True) -> str:
     return BETTER if (low > 0) == bool(METRICS[metric].higher_is_better) else WORSE
 
 
+def goes_along(real: pd.Series, predicted: pd.Series) -> pd.Series:
+    """Marks the genes that a prediction moves the way they really go, and not by less than `STILL`."""
+    return (np.sign(real) == np.sign(predicted)) & (predicted.abs() >= STILL)
+
+
 def moved(real: pd.Series, predicted: pd.Series) -> str:
     """Says how many of some genes a prediction moves the way they really go, and how far.
 
@@ -124,7 +132,7 @@ def moved(real: pd.Series, predicted: pd.Series) -> str:
         real: Change of each gene, by name.
         predicted: The same.
     """
-    right = np.sign(real) == np.sign(predicted)
+    right = goes_along(real, predicted)
     wrong = listed(real.index[~right].tolist()) if (~right).any() else ""
     size = predicted.abs().mean() / real.abs().mean()
     falling = int((real < 0).sum())

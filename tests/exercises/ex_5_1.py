@@ -80,3 +80,10 @@ def wrong_places(own, replicate, is_control, n, rng):
 def wrong_other_replicates(own, replicate, is_control, n, rng):
     """You drew from the other replicates"""
     return rng.choice(np.flatnonzero(is_control & (replicate != replicate[own[0]])), n)
+
+
+def wrong_block(own, replicate, is_control, n, rng):
+    """You drew a block of neighbours"""
+    pool = np.setdiff1d(np.flatnonzero(is_control & (replicate == replicate[own[0]])), own)
+    first = rng.integers(len(pool))
+    return np.resize(np.roll(pool, -first), n)

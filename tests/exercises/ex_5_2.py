@@ -71,3 +71,38 @@ def wrong_inverted(counts, target, unseen, n_top):
     """Your mask is inverted"""
     test = np.isin(target, unseen)
     return test, np.argsort(-counts[~test].var(0), kind="stable")[:n_top]
+
+
+def _by(score):
+    def answer(counts, target, unseen, n_top):
+        train = ~np.isin(target, unseen)
+        return train, np.argsort(-score(counts[train]), kind="stable")[:n_top]
+
+    return answer
+
+
+def wrong_logarithm(counts, target, unseen, n_top):
+    """not of their logarithms"""
+    return _by(lambda x: np.log1p(x).var(0))(counts, target, unseen, n_top)
+
+
+def wrong_dispersion(counts, target, unseen, n_top):
+    """you divided it by the mean"""
+    return _by(lambda x: x.var(0) / np.maximum(x.mean(0), 1e-9))(counts, target, unseen, n_top)
+
+
+def wrong_by_number(counts, target, unseen, n_top):
+    """The right genes in the wrong order"""
+    train, genes = accepted_isin(counts, target, unseen, n_top)
+    return train, np.sort(genes)
+
+
+def wrong_least(counts, target, unseen, n_top):
+    """You took the genes that vary least"""
+    return _by(lambda x: -x.var(0))(counts, target, unseen, n_top)
+
+
+def wrong_rows(counts, target, unseen, n_top):
+    """The first value is a mask"""
+    train, genes = accepted_isin(counts, target, unseen, n_top)
+    return np.flatnonzero(train), genes

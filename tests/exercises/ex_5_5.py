@@ -88,3 +88,55 @@ def wrong_square(predict, real, least=0.2):
         return False, False
     r = np.corrcoef(a.ravel(), b.ravel())[0, 1]
     return True, bool(r > 0 and r**2 > least)
+
+
+def _tables(predict, real):
+    return np.stack([predict(name) for name in real]), np.stack(list(real.values()))
+
+
+def _judged(a, b, least):
+    changes = bool(np.abs(a - a.mean(0)).max() > 1e-3)
+    return changes, changes and bool(np.corrcoef(a.ravel(), b.ravel())[0, 1] > least)
+
+
+def wrong_one_r_a_target(predict, real, least=0.2):
+    """You took one correlation a target"""
+    guess, truth = _tables(predict, real)
+    a, b = guess - guess.mean(0), truth - truth.mean(0)
+    changes = bool(np.abs(a).max() > 1e-3)
+    return changes, changes and bool(np.mean([np.corrcoef(x, y)[0, 1] for x, y in zip(a, b, strict=True)]) > least)
+
+
+def wrong_ranks(predict, real, least=0.2):
+    """You correlated ranks (Spearman)"""
+    from scipy.stats import spearmanr
+
+    guess, truth = _tables(predict, real)
+    a, b = guess - guess.mean(0), truth - truth.mean(0)
+    changes = bool(np.abs(a).max() > 1e-3)
+    return changes, changes and bool(spearmanr(a.ravel(), b.ravel())[0] > least)
+
+
+def wrong_truth_centred_alone(predict, real, least=0.2):
+    """Take from each of the two tables its *own* mean"""
+    guess, truth = _tables(predict, real)
+    return _judged(guess, truth - truth.mean(0), least)
+
+
+def wrong_guess_centred_alone(predict, real, least=0.2):
+    """Take from each of the two tables its *own* mean"""
+    guess, truth = _tables(predict, real)
+    return _judged(guess - guess.mean(0), truth, least)
+
+
+def wrong_both_by_the_real_mean(predict, real, least=0.2):
+    """Take from each of the two tables its *own* mean"""
+    guess, truth = _tables(predict, real)
+    return _judged(guess - truth.mean(0), truth - truth.mean(0), least)
+
+
+def wrong_first_pair(predict, real, least=0.2):
+    """You compared some of the targets"""
+    first, second, *_ = real
+    changes = bool(np.abs(predict(first) - predict(second)).max() > 1e-3)
+    return changes, accepted_stack(predict, real, least)[1]

@@ -78,3 +78,28 @@ def wrong_slope(real, predicted, control, own):
     a, b = (real - control)[keep], (predicted - control)[keep]
     a, b = a - a.mean(), b - b.mean()
     return float(a @ b / (a @ a))
+
+
+def wrong_absolute(real, predicted, control, own):
+    """You dropped the sign"""
+    return abs(accepted_norms(real, predicted, control, own))
+
+
+def wrong_unchanged_dropped(real, predicted, control, own):
+    """You left out a gene that does not move"""
+    keep = (np.arange(len(real)) != (-1 if own is None else own)) & (real != control)
+    return accepted_norms(real[keep], predicted[keep], control[keep], None)
+
+
+def wrong_unchanged_in_both_dropped(real, predicted, control, own):
+    """You left out a gene that does not move"""
+    keep = (np.arange(len(real)) != (-1 if own is None else own)) & ((real != control) | (predicted != control))
+    return accepted_norms(real[keep], predicted[keep], control[keep], None) if keep.any() else float("nan")
+
+
+def wrong_centred_first(real, predicted, control, own):
+    """You centred first"""
+    a, b = (x - control - (x - control).mean() for x in (real, predicted))
+    a, b = (a, b) if own is None else (np.delete(a, own), np.delete(b, own))
+    scale = np.linalg.norm(a) * np.linalg.norm(b)
+    return float(a @ b / scale) if scale > 0 else float("nan")

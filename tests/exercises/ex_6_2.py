@@ -64,3 +64,12 @@ def wrong_last_resort(effects, target, sign, asked, asked_sign):
     """You fell back to all rows, A among them"""
     same = (target != asked) & (sign == asked_sign)
     return effects[same].mean(0) if same.any() else effects.mean(0)
+
+
+def wrong_sign_of_its_own(effects, target, sign, asked, asked_sign):
+    """You asked whether the sign has rows"""
+    other = target != asked
+    if (sign == asked_sign).any():
+        rows = effects[other & (sign == asked_sign)]
+        return rows.mean(0) if len(rows) else np.full(effects.shape[1], np.nan)
+    return effects[other].mean(0)

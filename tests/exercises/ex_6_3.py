@@ -75,3 +75,8 @@ def wrong_rank(guess, real, index, own):
 def wrong_way_round(guess, real, index, own):
     """You ranked the furthest first"""
     return 1 - (1 - 1 / len(real) - (1 - accepted_ties(guess, real, index, own)))
+
+
+def wrong_argsort(guess, real, index, own):
+    """np.argsort tells which row is at each rank"""
+    return 1 - np.argsort(_distance(guess, real, own))[index] / len(real)

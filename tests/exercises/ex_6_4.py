@@ -74,3 +74,42 @@ def wrong_one_number(a, b, n_draws, rng):
     """return both ends"""
     rows = rng.integers(len(a), size=(n_draws, len(a)))
     return float((a - b)[rows].mean())
+
+
+def wrong_own_rng(a, b, n_draws, rng):
+    """You made an rng of your own"""
+    return accepted_table(a, b, n_draws, np.random.default_rng(0))
+
+
+def wrong_thousand_draws(a, b, n_draws, rng):
+    """You wrote the number of draws into your function"""
+    return accepted_table(a, b, 1000, rng)
+
+
+def wrong_basic(a, b, n_draws, rng):
+    """That is the basic interval"""
+    low, high = accepted_table(a, b, n_draws, rng)
+    return 2 * (a - b).mean() - high, 2 * (a - b).mean() - low
+
+
+def wrong_one_fewer(a, b, n_draws, rng):
+    """you drew one fewer"""
+    rows = rng.integers(len(a), size=(n_draws, len(a) - 1))
+    return tuple(np.quantile((a - b)[rows].mean(1), [0.025, 0.975]))
+
+
+def wrong_last_never(a, b, n_draws, rng):
+    """The last perturbation is never drawn"""
+    rows = rng.integers(0, len(a) - 1, size=(n_draws, len(a)))
+    return tuple(np.quantile((a - b)[rows].mean(1), [0.025, 0.975]))
+
+
+def wrong_swapped(a, b, n_draws, rng):
+    """The low end comes first"""
+    return accepted_table(a, b, n_draws, rng)[::-1]
+
+
+def wrong_medians(a, b, n_draws, rng):
+    """You took the median of each redraw"""
+    rows = rng.integers(len(a), size=(n_draws, len(a)))
+    return tuple(np.quantile(np.median((a - b)[rows], axis=1), [0.025, 0.975]))

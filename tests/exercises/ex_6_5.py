@@ -64,3 +64,31 @@ def wrong_masks(replicate, rng):
     truth, _ = accepted_permutation(replicate, rng)
     marked = np.isin(np.arange(len(replicate)), truth)
     return marked, ~marked
+
+
+def _dealt(replicate, order):
+    parts = [order(np.flatnonzero(replicate == name)) for name in np.unique(replicate)]
+    return (np.concatenate([p[: len(p) // 2] for p in parts]), np.concatenate([p[len(p) // 2 :] for p in parts]))
+
+
+def wrong_fixed_seed(replicate, rng):
+    """You shuffle, and always alike"""
+    own = np.random.default_rng(0)
+    return _dealt(replicate, own.permutation)
+
+
+def wrong_every_second(replicate, rng):
+    """You took every second cell"""
+    parts = [np.flatnonzero(replicate == name) for name in np.unique(replicate)]
+    return np.concatenate([p[::2] for p in parts]), np.concatenate([p[1::2] for p in parts])
+
+
+def wrong_places(replicate, rng):
+    """These are places within a replicate"""
+    return _dealt(replicate, lambda rows: rng.permutation(len(rows)))
+
+
+def wrong_one_seed(replicate, rng):
+    """You shuffle all replicates in one and the same order"""
+    seed = rng.integers(1_000_000)
+    return _dealt(replicate, lambda rows: np.random.default_rng(seed).permutation(rows))

@@ -75,11 +75,12 @@ def _(fn: Answer) -> Pair:
     drawn = np.concatenate([_drawn(fn, 3, seed, own=(20, 24)) for seed in range(6)])
     return [], np.intersect1d(drawn, [20, 24])
 
-@matched_controls.requires("another seed, other controls")
+@matched_controls.requires("another seed, other controls: two of five, all ten pairs")
 def _(fn: Answer) -> Pair:
-    """You always take the same ones: draw with rng, or the model learns these few cells by heart."""
-    draws = np.stack([_drawn(fn, 2, seed) for seed in range(8)])
-    return True, len(np.unique(draws, axis=0)) > 1
+    """You drew a block of neighbours, so most sets of controls never come up: draw each by itself, rng.choice."""
+    draws = np.stack([_drawn(fn, 2, seed) for seed in range(100)])
+    return 10, len(np.unique(draws, axis=0)), {
+        "You always take the same ones: draw with rng, or the model learns these few cells by heart.": 1}
 
 
 @exercise(
@@ -100,13 +101,17 @@ TARGET = np.array(["non-targeting", "A", "B", "C"] * 3)
 
 
 def _split(fn: Answer, unseen: Sequence[str] = ("C",), n_top: int = 2) -> tuple[np.ndarray, np.ndarray]:
-    """Splits twelve cells. Gene 4 varies only if C is there, gene 2 if the controls are; 3 is large."""
+    return fn(_counts(), TARGET, list(unseen), n_top)
+
+
+def _counts() -> np.ndarray:
+    """Twelve cells, five genes: 4 varies only if C is there, 2 if the controls are; 3 and 4 are large."""
     counts = np.random.default_rng(0).integers(0, 3, (12, 5)).astype(float)
     counts[:, 0] = np.where(TARGET == "A", 9.0, 0.0)
-    counts[:, 2] = np.where(TARGET == "non-targeting", 12.0, 1.0)
+    counts[:, 2] = np.where(TARGET == "non-targeting", 60.0, 1.0)
     counts[:, 3] += 20.0
-    counts[:, 4] = np.where(TARGET == "C", 50.0, 1.0)
-    return fn(counts, TARGET, list(unseen), n_top)
+    counts[:, 4] = np.where(TARGET == "C", 149.0, 100.0)
+    return counts
 
 @split_and_select.requires("no cell of an unseen target trains")
 def _(fn: Answer) -> Pair:
@@ -115,6 +120,9 @@ def _(fn: Answer) -> Pair:
     Cells of one perturbation are alike, those in training give away those in the test: split by perturbation.
     """
     train = _split(fn)[0]
+    if np.asarray(train).dtype != bool:
+        return [0, True], "no mask", {
+            "The first value is a mask, True or False for each cell, not row numbers.": "no mask"}
     return [0, True], [sum(train[TARGET == "C"]), bool(train[TARGET != "C"].any())], {
         "Your mask is inverted: True marks the cells that train.": [3, False]}
 
@@ -142,8 +150,18 @@ def _(fn: Answer) -> Pair:
 
 @split_and_select.requires("nothing unseen: the largest variance comes first")
 def _(fn: Answer) -> Pair:
-    """You sorted the wrong way: np.argsort sorts upwards, so sort the negative. And the variance, not the mean."""
-    return [4, 2, 0], _split(fn, (), 3)[1]
+    """Rank genes by the variance of their counts, the largest first: np.argsort of the negative."""
+    counts = _counts()
+    spread, mean = counts.var(0), counts.mean(0)
+    return [2, 4, 0], _split(fn, (), 3)[1], {
+        "You sorted the wrong way: np.argsort sorts upwards, so sort the negative.": np.argsort(spread)[-3:],
+        "You took the genes that vary least: np.argsort sorts upwards, so sort the negative.": np.argsort(spread)[:3],
+        "The right genes in the wrong order: the largest variance first, not the lowest number.": [0, 2, 4],
+        "And the variance, not the mean: a gene that is high in all cells tells none apart.": np.argsort(-mean)[:3],
+        "Take the variance of the counts themselves, not of their logarithms.":
+            np.argsort(-np.log1p(counts).var(0))[:3],
+        "Take the variance itself: you divided it by the mean.": np.argsort(-spread / mean)[:3],
+    }
 
 @split_and_select.requires("genes are picked on training cells")
 def _(fn: Answer) -> Pair:

@@ -147,6 +147,12 @@ def _(fn: Answer) -> Pair:
     """A knockdown predicted as an activation has a strong correlation, a negative one: leave its sign on."""
     return [True, False], fn(lambda name: -REAL[name], REAL)
 
+@listens.requires("a shift that all answers share, another that all truths share")
+def _(fn: Answer) -> Pair:
+    """Take from each of the two tables its *own* mean over targets: answers and truth share different things."""
+    truth = {name: REAL[name] + 9 * SHARED for name in REAL}
+    return [True, True], fn(lambda name: REAL[name] + 9 * _noise("Z"), truth)
+
 @listens.requires("a weak predictor: its correlation of 0.35 is more than 0.2")
 def _(fn: Answer) -> Pair:
     """The bar is for the correlation itself: its square is far smaller."""
@@ -157,6 +163,11 @@ def _(fn: Answer) -> Pair:
     noise -= b * (noise * b).sum() / (b**2).sum()
     mixed = 0.35 * b / np.linalg.norm(b) + np.sqrt(1 - 0.35**2) * noise / np.linalg.norm(noise)
     return [True, True], fn(lambda name: SHARED + mixed[names.index(name)], REAL)
+
+@listens.requires("the last of four targets alone is told apart")
+def _(fn: Answer) -> Pair:
+    """You compared some of the targets: whichever of them is answered otherwise counts."""
+    return True, fn(lambda name: SHARED + (name == "D") * _noise("D"), REAL)[0]
 
 @listens.requires("one gene of one target is answered, and nothing else")
 def _(fn: Answer) -> Pair:
@@ -169,3 +180,16 @@ def _(fn: Answer) -> Pair:
     answers = [*fn(lambda name: REAL[name] + 0.4 * _noise(name), REAL, 0.2),
                *fn(lambda name: REAL[name] + 0.4 * _noise(name), REAL, 0.95)]
     return [True, True, True, False], answers
+
+@listens.requires("two strong targets told, two weak ones not")
+def _(fn: Answer) -> Pair:
+    """You took one correlation a target, and their mean: take one over all, np.corrcoef of the tables, ravelled."""
+    truth = {"A": 9 * REAL["A"], "B": -9 * REAL["A"], "C": _noise("C"), "D": _noise("D")}
+    return [True, True], fn(lambda name: truth[name] if name in "AB" else _noise(name.lower()), truth, 0.8)
+
+@listens.requires("one gene moves far and is told, all others are noise")
+def _(fn: Answer) -> Pair:
+    """You correlated ranks (Spearman), to which a gene that moves far is one like any other: take Pearson's r."""
+    far = {name: np.eye(60)[7] * way for name, way in zip(REAL, (9, -9, 9, -9), strict=True)}
+    return [True, True], fn(lambda name: far[name] + 0.1 * _noise(name.lower()),
+                            {name: far[name] + 0.1 * _noise(name) for name in REAL}, 0.5)

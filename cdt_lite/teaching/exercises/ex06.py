@@ -1,4 +1,4 @@
-"""The exercises of notebook 06: a score, a baseline, discrimination, an interval, and honest controls."""
+"""The exercises of notebook 06: a score, a baseline, discrimination."""
 
 from collections.abc import Sequence
 
@@ -44,12 +44,21 @@ def _(fn: Answer) -> Pair:
         "That is the slope of a line: divide by both lengths, not by one squared.": 41 / 26,
         "That is the slope the other way round: divide by both lengths, not by one squared.": 41 / 74,
         "That is r squared: a correlation keeps its sign.": 41**2 / (26 * 74),
+        "You left out a gene that does not move: that it stays is known, too, so it counts.": 1.0,
+        "You took the cosine: subtract each change's own mean, or a shift of all genes looks like agreement.":
+            77 / np.sqrt(53 * 122),
     }
 
 @pearson_of_change.requires("changes count, not levels")
 def _(fn: Answer) -> Pair:
     """You correlated expression itself, which is high in every cell: subtract the control mean from both first."""
-    return -0.5, _score(fn, [1, 2, 3], [2, 3, 1], level=50.0)
+    return -0.5, _score(fn, [1, 2, 3], [2, 3, 1], level=50.0), {
+        "You dropped the sign: what goes the wrong way has a negative r.": 0.5}
+
+@pearson_of_change.requires("a gene that moves in neither counts, too")
+def _(fn: Answer) -> Pair:
+    """You left out a gene that does not move: that it stays is known, too, so it counts."""
+    return 0.5, _score(fn, [0, 1, 2], [0, 2, 1])
 
 @pearson_of_change.requires("both changes are centred")
 def _(fn: Answer) -> Pair:
@@ -59,7 +68,10 @@ def _(fn: Answer) -> Pair:
 @pearson_of_change.requires("the own gene is left out")
 def _(fn: Answer) -> Pair:
     """You kept the target's own gene: a knockout silences it by design, and it alone can carry the score."""
-    return 0.5, _score(fn, [1, -9, 2, 3], [1, -9, 3, 2], own=1)
+    return 0.5, _score(fn, [1, -9, 2, 3], [1, -9, 3, 2], own=1), {
+        "You set the own gene to zero: a zero is still a point and pulls the correlation. Delete it.": 0.8,
+        "You centred first: the own gene's fall is still in the mean. Delete, then centre.": 23.6875 / 24.6875,
+    }
 
 @pearson_of_change.requires("left out, not set to zero")
 def _(fn: Answer) -> Pair:
@@ -131,6 +143,12 @@ def _(fn: Answer) -> Pair:
     """The opposite of A is A as well: leave the target out, not only the (target, sign) pair."""
     return np.array([-8.0, 4.0]), fn(EFFECTS, TARGETS, SIGNS, "A", 1)
 
+@perturbed_mean.requires("A alone was activated: the last resort again")
+def _(fn: Answer) -> Pair:
+    """You asked whether the sign has rows, A's among them: ask whether *other* targets have some of this sign."""
+    rows = [0, 1, 2, 4]
+    return np.array([4.0, 3.0]), fn(EFFECTS[rows], TARGETS[rows], SIGNS[rows], "A", 1)
+
 @perturbed_mean.requires("a mean, not a median")
 def _(fn: Answer) -> Pair:
     """The baseline of the field is the mean: a median hides the one strong perturbation that a mean spreads."""
@@ -178,6 +196,12 @@ def _(fn: Answer) -> Pair:
         "Divide the rank by P, the number of perturbations, the right one included.": 0.0,
     }
 
+@discrimination.requires("one of three is nearer: 2/3")
+def _(fn: Answer) -> Pair:
+    """The rank is how many rows are nearer than row `index`, here one."""
+    return 2 / 3, fn(np.zeros(2), np.array([[2.0, 0.0], [0.0, 3.0], [1.0, 0.0]]), 0, None), {
+        "np.argsort tells which row is at each rank, not the rank of each row: count the rows that are nearer.": 1 / 3}
+
 @discrimination.requires("distance adds up over genes")
 def _(fn: Answer) -> Pair:
     """You squared the differences: absolute ones (L1) add up, so three in one gene is less than two in two."""
@@ -197,88 +221,3 @@ def _(fn: Answer) -> Pair:
 def _(fn: Answer) -> Pair:
     """A tie is no win: those at the same distance share the mean of their ranks, or a constant answer scores 1."""
     return 0.625, fn(np.zeros(2), np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]), 2, None)
-
-
-@exercise(
-    "6.4", "A paired bootstrap interval", difficulty=3, minutes=10,
-    objective="say how sure a difference between two methods is",
-    misconception="two separate intervals that overlap mean no difference",
-    hints=("One table of drawn rows, (n_draws, P), serves both methods.",
-           "Average each redraw, then np.quantile(..., [0.025, 0.975])."),
-)
-def paired_interval(a: Float[np.ndarray, " P"], b: Float[np.ndarray, " P"], n_draws: int, rng: np.random.Generator
-                    ) -> tuple[float, float]:
-    """The 95 % bootstrap interval of mean(a - b): perturbations drawn again with replacement, the same for both."""
-    rows = rng.integers(len(a), size=(n_draws, len(a)))
-    low, high = np.quantile((a - b)[rows].mean(1), [0.025, 0.975])
-    return float(low), float(high)
-
-
-A, B = np.random.default_rng(1).normal(size=(2, 400))
-EIGHT = np.array([-1.5, -1.0, -0.5, -0.5, 0.5, 0.5, 1.0, 1.5])
-
-
-def _interval(fn: Answer, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.asarray(fn(a, b, 2000, np.random.default_rng(0)), float)
-
-
-def _near(expected: float, yours: float, within: float) -> Pair:
-    """A random number counts as right within a margin; then it is shown as the expected one."""
-    expected = round(expected, 4)
-    return expected, expected if abs(yours - expected) <= within else yours
-
-
-def _typical(expected: float, yours: float, within: float) -> float | None:
-    """Yours, if it is about what a typical mistake gives; else nothing that could agree with it."""
-    return yours if abs(yours - expected) <= within else None
-
-@paired_interval.requires("a is ahead by 0.2 everywhere: 0.2 to 0.2")
-def _(fn: Answer) -> Pair:
-    """You drew perturbations for each method by itself: with one draw for both, what is hard for both cancels."""
-    return [0.2, 0.2], _interval(fn, 3 * A + 0.2, 3 * A), {
-        "You subtracted the wrong way round: positive must mean that a is ahead.": [-0.2, -0.2],
-        "The interval lies around mean(a - b), not around 0: do not subtract the mean.": [0.0, 0.0],
-        "That is one number: return both ends, (low, high).": 0.2,
-    }
-
-@paired_interval.requires("the sign: a minus b")
-def _(fn: Answer) -> Pair:
-    """You subtracted the wrong way round: positive must mean that a is ahead."""
-    return True, _interval(fn, A, A + 1 + 0.1 * B)[1] < 0
-
-@paired_interval.requires("the centre is the mean difference")
-def _(fn: Answer) -> Pair:
-    """The interval lies around mean(a - b): average each redrawn table before taking quantiles."""
-    return _near((A - B).mean(), _interval(fn, A, B).mean(), 0.01)
-
-@paired_interval.requires("width, 400 perturbations: 2 x 1.96 sd / sqrt(P)")
-def _(fn: Answer) -> Pair:
-    """The width is off: quantiles 0.025 and 0.975 of redrawn mean differences, of P values drawn with replacement."""
-    low, high = _interval(fn, A, B)
-    one, width = np.std(A - B) / 400**0.5, high - low
-    return *_near(2 * 1.96 * one, width, 0.012), {
-        "A redraw without replacement is a new order of the same values: draw P of them with replacement.":
-            _typical(0.0, width, 1e-9),
-        "The width is that of a 90 % interval: take quantiles 0.025 and 0.975.":
-            _typical(2 * 1.645 * one, width, 0.012),
-        "Those are quantiles of single perturbations: average each redraw first.": _typical(80 * one, width, 12 * one),
-    }
-
-@paired_interval.requires("the same rng, the same interval")
-def _(fn: Answer) -> Pair:
-    """Chance came from elsewhere (np.random): take it from the `rng` that is given, so that it can be repeated."""
-    return True, np.array_equal(_interval(fn, A, B), _interval(fn, A, B))
-
-@paired_interval.requires("few perturbations, wide interval")
-def _(fn: Answer) -> Pair:
-    """Each redraw has as many perturbations as there are: a larger one pretends to more evidence than you have."""
-    low, high = _interval(fn, 4 * EIGHT, EIGHT)
-    return _near(2 * 1.96 * 3 * EIGHT.std() / 8**0.5, high - low, 0.6)
-
-@paired_interval.requires("skewed: one of 12 ahead by 12, eleven equal")
-def _(fn: Answer) -> Pair:
-    """Take the quantiles of the redrawn means themselves, not the mean plus or minus 1.96 standard errors."""
-    # A redrawn mean is how often the 12 was drawn, Binomial(12, 1/12): P(0) = 0.35, P(<= 2) = 0.93, P(<= 3) = 0.986,
-    # so the quantiles are 0 and 3 whatever the random numbers; mean -+ 1.96 errors is -0.9 to 2.9.
-    skewed = np.append(12.0, np.zeros(11))
-    return [0.0, 3.0], _interval(fn, skewed + A[:12], A[:12])
