@@ -26,7 +26,6 @@ from cdt_lite.teaching import (
     never_trained,
     of_use,
     one_answer,
-    replicate_means,
     searched,
     simulated_genes,
     strange_files,
@@ -120,7 +119,7 @@ def test_who_was_never_trained_is_tested_against_the_same_controls(screen):
 
 def test_replicate_means_use_no_control_of_the_truth(screen):
     found = held_out(screen)
-    means = replicate_means(found)
+    means = found.trained
     assert set(found.truth.obs_names) <= set(found.train.obs_names)
     every = mean_effects(log1p_counts(found.train.X, found.depth), found.train.obs, found.train.var_names)
     assert means.index.equals(every.index) and not np.allclose(means, every)

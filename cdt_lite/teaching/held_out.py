@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 from anndata import AnnData
@@ -16,6 +17,7 @@ from cdt_lite.data.splits import named_split
 from cdt_lite.data.store import TokenStore
 from cdt_lite.evaluation.cells import Changes
 from cdt_lite.evaluation.evaluate import control_halves, evaluate
+from cdt_lite.evaluation.search import mean_effects
 from cdt_lite.training.changes import mean_changes, wanted_cells, with_clean_table
 from cdt_lite.training.checkpoint import Checkpoint
 
@@ -66,14 +68,8 @@ class HeldOut:
 
     def _changes_of(self, cells: AnnData, controls: AnnData) -> pd.DataFrame:
         """Mean changes from controls, which are mixed over replicates as the cells are."""
-        where = controls.obs["batch"].astype(str).to_numpy()
-        plain = {name: self.mean(controls[where == name]) for name in np.unique(where)}
-        rows = {}
-        for name, obs in cells.obs[cells.obs["sign"] != 0].groupby(["target_gene", "sign"], observed=True):
-            control = np.mean([plain[batch] for batch in obs["batch"].astype(str)], axis=0)
-            rows[Named(str(name[0]), int(name[1]))] = self.mean(cells[obs.index]) - control
-        index = pd.MultiIndex.from_tuples(rows, names=["target", "sign"])
-        return pd.DataFrame(list(rows.values()), index, cells.var_names).sort_index()
+        both = ad.concat([cells[(cells.obs["sign"] != 0).to_numpy()], controls])
+        return mean_effects(log1p_counts(both.X, self.depth), both.obs, both.var_names).sort_index()
 
     def scaled(self, cells: AnnData, genes: Sequence[str]) -> pd.DataFrame:
         """Returns counts of some genes, cells x genes, every cell scaled to `depth`."""

@@ -7,10 +7,10 @@ import pandas as pd
 import torch
 
 from cdt_lite.data.batches import Batch
-from cdt_lite.model.diffusion import hide
 from cdt_lite.model.perturbation import Perturbation
 from cdt_lite.teaching.held_out import HeldOut, held_out_sets
 from cdt_lite.teaching.listening import emptied
+from cdt_lite.teaching.masks import hidden_bits
 from cdt_lite.training.checkpoint import Checkpoint
 from cdt_lite.training.trust import denoiser
 
@@ -47,10 +47,9 @@ def bits_without(capsule: Checkpoint, found: HeldOut, n_batches: int) -> pd.Data
 
 def _bits(checkpoint: Checkpoint, batch: Batch, mask: torch.Tensor) -> np.ndarray:
     """Mean over each cell's hidden genes."""
-    logits = denoiser(checkpoint.model.eval(), batch)(hide(batch.tokens, mask, checkpoint.tokenizer.mask_id))
-    logp = logits[..., : checkpoint.tokenizer.mask_id].double().log_softmax(-1)
-    bits = -logp.gather(-1, batch.tokens[..., None])[..., 0] / np.log(2)
-    return ((bits * mask).sum(-1) / mask.sum(-1)).flatten().numpy()
+    denoise = denoiser(checkpoint.model.eval(), batch)
+    bits = hidden_bits(denoise, batch.tokens, mask, checkpoint.tokenizer.mask_id)
+    return (bits / mask.sum(-1)).flatten().double().numpy()
 
 
 def worth(bits: pd.DataFrame) -> pd.DataFrame:

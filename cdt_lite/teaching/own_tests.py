@@ -54,12 +54,6 @@ def all_candidates(found: HeldOut, screen: AnnData, model: Checkpoint, n_cells: 
     return mean_changes(clean, found.shown, wanted_cells(asked), n_cells, 0)
 
 
-def replicate_means(found: HeldOut) -> pd.DataFrame:
-    """Returns the mean change of every trained perturbation, without the controls that the truth subtracts."""
-    train = found.train[~found.train.obs_names.isin(found.truth.obs_names)]
-    return mean_effects(log1p_counts(train.X, found.depth), train.obs, train.var_names)
-
-
 def hits_by_cells(found: HeldOut, candidates: Mapping[str, pd.DataFrame], sizes: Sequence[int], draws: int
                   ) -> pd.DataFrame:
     """Returns how often the right target comes first when few cells of each held-out perturbation are searched with.
