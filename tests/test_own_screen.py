@@ -21,7 +21,6 @@ from cdt_lite.teaching import (
     kept_by_panel,
     knock,
     leader,
-    look_over,
     measured,
     never_trained,
     of_use,
@@ -248,18 +247,31 @@ def test_methods_of_one_score_share_the_best():
     assert "the linear model and the perturbed mean have one and the same score, the best (0.20), then" in said
 
 
-def test_what_no_door_refuses_is_said(screen):
-    assert look_over(screen).startswith("All 8 targets have names that a gene may have.")
+def test_the_door_says_what_it_takes_and_others_would_not(screen, tmp_path, capsys):
     bad = screen.copy()
-    target = bad.obs["target_gene"].astype(str)
+    target, lane = (bad.obs[key].astype(str) for key in ("target_gene", "batch"))
     first, second, third = sorted(set(target) - {"non-targeting"})[:3]
     bad.obs["target_gene"] = target.replace({first: "nan", second: "NTC_4", third: "KNTC1"})
-    lane = bad.obs["batch"].astype(str)
     last = max(set(lane))
-    assert "Taken for targets, and hardly genes: 'NTC_4' and 'nan'." in look_over(bad)
-    alone = bad[((lane != last) | (bad.obs["sign"] != 0)).to_numpy()]
-    assert f"Without control cells: {last}." in look_over(alone)
-    assert "There is one replicate" in look_over(bad[(lane == last).to_numpy()])
+    bad[((lane != last) | (bad.obs["sign"] != 0)).to_numpy()].write_h5ad(tmp_path / "bad.h5ad")
+    screen.write_h5ad(tmp_path / "good.h5ad")
+    assert knock(tmp_path / "bad.h5ad") is not None
+    said = capsys.readouterr().out
+    assert "taken for targets, and hardly genes: ['NTC_4', 'nan']." in said
+    assert f"replicates without control cells: ['{last}']." in said
+    assert knock(tmp_path / "good.h5ad") is not None and "warning" not in capsys.readouterr().out
+
+
+def test_of_several_labels_of_controls_none_is_suggested(screen, tmp_path, capsys):
+    cells = screen.copy()
+    names = cells.obs["target_gene"].astype(str).to_numpy()
+    numbers = pd.Series(np.arange(cells.n_obs) % 3 + 1).astype(str).to_numpy()
+    cells.obs["target_gene"] = np.where(names == "non-targeting", np.char.add("non-targeting_", numbers), names)
+    cells.write_h5ad(tmp_path / "several.h5ad")
+    assert knock(tmp_path / "several.h5ad") is None
+    said = capsys.readouterr().out
+    assert "did you mean" not in said
+    assert "one label first: ['non-targeting_1', 'non-targeting_2', 'non-targeting_3']" in said
 
 
 def test_counts_in_a_layer_and_signs_of_an_activation_screen_come_in(screen, tmp_path, capsys):

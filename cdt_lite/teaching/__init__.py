@@ -104,7 +104,7 @@ from cdt_lite.teaching.sentences import (
     what_it_does,
 )
 from cdt_lite.teaching.small import bits_curve, small_network
-from cdt_lite.teaching.strangers import Terminal, knock, look_over, strange_files, what_it_holds
+from cdt_lite.teaching.strangers import Terminal, knock, strange_files, what_it_holds
 from cdt_lite.teaching.verdict import all_scores, averages, judgeable, plates, questions, verdicts
 from cdt_lite.terminal import with_bar
 
@@ -117,7 +117,7 @@ __all__ = [
     "escapees_told", "every_target", "explained", "explains", "field", "first_and_last", "flattered", "from_masks",
     "furthest", "gate", "gene_by_gene", "gives_away", "guess", "guides_of", "guides_told", "has_say", "held_out",
     "held_out_sets", "hidden_bits", "histograms", "hits_by_cells", "in_short", "in_the_field", "intervals",
-    "judgeable", "kept_by_panel", "kept_runs", "knock", "leader", "leaders", "leans", "levels", "listed", "look_over",
+    "judgeable", "kept_by_panel", "kept_runs", "knock", "leader", "leaders", "leans", "levels", "listed",
     "lost", "masks_cost", "mean_of_others", "measured", "mixing", "mixing_told", "moved", "neighbours_tell",
     "never_trained", "of_use", "one_answer", "one_change", "others_moved", "passed", "plates", "priced", "questions",
     "relatives_of", "right_way", "same_depth", "same_losses", "saved", "searched", "sets_of", "shares_with_intervals",

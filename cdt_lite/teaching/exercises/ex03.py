@@ -40,7 +40,10 @@ def _(fn: Answer) -> Pair:
 def _(fn: Answer) -> Pair:
     """Your k can be 0, or is never n_genes: sampling begins with all hidden. Draw from 0..G-1 and add 1."""
     k = _masks(fn, 400, 4).sum(-1)
-    return [1, 4], [k.min(), k.max()], {"You hide one gene too many: ranks run from 0, so rank < k, not <=.": [2, 4]}
+    faults = {"You hide one gene too many: ranks run from 0, so rank < k, not <=.": [2, 4],
+              "Your k can be 0, and is never n_genes: draw from 0..G-1 and add 1. Or your mask is the wrong way round: "
+              "it is True where a gene is hidden, rank < k.": [0, 3]}
+    return [1, 4], [k.min(), k.max()], faults
 
 @masks_by_cell.requires("cells of one batch differ in k")
 def _(fn: Answer) -> Pair:
@@ -115,6 +118,9 @@ def losses(logits: Float[Tensor, "cells G K"], tokens: Int[Tensor, "cells G"], m
     return nll.sum() / mask.sum(), (nll.sum(-1) / mask.sum(-1)).mean()
 
 
+UPSIDE_DOWN = "You took the visible genes: mask is True where a gene is hidden, and only such genes are priced."
+
+
 def _logits(costs: list[list[float]]) -> Tensor:
     """Logits of two bins in which token 0 costs as much as asked."""
     p = torch.exp(-torch.tensor(costs))
@@ -146,6 +152,7 @@ def _(fn: Answer) -> Pair:
         "You divided by G without any weight, so that cells with little hidden hardly count: divide by each cell's k.":
             [nats, float(nats * t.mean())],
         "Logits are no log-probabilities yet: log_softmax first.": [0.0, 0.0],
+        UPSIDE_DOWN: [nats, np.nan], f"{UPSIDE_DOWN} ": [nats, 0.8 * nats],  # 0/0 where all are hidden, or 0 for it
     }
     return [nats, nats], _two(fn, torch.zeros(5, 40, 63), mask), faults
 
