@@ -64,8 +64,8 @@ def grid(
     sharex: bool = False, sharey: bool = False, width_ratios: Sequence[Any] | None = None,
 ) -> tuple[Figure, Any]:
     """Returns a figure 1000 px wide by default, and its axes."""
-    ratios = {"height_ratios": height_ratios, "width_ratios": width_ratios}
-    return plt.subplots(n_rows, n_columns, figsize=size, sharex=sharex, sharey=sharey, **ratios)
+    return plt.subplots(n_rows, n_columns, figsize=size, height_ratios=height_ratios, width_ratios=width_ratios,
+                        sharex=sharex, sharey=sharey)
 
 
 def alt_text(title: str, values: Mapping[str, Number], unit: str = "", top: int = 8) -> str:
