@@ -25,6 +25,9 @@ def test_cells_on_components_are_drawn_by_replicate_and_the_target_beside_contro
     assert drawn == [SHOWN, some["target_gene"].isin(["non-targeting", "A"]).sum()]
     assert [text.get_text() for text in left.get_legend().get_texts()] == ["rep_1", "rep_2"]
     assert {text.get_text() for text in right.get_legend().get_texts()} == {"control", "A"}
+    assert left.get_xlim() == right.get_xlim() and left.get_ylim() == right.get_ylim()
+    for ax in (left, right):  # no name lies among the cells
+        assert ax.get_legend().get_window_extent().y0 >= ax.get_window_extent().y1
 
 
 def test_no_replicate_has_the_hue_of_a_kind_of_cell(cells):

@@ -256,5 +256,7 @@ def test_figures_draw_what_they_are_given():
     assert [line.get_label() for line in right.get_lines()] == ["uniform", "cosine", "learned", "v1's 9 steps"]
     both = {(law, seed): [1.0, 2.0 + seed] for law in ("ours", "v1's") for seed in (0, 1)}
     ax = h_curves(both, (0.5, 1.0)).axes[0]
-    assert len(ax.get_lines()) == 4 and [t.get_text() for t in ax.get_legend().get_texts()] == ["ours", "v1's"]
+    runs = [line for line in ax.get_lines() if len(line.get_xdata())]
+    assert len({(line.get_color(), line.get_marker()) for line in runs}) == 4  # each run is told by colour and mark
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["ours", "v1's", "seed 0", "seed 1"]
     plt.close("all")

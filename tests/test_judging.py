@@ -11,23 +11,23 @@ from cdt_lite.figures import over_real, plots, scored, side_by_side, standings
 from cdt_lite.teaching import (
     all_scores,
     averages,
+    benchmark_summary,
+    benchmark_table,
     beside,
-    field,
+    explain_failure,
     flattered,
+    formatted,
     furthest,
     held_out,
-    in_the_field,
     judgeable,
     leaders,
     plates,
+    real_cells_score,
     right_way,
     shown_before,
     silence,
     told_apart,
-    top,
     verdicts,
-    why,
-    written,
 )
 from cdt_lite.teaching.held_out import HeldOut
 
@@ -133,10 +133,10 @@ def test_what_shared_controls_add_is_said(gains, moral):
 
 def test_who_passes_half_against_half_is_named():
     scores = table(ceiling=([0.5], [0]), copy=([0.9], [0]), capsule=([0.6], [0]), rival=([0.4], [0]))
-    said = top(scores, "copy")
+    said = real_cells_score(scores, "copy")
     assert "r = 0.90: nobody gets there" in said and "would have 0.50" in said
     assert said.endswith("the capsule (0.60) passes it.")
-    assert top(scores[scores["method"] != "capsule"], "copy").endswith("nobody passes it.")
+    assert real_cells_score(scores[scores["method"] != "capsule"], "copy").endswith("nobody passes it.")
 
 
 def test_the_failure_is_the_largest_gap_of_those_that_can_be_judged():
@@ -169,16 +169,16 @@ def record(tmp_path, capsule, state):
 
 
 def test_the_field_is_led_by_whom_the_record_says(tmp_path):
-    assert in_the_field(field(tmp_path / "none.json")).startswith("figures/results.json is not here")
-    ours = in_the_field(field(record(tmp_path, (0.9, 0.01), (0.1, 0.08))))
+    assert benchmark_summary(benchmark_table(tmp_path / "none.json")).startswith("figures/results.json is not here")
+    ours = benchmark_summary(benchmark_table(record(tmp_path, (0.9, 0.01), (0.1, 0.08))))
     assert ours.count("the capsule, mean leads") == 4 and ours.endswith("STATE errs more than no change.")
-    theirs = in_the_field(field(record(tmp_path, (0.1, 0.08), (0.9, 0.01))))
+    theirs = benchmark_summary(benchmark_table(record(tmp_path, (0.1, 0.08), (0.9, 0.01))))
     assert theirs.count("the STATE leads") == 4 and theirs.count("apart from the capsule's") == 4
     assert theirs.endswith("capsule, mean errs more than no change.")
 
 
 def test_the_written_field_shows_value_and_interval(tmp_path):
-    shown = written(field(record(tmp_path, (0.9, 0.0123), (0.1, 0.08))))
+    shown = formatted(benchmark_table(record(tmp_path, (0.9, 0.0123), (0.1, 0.08))))
     assert shown.shape == (6, 4) and shown.loc["no change", "Pearson's r"] == ""
     r, error = "0.90 [0.90, 0.90]", "0.012 [0.011, 0.013]"
     assert shown.loc["capsule, mean"].tolist() == [r, error, r, r]
@@ -207,9 +207,10 @@ def test_what_was_planted_is_said(screen):
     planted = screen.uns["truth"]["perturbations"]
     row = planted[planted["gain"] != 0].iloc[0]
     name = (row["target_gene"], int(row["sign"]))
-    assert why(name, screen, []) == f"The truth: {name[0]} drives {row['program']}; no target in training does."
+    said = explain_failure(name, screen, [])
+    assert said == f"The truth: {name[0]} drives {row['program']}; no target in training does."
     null = planted[planted["gain"] == 0].iloc[0]
-    assert "planted to do nothing" in why((null["target_gene"], int(null["sign"])), screen, [])
+    assert "planted to do nothing" in explain_failure((null["target_gene"], int(null["sign"])), screen, [])
 
 
 def test_changes_take_their_controls_from_the_replicates_of_the_cells(screen):

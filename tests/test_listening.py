@@ -12,6 +12,7 @@ from cdt_lite.figures import plots, with_intervals
 from cdt_lite.model.perturbation import NO_TARGET, UNKNOWN_TARGET, Perturbation
 from cdt_lite.teaching import (
     bits_without,
+    condition_table,
     dial,
     direction,
     does_it_listen,
@@ -19,7 +20,6 @@ from cdt_lite.teaching import (
     held_out,
     leans,
     table_alone,
-    told,
     trusted,
     untrained,
     who_listens,
@@ -92,7 +92,7 @@ def test_the_table_alone_says_what_training_replicates_did(capsule, found):
 
 def test_what_sets_are_told_stands_beside_what_was_done():
     given = [1, UNKNOWN_TARGET, NO_TARGET], [-1, 1, 0], [-0.5, np.nan, 0.0]
-    table = told(Perturbation.of(*given, own=[1, 0, NO_TARGET]), ["STAT1", "JAK2"])
+    table = condition_table(Perturbation.of(*given, own=[1, 0, NO_TARGET]), ["STAT1", "JAK2"])
     assert table["was perturbed"].tolist() == ["JAK2", "STAT1", "nothing"]
     assert table["told"].tolist() == ["JAK2", "something", "nothing"]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cdt_lite.data import Columns, log1p_counts, named_split
+from cdt_lite.data import Columns, log1p_counts
 from cdt_lite.data.simulate import simulate_screen
 from cdt_lite.evaluation import mean_effects, suites
 from cdt_lite.figures import hits_over_cells, plots, power_over_cells, values_of_x, what_a_panel_keeps
@@ -21,9 +21,7 @@ from cdt_lite.teaching import (
     kept_by_panel,
     knock,
     leader,
-    look_over,
     measured,
-    never_trained,
     of_use,
     one_answer,
     searched,
@@ -107,14 +105,6 @@ def test_a_chosen_panel_keeps_more_than_a_random_one_and_all_genes_keep_all(scre
     assert kept["chosen"].is_monotonic_increasing and kept.loc[16, "chosen"] > kept.loc[16, "random"]
     assert np.allclose(kept["random"], kept.index / 64, atol=0.05)  # k of G genes keep k / G of any sum, on average
     assert (kept["least"] <= kept["random"]).all() and (kept["most"] >= kept["random"]).all()
-
-
-def test_who_was_never_trained_is_tested_against_the_same_controls(screen):
-    found, side = held_out(screen), named_split(screen)
-    new = never_trained(found, screen, side)
-    assert set(new.changes.index.get_level_values(0)) == set(screen.obs["target_gene"][side == "unseen"])
-    assert not set(new.changes.index.get_level_values(0)) & set(found.train.obs["target_gene"])
-    assert new.truth is found.truth
 
 
 def test_replicate_means_use_no_control_of_the_truth(screen):
@@ -248,18 +238,31 @@ def test_methods_of_one_score_share_the_best():
     assert "the linear model and the perturbed mean have one and the same score, the best (0.20), then" in said
 
 
-def test_what_no_door_refuses_is_said(screen):
-    assert look_over(screen).startswith("All 8 targets have names that a gene may have.")
+def test_the_door_says_what_it_takes_and_others_would_not(screen, tmp_path, capsys):
     bad = screen.copy()
-    target = bad.obs["target_gene"].astype(str)
+    target, lane = (bad.obs[key].astype(str) for key in ("target_gene", "batch"))
     first, second, third = sorted(set(target) - {"non-targeting"})[:3]
     bad.obs["target_gene"] = target.replace({first: "nan", second: "NTC_4", third: "KNTC1"})
-    lane = bad.obs["batch"].astype(str)
     last = max(set(lane))
-    assert "Taken for targets, and hardly genes: 'NTC_4' and 'nan'." in look_over(bad)
-    alone = bad[((lane != last) | (bad.obs["sign"] != 0)).to_numpy()]
-    assert f"Without control cells: {last}." in look_over(alone)
-    assert "There is one replicate" in look_over(bad[(lane == last).to_numpy()])
+    bad[((lane != last) | (bad.obs["sign"] != 0)).to_numpy()].write_h5ad(tmp_path / "bad.h5ad")
+    screen.write_h5ad(tmp_path / "good.h5ad")
+    assert knock(tmp_path / "bad.h5ad") is not None
+    said = capsys.readouterr().out
+    assert "taken for targets, and hardly genes: ['NTC_4', 'nan']." in said
+    assert f"replicates without control cells: ['{last}']." in said
+    assert knock(tmp_path / "good.h5ad") is not None and "warning" not in capsys.readouterr().out
+
+
+def test_of_several_labels_of_controls_none_is_suggested(screen, tmp_path, capsys):
+    cells = screen.copy()
+    names = cells.obs["target_gene"].astype(str).to_numpy()
+    numbers = pd.Series(np.arange(cells.n_obs) % 3 + 1).astype(str).to_numpy()
+    cells.obs["target_gene"] = np.where(names == "non-targeting", np.char.add("non-targeting_", numbers), names)
+    cells.write_h5ad(tmp_path / "several.h5ad")
+    assert knock(tmp_path / "several.h5ad") is None
+    said = capsys.readouterr().out
+    assert "did you mean" not in said
+    assert "one label first: ['non-targeting_1', 'non-targeting_2', 'non-targeting_3']" in said
 
 
 def test_counts_in_a_layer_and_signs_of_an_activation_screen_come_in(screen, tmp_path, capsys):
@@ -275,7 +278,12 @@ def test_counts_in_a_layer_and_signs_of_an_activation_screen_come_in(screen, tmp
 
 def test_what_is_drawn_is_what_was_given(strangers):
     files, _ = strangers
-    assert [ax.get_title(loc="left") or ax.get_title() for ax in values_of_x(files).axes] == list(files)
+    drawn = values_of_x(files)
+    assert [ax.get_title(loc="left") or ax.get_title() for ax in drawn.axes] == list(files)
+    for ax in drawn.axes:  # bars that can be seen: five pixels wide, each with a whole number at the middle of one
+        bars = ax.patches
+        assert (ax.transData.transform([(bars[0].get_width(), 1)]) - ax.transData.transform([(0, 1)]))[0, 0] > 4
+        assert 1.0 in [round(bar.get_x() + bar.get_width() / 2, 6) for bar in bars]
     shares = pd.DataFrame({"chosen": [0.4, 1.0], "random": [0.2, 1.0], "least": [0.1, 1], "most": [0.3, 1]}, [8, 16])
     lines = what_a_panel_keeps(shares).axes[0].lines
     assert [line.get_ydata().tolist() for line in lines] == [[0.4, 1.0], [0.2, 1.0]]

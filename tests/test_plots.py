@@ -101,6 +101,15 @@ def texts(ax) -> list[str]:
     return [t.get_text() for t in ax.texts]
 
 
+def test_ticks_of_a_logarithmic_axis_are_plain_numbers():
+    figure, ax = plots.grid(1, 1)
+    ax.loglog([1, 1000], [1, 1000])
+    plots.plain_ticks(ax)
+    figure.canvas.draw()
+    assert {"1", "10", "100", "1000"} <= {label.get_text() for label in ax.get_xticklabels()}
+    plt.close(figure)
+
+
 def test_bars_write_whole_numbers_out():
     _, ax = plots.grid(1, 1)
     assert texts(plots.bars({"FFN": 12_598_272, "rest": 14_776_201}, ax, "million", 1e6))[0] == "12,598,272 (46.0%)"

@@ -191,8 +191,8 @@ def test_the_figure_of_the_files_marks_genes_that_the_first_has_too(ready):
     first = toy_screen()
     other = first[:, ::2].copy()
     left, right, _ = joined({"screen": first, "other": other}, checkpoint.vocabulary).axes
-    marked = [len(line.get_xdata()) for line in left.get_lines()]
-    assert marked == [0, other.n_vars]
+    marked = [sorted(mark[0, 0] for mark in marks.get_segments()) for marks in left.collections]
+    assert marked == [[], sorted(checkpoint.vocabulary.ids(list(other.var_names)))]
     unmeasured = np.ma.getmaskarray(left.images[0].get_array())
     assert unmeasured.sum(1).tolist() == [len(checkpoint.vocabulary) - file.n_vars for file in (first, other)]
     assert [text.get_text() for text in right.get_legend().get_texts()] == ["screen", "other"]

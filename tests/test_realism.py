@@ -76,9 +76,9 @@ def test_strength_is_1_for_the_same_cells_and_less_where_correlations_are_weaker
 @pytest.mark.parametrize("sign", [1, -1])  # whichever direction is better
 def test_the_way_is_0_for_the_rival_and_1_for_real_cells(sign):
     table = ends(0.5 * sign, 0.4 * sign, 0.1 * sign)
-    assert teaching.way(table)["mean"] == pytest.approx(0.75)
-    assert [teaching.way(table, name)["mean"] for name in (HALF, RIVAL)] == pytest.approx([1, 0])
-    assert teaching.way(table)["low"] == pytest.approx(0.625) and teaching.way(table)["high"] == pytest.approx(0.875)
+    assert teaching.normalised(table)["mean"] == pytest.approx(0.75)
+    assert [teaching.normalised(table, name)["mean"] for name in (HALF, RIVAL)] == pytest.approx([1, 0])
+    assert teaching.normalised(table)[["low", "high"]].tolist() == pytest.approx([0.625, 0.875])
 
 
 def test_within_classes_of_depth_a_score_that_reads_depth_alone_is_worth_nothing():
@@ -221,8 +221,9 @@ def test_a_model_that_does_nothing(made, idle, said):
 def test_prices_ahead_level_and_behind():
     table = pd.DataFrame({"bits per gene": [0.93, 0.95, 0.93, 0.91], "model minus it": [0, -0.02, 0, 0.02],
                           "low": [0, -0.03, -0.01, 0.01], "high": [0, -0.01, 0.01, 0.03]}, ["model", "a", "b", "c"])
-    assert teaching.priced(table).endswith("fewer than a (0.950); not told from b (0.930); more than c (0.910).")
-    assert "No density" in teaching.priced(table[:0])
+    said = teaching.densities_told(table)
+    assert said.endswith("fewer than a (0.950); not told from b (0.930); more than c (0.910).")
+    assert "No density" in teaching.densities_told(table[:0])
 
 
 def test_densities_are_on_record_for_both_screens_and_for_no_other():

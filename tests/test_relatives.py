@@ -8,7 +8,7 @@ from helpers import tiny
 from cdt_lite.data.simulate import ScreenDesign, simulate_screen
 from cdt_lite.data.splits import named_split
 from cdt_lite.data.store import TokenStore
-from cdt_lite.teaching import by_sets, every_target, gate, relatives_of, sets_of, told_by_relatives
+from cdt_lite.teaching import by_sets, every_target, relatives_of, sets_of, sets_used, told_by_relatives
 from cdt_lite.teaching.check import find
 from cdt_lite.teaching.held_out import held_out
 from cdt_lite.teaching.relatives import EXPRESSION, KRIGED, RULE, by_rule, dealt_anew, measured
@@ -110,7 +110,7 @@ def test_the_gate_says_which_sets_were_used(sets, anew, said):
     table = pd.DataFrame({"g": [1.0]})
     guesses = {EXPRESSION: table, KRIGED: table + sets, f"{KRIGED}, dealt anew 0": table + anew,
                f"{KRIGED}, dealt anew 1": table - anew, RULE: table, f"{RULE}, dealt anew 0": table + 5}
-    assert gate(guesses) == f"The likelihood {said}."
+    assert sets_used(guesses) == f"The likelihood {said}."
 
 
 def test_wins_are_counted_on_both_sides():

@@ -49,7 +49,7 @@ def screen():
 def test_the_side_that_wins_is_named_whatever_is_the_better_direction(gap, metric, said, n):
     spread = 0.05 if n > 1 else 0.0
     sentence = beside(scores(gap, n, spread, metric), "capsule", ["replicate mean"], metric)
-    assert f": {said} the replicate mean (" in sentence
+    assert f". {said.capitalize()} the replicate mean (" in sentence
     assert sentence.startswith("Over 12 held-out perturbations" if n > 1 else "For T0,")
     assert ("difference" in sentence) == (n > 1)  # of one there is no interval
 

@@ -13,6 +13,8 @@ from cdt_lite.errors import CDTError, CDTWarning, suggest
 
 GUIDE = r"(?:[ _.-]+(?:sg|g|guide|gRNA|sgRNA)?|sg|g)\d+$"  # what follows the gene in STAT1g2, STAT1_1, STAT1-sg3
 ENSEMBL = r"ENS[A-Z]*G\d{6,}"  # ENSG00000115415, ENSMUSG00000026104.14
+NO_GENE = re.compile(r"|nan|none|na|unassigned|unknown|negative|multiplet|doublet|(ntc|nt|ctrl)([ _.-]?\d+)?|aavs1"
+                     r"|rosa26|.*(non.?target|control|scramble|safe.?harbor).*", re.IGNORECASE)  # no gene is called so
 SYMBOLS = ("gene_symbols", "gene_symbol", "gene_name", "gene_names", "feature_name", "symbol")  # columns of var
 
 
@@ -31,10 +33,7 @@ def tidy_targets(names: Shaped[np.ndarray, " N"], control: str, genes: pd.Index,
     """
     written, cell = np.unique(names, return_inverse=True)
     meant = [_meant(name, control, genes) for name in written.tolist()]
-    changed = []
-    for old, new in zip(written.tolist(), meant, strict=True):
-        if old != new:
-            changed.append(f"{old!r} as {new!r}")
+    changed = [f"{old!r} as {new!r}" for old, new in zip(written.tolist(), meant, strict=True) if old != new]
     if changed:
         more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
         warnings.warn(f"{what}: labels were read as what they mean: {', '.join(changed[:5])}{more}", CDTWarning,
@@ -80,9 +79,8 @@ def check_targets(targets: Iterable[str], adata: AnnData, column: str, what: str
         if n:
             raise CDTError(f"{what}: none of its targets is among var_names, such as {adata.var_names[0]!r}, but "
                            f"var[{key!r}] holds {n} of them: adata.var_names = adata.var[{key!r}].astype(str)")
-    named = []
-    for target in unmeasured[:3]:
-        named.append(f"{target!r}{suggest(target, genes).rstrip('?').replace('; did you mean', ', close to')}")
+    named = [f"{target!r}{suggest(target, genes).rstrip('?').replace('; did you mean', ', close to')}"
+             for target in unmeasured[:3]]
     warnings.warn(f"{what}: none of its {len(unmeasured)} targets is among its {adata.n_vars} genes: "
                   f"{'; '.join(named)}. Check how obs[{column!r}] and var_names spell them; a target that is not "
                   "measured is learned as a name alone", CDTWarning, stacklevel=3)
@@ -135,7 +133,4 @@ def with_symbols(adata: AnnData, column: str, what: str) -> AnnData:
 
 def _parts(names: Iterable[str]) -> set[str]:
     """The genes that single and combined targets name."""
-    parts: set[str] = set()
-    for name in names:
-        parts.update(part.strip() for part in name.split("+"))
-    return parts
+    return {part.strip() for name in names for part in name.split("+")}

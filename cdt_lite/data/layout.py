@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from cdt_lite.data.counts import check_counts, check_depths, check_structure
 from cdt_lite.data.expression import depths
-from cdt_lite.data.labels import check_targets, tidy_targets
+from cdt_lite.data.labels import NO_GENE, check_targets, tidy_targets
 from cdt_lite.errors import CDTError, suggest
 from cdt_lite.files import readable
 
@@ -135,9 +135,12 @@ def require_controls(labels: Labels, columns: Columns = Columns(), what: str = "
     if (n := int(labels.is_control.sum())) >= least:
         return
     known = pd.Series(labels.target).value_counts().index.tolist()  # controls are many: the label is among the first
+    several = sorted(filter(NO_GENE.fullmatch, known))  # one of them named, the others would pass for targets
+    one_label = f"; give those that are controls one label first: {several[:8]}"
+    close = one_label if len(several) > 1 else suggest(columns.control, known)
     raise CDTError(f"{what} has {n or 'no'} control cells: in obs[{columns.target!r}] at least {least} must be "
                    f"{columns.control!r}, but the labels there are {known[:8]}{' and more' if len(known) > 8 else ''}. "
-                   f"Name yours with Columns(control=...){suggest(columns.control, known)}")
+                   f"Name yours with Columns(control=...){close}")
 
 
 def check_cells(adata: AnnData, what: str = "the screen") -> None:

@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from cdt_lite.data.counts import check_counts, check_depths
 from cdt_lite.data.expression import depths, log1p_counts
-from cdt_lite.data.labels import with_symbols
+from cdt_lite.data.labels import NO_GENE, with_symbols
 from cdt_lite.data.layout import CONTROL, Columns, Labels, check_cells, check_screen, in_layout
 from cdt_lite.data.panel import choose_panel
 from cdt_lite.data.public import SCREENS, Unreachable, load_public
@@ -45,13 +45,8 @@ def load_screen(name_or_path: str | Path, columns: Columns = Columns(), *, layer
     name = str(name_or_path)
     if name == "simulated":
         return simulate_screen()
-    if name in SCREENS:
-        adata = load_public(name)
-    else:
-        adata = _load_file(Path(name), columns, layer, default_sign)
-    if n_top_genes is None:
-        return adata
-    return choose_panel(adata, n_top_genes)
+    adata = load_public(name) if name in SCREENS else _load_file(Path(name), columns, layer, default_sign)
+    return adata if n_top_genes is None else choose_panel(adata, n_top_genes)
 
 
 def resolve_screen(name: str = "papalexi2021") -> tuple[AnnData, str]:
@@ -106,6 +101,14 @@ def _load_file(path: Path, columns: Columns, layer: str | None, default_sign: in
         warnings.warn("the screen has one replicate: how far its effects can be trusted is learned from random parts "
                       "of its cells, and no replicate can be held out. Name a column of replicates with "
                       "Columns(batch=...) if there is one", CDTWarning, stacklevel=3)
+    targets = set(labels.target.tolist()) - {CONTROL, *adata.var_names}
+    if odd := sorted(filter(NO_GENE.fullmatch, targets)):
+        warnings.warn(f"taken for targets, and hardly genes: {odd[:8]}. Give those that are controls the label of "
+                      "controls, leave the cells of others out", CDTWarning, stacklevel=3)
+    if lanes := sorted(set(labels.batch.tolist()) - set(labels.batch[labels.is_control])):
+        warnings.warn(f"replicates without control cells: {lanes[:8]}. Their cells will be shown the controls of "
+                      "others, and what differs between replicates will pass for an effect: leave them out", CDTWarning,
+                      stacklevel=3)
     if columns.sign not in adata.obs:
         _check_direction(adata, labels, default_sign)
     obs = adata.obs.assign(target_gene=labels.target, batch=labels.batch)

@@ -20,14 +20,15 @@ def on_components(cells: pd.DataFrame, target: str) -> Figure:
         cells: Columns PC1, PC2, batch, target_gene, a row a cell.
         target: The one to draw.
     """
-    figure, axes = plots.grid(1, 2, (10, 4))
+    figure, axes = plots.grid(1, 2, (10, 4.2), sharex=True, sharey=True)
     some = cells.sample(min(SHOWN, len(cells)), random_state=0)
     sns.scatterplot(some, x="PC1", y="PC2", s=6, linewidth=0, ax=axes[0], **_replicates(some))
-    axes[0].legend(title="replicate")
     names = {"non-targeting": "control", target: target}
     two = some.assign(cells=some["target_gene"].astype(str).map(names)).dropna(subset="cells")
     colors = {"control": plots.KINDS["control"], target: plots.KINDS["real"]}
     sns.scatterplot(two, x="PC1", y="PC2", hue="cells", palette=colors, s=8, linewidth=0, ax=axes[1])
+    for ax in axes:  # above the cells: among them a name would be taken for one
+        sns.move_legend(ax, "lower center", bbox_to_anchor=(0.5, 1), ncols=5, title=None, markerscale=2)
     plots.as_written(figure)
     return figure
 
@@ -65,8 +66,7 @@ def variation(mean: np.ndarray, variance: np.ndarray, excess: float) -> Figure:
     ax.plot(line, line + excess * line**2, color=plots.KINDS["baseline"], label=label)
     ax.plot(line, line, color=plots.INK, ls="--", label="Poisson: variance = mean")
     ax.set(xscale="log", yscale="log", xlabel="mean count of a gene", ylabel="variance of controls")
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_formatter("{x:g}")
+    plots.plain_ticks(ax)
     ax.legend()
     return figure
 

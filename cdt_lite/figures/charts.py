@@ -115,6 +115,7 @@ def _draw_growth(config: Config, ax: Axes) -> None:
         rest = sum(flops.values()) - flops[part]
         curves[genes] = {part: flops[part] / 1e9, "everything else": rest / 1e9}
     pd.DataFrame(curves).T.plot(ax=ax, loglog=True, lw=2, xlabel="genes", ylabel="GFLOP a cell, forward")
+    plots.plain_ticks(ax)
     ax.set_title("Attention is quadratic in genes")
 
 
@@ -125,6 +126,7 @@ def _draw_memory(memory: dict[str, list[float]], ax: Axes) -> None:
     for card in CARDS:
         ax.axhline(card, color=plots.PALETTE["other"], lw=0.6, zorder=0)
         ax.annotate(f"{card} GB card", (2, card), fontsize=8, va="bottom", alpha=0.7)
+    plots.plain_ticks(ax)
     ax.set_title("Memory of training (computed)")
 
 

@@ -11,6 +11,7 @@ from cdt_lite.figures import plots
 LAWS = {"the law": plots.KINDS["real"], "3 steps": plots.KINDS["generated"], "1 step": plots.PALETTE["attention"],
         "independent genes": plots.KINDS["baseline"]}
 FEWEST = 4  # steps that are drawn: fewer lose so much more that others could not be told apart
+MARKS = "os^Dv"  # of seeds
 SCHEDULES = {"uniform": "--", "cosine": ":", "learned": "-"}
 
 
@@ -52,7 +53,7 @@ def step_prices(h: np.ndarray, points: Sequence[tuple[float, float]], prices: pd
 
 
 def h_curves(curves: Mapping[tuple[str, int], Sequence[float]], shares: Sequence[float]) -> Figure:
-    """Draws curves of H, bits per hidden gene, a colour for each law of masks and a line for each seed.
+    """Draws curves of H, bits per hidden gene, a colour for each law of masks and a mark for each seed.
 
     Args:
         curves: By law and seed.
@@ -62,7 +63,9 @@ def h_curves(curves: Mapping[tuple[str, int], Sequence[float]], shares: Sequence
     laws = list(dict.fromkeys(law for law, _ in curves))
     colors = dict(zip(laws, [plots.KINDS["generated"], plots.PALETTE["condition"]], strict=True))
     for (law, seed), y in curves.items():
-        ax.plot(shares, y, "o-", ms=4, lw=1.2, color=colors[law], label=law if seed == 0 else None)
+        ax.plot(shares, y, MARKS[seed], ls="-", ms=5, lw=1.2, color=colors[law], label=law if seed == 0 else None)
+    for seed in dict.fromkeys(seed for _, seed in curves):
+        ax.plot([], [], MARKS[seed], color=plots.INK, ms=5, label=f"seed {seed}")
     ax.set(xlabel="share of genes hidden", ylabel="H (bits per hidden gene)")
-    ax.legend()
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

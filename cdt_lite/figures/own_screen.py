@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from cdt_lite.figures import plots
 from cdt_lite.figures.cells import REPLICATES
 
-SMALLEST = 10.0  # values up to here show what they are
+SMALLEST, WIDTH = 10.0, 0.25  # values up to here show what they are; a bar's width, with a whole number at a middle
 
 
 def values_of_x(files: Mapping[str, AnnData]) -> Figure:
@@ -20,9 +20,9 @@ def values_of_x(files: Mapping[str, AnnData]) -> Figure:
     figure, axes = plots.grid(1, len(files), (10, 2.8))
     for ax, (name, cells) in zip(axes, files.items(), strict=True):
         values = sp.csr_matrix(cells.X).data
-        bins = np.arange(0.05, SMALLEST + 0.1, 0.1)
-        ax.hist(values[values <= SMALLEST], bins=bins, color=plots.KINDS["real"])
-        ax.set(title=name, xlabel="value in X, up to 10", yscale="log", xticks=range(0, 11, 2))
+        bins = np.arange(WIDTH / 2, SMALLEST + WIDTH, WIDTH)
+        ax.hist(values[values <= SMALLEST], bins=bins, color=plots.KINDS["real"], edgecolor="none")
+        ax.set(title=name, xlabel="value in X, up to 10", yscale="log", ylim=(0.7, None), xticks=range(0, 11, 2))
         ax.yaxis.set_major_formatter("{x:,.0f}")
     axes[0].set_ylabel("entries above 0")
     return figure

@@ -20,7 +20,7 @@ def joined(files: Mapping[str, AnnData], vocabulary: Vocabulary) -> Figure:
 
     A gene's shade is the share of cells with a count; genes that the first file has, too, are marked in the others.
     """
-    figure, (left, right) = plots.grid(1, 2, (10, 3.2))
+    figure, (left, right) = plots.grid(1, 2, (10, 3.6), width_ratios=(2, 1))
     table, first = np.full((len(files), len(vocabulary)), np.nan), set(next(iter(files.values())).var_names)
     depth = []
     for row, (name, cells) in enumerate(files.items()):
@@ -28,11 +28,11 @@ def joined(files: Mapping[str, AnnData], vocabulary: Vocabulary) -> Figure:
         table[row, ids] = np.ravel((cells.X > 0).mean(0))
         depth.append(pd.DataFrame({"file": name, "depth": np.ravel(cells.X.sum(1))}))
         shared = ids[[gene in first for gene in cells.var_names]] if row else ids[:0]
-        left.plot(shared, np.full(len(shared), row - 0.42), "v", color=plots.PALETTE["condition"], ms=5, clip_on=False)
+        left.vlines(shared, row - 0.5, row - 0.3, color=plots.PALETTE["condition"], lw=1.5)
     shown = left.imshow(table, aspect="auto", cmap=plots.EXPRESSION, interpolation="nearest", vmin=0)
     left.set_yticks(range(len(files)), list(files))
     left.set(xlabel="gene id")
-    figure.colorbar(shown, ax=left, shrink=0.8, label="share of cells with a count")
+    figure.colorbar(shown, ax=left, location="top", shrink=0.5, label="share of cells with a count")
     palette = REPLICATES[: len(files)]
     every = pd.concat(depth, ignore_index=True)
     sns.ecdfplot(every, x="depth", hue="file", palette=palette, log_scale=True, ax=right)

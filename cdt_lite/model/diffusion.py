@@ -51,7 +51,7 @@ def masked_loss(logits: Float[Tensor, "B S G classes"], tokens: Int[Tensor, "B S
     It is `nelbo` without its 1/k: H(k), the loss per gene with k hidden, is weighed by k (the analogue of DDPM's simple
     loss: Ho et al. 2020, arXiv:2006.11239). A model that knows nothing costs exactly log(classes).
     """
-    return _hidden_nats(logits, tokens, mask).sum() / mask.sum().clamp(min=1)
+    return (token_nats(logits, tokens) * mask).sum() / mask.sum().clamp(min=1)
 
 
 def nelbo(logits: Float[Tensor, "B S G classes"], tokens: Int[Tensor, "B S G"], mask: Bool[Tensor, "B S G"]
@@ -61,13 +61,13 @@ def nelbo(logits: Float[Tensor, "B S G classes"], tokens: Int[Tensor, "B S G"], 
     With k uniform this is an unbiased estimate of the negative ELBO, nats per gene (MDLM, arXiv:2406.07524, eq. 10 with
     alpha = 1 - t; the 1/t weight is the division by k). A model that knows nothing costs exactly log(classes).
     """
-    nats = _hidden_nats(logits, tokens, mask)
+    nats = token_nats(logits, tokens) * mask
     return (nats.sum(-1) / mask.sum(-1).clamp(min=1)).mean()
 
 
-def _hidden_nats(logits: Tensor, tokens: Tensor, mask: Tensor) -> Float[Tensor, "B S G"]:
-    nats = F.cross_entropy(logits.flatten(0, 2), tokens.flatten().long(), reduction="none")
-    return nats.view(mask.shape) * mask
+def token_nats(logits: Float[Tensor, "B S G classes"], tokens: Int[Tensor, "B S G"]) -> Float[Tensor, "B S G"]:
+    """Returns what each token costs: -log of the probability that the logits give to it, nats."""
+    return F.cross_entropy(logits.flatten(0, 2), tokens.flatten().long(), reduction="none").view(tokens.shape)
 
 
 @torch.no_grad()
@@ -96,7 +96,7 @@ def loss_curve(denoise: Denoiser, tokens: Int[Tensor, "B S G"], mask_id: int, ge
     for share in reversed(shares):
         k = max(1, round(share * tokens.shape[-1]))
         mask = turn < k
-        nats = _hidden_nats(denoise(hide(tokens, mask, mask_id)), tokens, mask)
+        nats = token_nats(denoise(hide(tokens, mask, mask_id)), tokens) * mask
         if curve:
             curve.append(curve[-1] - ((more - nats) * mask).sum(-1).mean() / k)
         else:

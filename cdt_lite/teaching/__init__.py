@@ -1,24 +1,24 @@
 """What notebooks use: the set-up line, figures with words, exercises and their checks."""
 
-from cdt_lite.teaching.bits import Rivals, cheaper, token_shares
+from cdt_lite.teaching.bits import Rivals, cheaper, intervals, token_shares
 from cdt_lite.teaching.check import catch_up, check
 from cdt_lite.teaching.escapees import answers, shares_with_intervals
 from cdt_lite.teaching.guessing import guess, sinks, surer
 from cdt_lite.teaching.held_out import HeldOut, differences_of_controls, guides_of, held_out, held_out_sets
-from cdt_lite.teaching.histograms import asked, at_looks, histograms, intervals, saved
+from cdt_lite.teaching.histograms import asked, at_looks, histograms, saved
 from cdt_lite.teaching.judging import (
-    field,
+    benchmark_summary,
+    benchmark_table,
+    explain_failure,
     flattered,
+    formatted,
     furthest,
-    in_the_field,
     leaders,
+    real_cells_score,
     right_way,
     shown_before,
     silence,
     told_apart,
-    top,
-    why,
-    written,
 )
 from cdt_lite.teaching.leaning import bits_without, leans, worth
 from cdt_lite.teaching.lesson import Lesson, as_html, begin
@@ -27,21 +27,21 @@ from cdt_lite.teaching.likeness import (
     between,
     centre_told,
     classifier_told,
+    densities_told,
     depths_told,
     escapees_told,
     guides_told,
     mixing_told,
-    priced,
     still_apart,
     valley_told,
 )
 from cdt_lite.teaching.listening import (
+    condition_table,
     dial,
     direction,
     does_it_listen,
     emptied,
     table_alone,
-    told,
     trusted,
     untrained,
     who_listens,
@@ -65,7 +65,6 @@ from cdt_lite.teaching.own_tests import (
     by_cell_eval,
     hits_by_cells,
     kept_by_panel,
-    never_trained,
     simulated_genes,
 )
 from cdt_lite.teaching.pretraining import (
@@ -85,11 +84,11 @@ from cdt_lite.teaching.realism import (
     gene_by_gene,
     has_say,
     mixing,
+    normalised,
     same_depth,
     strength,
-    way,
 )
-from cdt_lite.teaching.relatives import by_sets, every_target, gate, relatives_of, sets_of, told_by_relatives
+from cdt_lite.teaching.relatives import by_sets, every_target, relatives_of, sets_of, sets_used, told_by_relatives
 from cdt_lite.teaching.sentences import (
     apart,
     beside,
@@ -104,26 +103,26 @@ from cdt_lite.teaching.sentences import (
     what_it_does,
 )
 from cdt_lite.teaching.small import bits_curve, small_network
-from cdt_lite.teaching.strangers import Terminal, knock, look_over, strange_files, what_it_holds
+from cdt_lite.teaching.strangers import Terminal, knock, strange_files, what_it_holds
 from cdt_lite.teaching.verdict import all_scores, averages, judgeable, plates, questions, verdicts
 from cdt_lite.terminal import with_bar
 
 __all__ = [
     "HeldOut", "Lesson", "Mixture", "Rivals", "Terminal", "against_half", "agree", "ahead_of", "all_candidates",
     "all_scores", "answers", "apart", "are_they_cells", "as_html", "asked", "at_looks", "auc_in_classes", "averages",
-    "begin", "beside", "between", "bits_curve", "bits_without", "by_cell_eval", "by_sets", "carried", "catch_up",
-    "cells_for", "centre_told", "cheaper", "check", "classifier_told", "components", "densities", "depths_told",
-    "dial", "differences_of_controls", "direction", "does_it_help", "does_it_listen", "dud_guides", "emptied",
-    "escapees_told", "every_target", "explained", "explains", "field", "first_and_last", "flattered", "from_masks",
-    "furthest", "gate", "gene_by_gene", "gives_away", "guess", "guides_of", "guides_told", "has_say", "held_out",
-    "held_out_sets", "hidden_bits", "histograms", "hits_by_cells", "in_short", "in_the_field", "intervals",
-    "judgeable", "kept_by_panel", "kept_runs", "knock", "leader", "leaders", "leans", "levels", "listed", "look_over",
-    "lost", "masks_cost", "mean_of_others", "measured", "mixing", "mixing_told", "moved", "neighbours_tell",
-    "never_trained", "of_use", "one_answer", "one_change", "others_moved", "passed", "plates", "priced", "questions",
-    "relatives_of", "right_way", "same_depth", "same_losses", "saved", "searched", "sets_of", "shares_with_intervals",
-    "shown_before", "shows", "silence", "simulated_genes", "sinks", "small_network", "steps_cost", "still_apart",
-    "strange_files", "strength", "strongest_two", "surer", "table_alone", "tipped", "token_shares", "told",
-    "told_apart", "told_by_relatives", "top", "total_variation", "tried", "trusted", "untrained", "valley_told",
-    "verdicts", "walk", "walked", "way", "what_it_does", "what_it_holds", "who_listens", "why", "with_and_without",
-    "with_bar", "with_errors", "with_spread", "worth", "written",
+    "begin", "benchmark_summary", "benchmark_table", "beside", "between", "bits_curve", "bits_without", "by_cell_eval",
+    "by_sets", "carried", "catch_up", "cells_for", "centre_told", "cheaper", "check", "classifier_told", "components",
+    "condition_table", "densities", "densities_told", "depths_told", "dial", "differences_of_controls", "direction",
+    "does_it_help", "does_it_listen", "dud_guides", "emptied", "escapees_told", "every_target", "explain_failure",
+    "explained", "explains", "first_and_last", "flattered", "formatted", "from_masks", "furthest", "gene_by_gene",
+    "gives_away", "guess", "guides_of", "guides_told", "has_say", "held_out", "held_out_sets", "hidden_bits",
+    "histograms", "hits_by_cells", "in_short", "intervals", "judgeable", "kept_by_panel", "kept_runs", "knock",
+    "leader", "leaders", "leans", "levels", "listed", "lost", "masks_cost", "mean_of_others", "measured", "mixing",
+    "mixing_told", "moved", "neighbours_tell", "normalised", "of_use", "one_answer", "one_change", "others_moved",
+    "passed", "plates", "questions", "real_cells_score", "relatives_of", "right_way", "same_depth", "same_losses",
+    "saved", "searched", "sets_of", "sets_used", "shares_with_intervals", "shown_before", "shows", "silence",
+    "simulated_genes", "sinks", "small_network", "steps_cost", "still_apart", "strange_files", "strength",
+    "strongest_two", "surer", "table_alone", "tipped", "token_shares", "told_apart", "told_by_relatives",
+    "total_variation", "tried", "trusted", "untrained", "valley_told", "verdicts", "walk", "walked", "what_it_does",
+    "what_it_holds", "who_listens", "with_and_without", "with_bar", "with_errors", "with_spread", "worth",
 ]

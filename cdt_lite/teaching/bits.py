@@ -58,7 +58,7 @@ class Rivals:
         law = nbinom(1 / self.phi, 1 / (1 + self.phi * mean))
         return np.maximum(law.cdf(first[tokens + 1] - 1) - law.cdf(first[tokens] - 1), 1e-12)
 
-    def beside(self, capsule: Checkpoint, batch: Batch, seed: int) -> "Priced":
+    def beside(self, capsule: Checkpoint, batch: Batch, seed: int) -> "Probabilities":
         """Returns what all three gave to the tokens of a batch, a share of whose genes was hidden from the capsule."""
         mask = draw_masks(tuple(batch.tokens.shape), torch.Generator().manual_seed(seed))
         with torch.no_grad():
@@ -69,10 +69,10 @@ class Rivals:
         seen = tokens.numpy()
         p = {"capsule": given, "histogram": self.shares[np.arange(seen.shape[1]), seen],
              "negative binomial": self.negative_binomial(seen, depth)}
-        return Priced(p, counts_in_bins(self.tokenizer)[seen], mask.flatten(0, 1).numpy())
+        return Probabilities(p, counts_in_bins(self.tokenizer)[seen], mask.flatten(0, 1).numpy())
 
 
-class Priced(NamedTuple):
+class Probabilities(NamedTuple):
     """Of every gene of some cells: what methods gave to its token, counts in its bin, and whether it was hidden."""
 
     p: dict[str, Float[np.ndarray, "cells G"]]
@@ -88,13 +88,19 @@ def interval(values: Float[np.ndarray, " n"]) -> tuple[float, float]:
     return float(np.mean(values)) - half, float(np.mean(values)) + half
 
 
+def intervals(values: pd.DataFrame) -> pd.DataFrame:
+    """Returns mean, low and high of each column: 95 %, Student's t over the rows."""
+    rows = {name: (column.mean(), *interval(column.to_numpy())) for name, column in values.items()}
+    return pd.DataFrame(rows, ["mean", "low", "high"]).T.rename_axis(values.columns.name)
+
+
 def cheaper(bits: pd.DataFrame, method: str, unit: str = "hidden count") -> str:
     """Says what a gene costs by one method, and whether that is less than by the others.
 
     Args:
         bits: Per unit, cells or batches of them x methods, of the same hidden genes.
         method: The one that is spoken of.
-        unit: What is priced.
+        unit: What is paid for.
     """
     said = []
     for rival in bits.columns.drop(method):

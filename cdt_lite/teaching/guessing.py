@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cdt_lite.data.batches import Batch
 from cdt_lite.model import CDT, hide, masked_loss
+from cdt_lite.model.diffusion import token_nats
 from cdt_lite.teaching.held_out import held_out_sets
 from cdt_lite.teaching.sentences import listed
 from cdt_lite.training.checkpoint import Checkpoint
@@ -64,9 +65,9 @@ class Guesses:
         """Returns bits per hidden gene, a row a cell, of the capsule and of a histogram of every gene."""
         known = torch.from_numpy(histogram).log().expand(self.logits.shape)
         found = {}
-        for name, log_p in (("capsule", self.logits.log_softmax(-1)), ("histogram", known)):
-            nats = -log_p.gather(-1, self.batch.tokens[..., None])[..., 0]
-            found[name] = ((nats * self.hidden).sum(-1) / self.hidden.sum(-1)).flatten().double() * BITS
+        for name, logits in (("capsule", self.logits), ("histogram", known)):
+            nats = (token_nats(logits, self.batch.tokens) * self.hidden).sum(-1) / self.hidden.sum(-1)
+            found[name] = nats.flatten().double() * BITS
         return pd.DataFrame(found)
 
 

@@ -76,7 +76,7 @@ class HeldOut:
         share = self.depth / np.ravel(cells.X.sum(1))
         return cells[:, list(genes)].to_df().mul(share, axis=0)
 
-    def top(self, n: int) -> list[str]:
+    def top_genes(self, n: int) -> list[str]:
         """Returns the genes that the strongest perturbation changes most, its target left out."""
         change = self.changes.loc[self.strongest].drop(self.strongest.target, errors="ignore")
         return change.abs().nlargest(n).index.tolist()

@@ -6,13 +6,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cdt_lite.data.batches import Batch, SetSampler
 from cdt_lite.data.store import TokenStore
-from cdt_lite.model.diffusion import SHARES, Denoiser, hide, loss_curve, random_turns
-from cdt_lite.teaching.bits import interval, token_shares
+from cdt_lite.model.diffusion import SHARES, Denoiser, hide, loss_curve, random_turns, token_nats
+from cdt_lite.teaching.bits import token_shares
 
 Pairs = list[tuple[Float[Tensor, "cells G"], Bool[Tensor, "cells G"]]]  # -log p of every gene, and which were hidden
 AFTER = 10**9  # number of the first batch that no training draws
@@ -64,7 +64,8 @@ def asked(data: SetSampler, models: Mapping[str, Callable[[Batch], Denoiser]], m
         for share in shares:
             mask = turn < max(1, round(share * turn.shape[-1]))
             for name, guess in guesses.items():
-                costs[share, name].append(_costs(guess, batch.tokens, mask, mask_id))
+                nats = token_nats(guess(hide(batch.tokens, mask, mask_id)), batch.tokens)
+                costs[share, name].append((nats.flatten(0, 1), mask.flatten(0, 1)))
     return costs
 
 
@@ -88,13 +89,6 @@ def at_looks(data: SetSampler, model: Callable[[Batch], Denoiser], mask_id: int,
     return float(torch.stack(costs).mean())
 
 
-def _costs(guess: Denoiser, tokens: Int[Tensor, "B S G"], mask: Bool[Tensor, "B S G"], mask_id: int
-           ) -> tuple[Tensor, Tensor]:
-    log_p = guess(hide(tokens, mask, mask_id)).log_softmax(-1)
-    nats = -log_p.gather(-1, tokens[..., None])[..., 0]
-    return nats.flatten(0, 1), mask.flatten(0, 1)
-
-
 def saved(costs: Mapping[tuple[float, str], Pairs], mean: Callable[[Pairs], float], name: str, rival: str
           ) -> pd.DataFrame:
     """Returns the bits per hidden gene that a model saves against a rival, batches x shares of hidden genes.
@@ -110,9 +104,3 @@ def saved(costs: Mapping[tuple[float, str], Pairs], mean: Callable[[Pairs], floa
         pairs = zip(costs[share, rival], costs[share, name], strict=True)
         table[share] = [(mean([theirs]) - mean([ours])) / np.log(2) for theirs, ours in pairs]
     return pd.DataFrame(table).rename_axis(columns="share hidden")
-
-
-def intervals(values: pd.DataFrame) -> pd.DataFrame:
-    """Returns mean, low and high of each column: 95 %, Student's t over the rows."""
-    rows = {name: (column.mean(), *interval(column.to_numpy())) for name, column in values.items()}
-    return pd.DataFrame(rows, ["mean", "low", "high"]).T.rename_axis(values.columns.name)

@@ -14,13 +14,13 @@ from cdt_lite.evaluation.summary import summarise
 from cdt_lite.teaching.sentences import CLOSE, LITTLE, NAMES, goes_along, listed, number, what_it_does
 
 ALIKE = 0.8  # r of two effects, from which one could have told the other
-FIELD = {"capsule, change": "capsule, mean", "scgen": "scGen", "state": "STATE",
+ROWS = {"capsule, change": "capsule, mean", "scgen": "scGen", "state": "STATE",
          **{name: NAMES.get(name, name) for name in ("replicate mean", "perturbed mean", "control")}
          }  # what results.json calls a row: what we call it
 ERROR = "mean absolute error"
 SCORES = {"pearson_delta": "Pearson's r", "mae": ERROR, "systema_pearson": "Systema",
           "discrimination_score_l1": "discrimination"}
-FIELD_DIGITS = {ERROR: 3}  # of others 2
+TABLE_DIGITS = {ERROR: 3}  # of others 2
 
 
 def right_way(real: Mapping[str, pd.DataFrame], predicted: Mapping[str, pd.DataFrame],
@@ -123,7 +123,7 @@ def flattered(scores: pd.DataFrame, methods: Sequence[str]) -> str:
     return f"Shared controls add to Pearson's r: {said}. So {moral}."
 
 
-def top(scores: pd.DataFrame, copy: str) -> str:
+def real_cells_score(scores: pd.DataFrame, copy: str) -> str:
     """Says what the real cells themselves score as a prediction, and who passes half against half.
 
     Args:
@@ -173,7 +173,7 @@ def shown_before(name: tuple[str, int], change: pd.Series, trained: pd.DataFrame
             f"{nearest} (r = {number(best)}): {moral}{found}.")
 
 
-def field(path: Path) -> pd.DataFrame:
+def benchmark_table(path: Path) -> pd.DataFrame:
     """Returns the table of the field on the real screen, task 1: six methods, four scores, each with its interval.
 
     Args:
@@ -187,29 +187,29 @@ def field(path: Path) -> pd.DataFrame:
         return pd.DataFrame()
     summary = next(iter(entries["papalexi2021"]["tasks"].values()))["groups"]["all"]["summary"]
     rows = {}
-    for name, shown in FIELD.items():
+    for name, shown in ROWS.items():
         for i, part in enumerate(("value", "low", "high")):
             rows[shown, part] = {words: summary[name][metric][i] for metric, words in SCORES.items()}
     return pd.DataFrame(rows).T.astype(float)
 
 
-def written(table: pd.DataFrame) -> pd.DataFrame:
+def formatted(table: pd.DataFrame) -> pd.DataFrame:
     """Returns a table of the field as it is read: "0.41 [0.17, 0.70]", methods x scores."""
     value, low, high = (table.xs(part, level=1).to_numpy() for part in ("value", "low", "high"))
     names = table.index.get_level_values(0).unique()
     shown = pd.DataFrame("", names, table.columns)
     for i, j in zip(*np.nonzero(~np.isnan(value)), strict=True):
-        digits = FIELD_DIGITS.get(table.columns[j], 2)
+        digits = TABLE_DIGITS.get(table.columns[j], 2)
         parts = [number(numbers[i, j], digits) for numbers in (value, low, high)]
         shown.iloc[i, j] = f"{parts[0]} [{parts[1]}, {parts[2]}]"
     return shown
 
 
-def in_the_field(table: pd.DataFrame, method: str = "capsule, mean") -> str:
+def benchmark_summary(table: pd.DataFrame, method: str = "capsule, mean") -> str:
     """Says who leads a method by each score of a table of the field, whether intervals overlap, and who is of no use.
 
     Args:
-        table: From `field`.
+        table: From `benchmark_table`.
         method: The one that is spoken of.
     """
     if table.empty:
@@ -218,7 +218,7 @@ def in_the_field(table: pd.DataFrame, method: str = "capsule, mean") -> str:
     said = []
     for name in table:
         best = value[name].idxmin() if name == ERROR else value[name].idxmax()
-        led = number(value.loc[best, name], FIELD_DIGITS.get(name, 2))
+        led = number(value.loc[best, name], TABLE_DIGITS.get(name, 2))
         found = f"by {name} {NAMES.get(best, f'the {best}')} leads ({led})"
         if best != method:
             (a, b), (c, d) = ((low.loc[one, name], high.loc[one, name]) for one in (best, method))
@@ -232,7 +232,7 @@ def in_the_field(table: pd.DataFrame, method: str = "capsule, mean") -> str:
     return f"{start[0].upper()}{start[1:]}.{behind}"
 
 
-def why(name: tuple[str, int], screen: AnnData, trained: Sequence[str]) -> str:
+def explain_failure(name: tuple[str, int], screen: AnnData, trained: Sequence[str]) -> str:
     """Says what the perturbed gene does; of a simulated one, what was planted, and which training targets do the same.
 
     Args:

@@ -8,6 +8,7 @@ import torch
 
 from cdt_lite.data.batches import Batch
 from cdt_lite.model.perturbation import Perturbation
+from cdt_lite.teaching.bits import intervals
 from cdt_lite.teaching.held_out import HeldOut, held_out_sets
 from cdt_lite.teaching.listening import emptied
 from cdt_lite.teaching.masks import hidden_bits
@@ -58,10 +59,8 @@ def worth(bits: pd.DataFrame) -> pd.DataFrame:
     Args:
         bits: From `bits_without`.
     """
-    gap = bits.sub(bits[WHOLE], axis=0).drop(columns=WHOLE)
-    half = 1.96 * gap.std() / np.sqrt(len(gap))
-    return pd.DataFrame({"bits per gene": bits.mean(), "more": gap.mean(), "low": gap.mean() - half,
-                         "high": gap.mean() + half}).loc[bits.columns]
+    more = intervals(bits.drop(columns=WHOLE).sub(bits[WHOLE], axis=0)).rename(columns={"mean": "more"})
+    return bits.mean().to_frame("bits per gene").join(more)
 
 
 def leans(table: pd.DataFrame) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from cdt_lite.teaching.realism import HALF, RIVAL, has_say, way
+from cdt_lite.teaching.realism import HALF, RIVAL, has_say, normalised
 from cdt_lite.teaching.sentences import listed, number
 
 ALIKE = 0.1  # depths that differ by less are alike
@@ -78,7 +78,7 @@ def between(table: pd.DataFrame, what: str, digits: int = 2) -> str:
     """
     shown = {name: f"{number(row['mean'], digits)} [{number(row['low'], digits)}, {number(row['high'], digits)}]"
              for name, row in table.iterrows()}
-    gone = way(table)
+    gone = normalised(table)
     if not has_say(table):
         verdict = "by these cells it cannot even tell those made gene by gene from real ones, so it has no say"
     elif gone["mean"] <= 0:
@@ -94,7 +94,7 @@ def _is_behind(table: pd.DataFrame) -> bool:
     """Whether generated cells surely fall short of real ones: by more than both intervals together allow."""
     floor, made = table.loc[HALF], table.loc["generated"]
     half = np.hypot(floor["high"] - floor["low"], made["high"] - made["low"]) / 2
-    return bool(abs(made["mean"] - floor["mean"]) > half and way(table)["mean"] < 1)
+    return bool(abs(made["mean"] - floor["mean"]) > half and normalised(table)["mean"] < 1)
 
 
 def classifier_told(auc: float, in_classes: float, p: pd.Series) -> str:
@@ -193,7 +193,7 @@ def mixing_told(made: float, idle: float, target: str, weak: str) -> str:
     return f"{first}: by this picture a model that does nothing is {than} ours."
 
 
-def priced(table: pd.DataFrame) -> str:
+def densities_told(table: pd.DataFrame) -> str:
     """Says which densities the model is ahead of, in bits per gene of held-out cells.
 
     Args:
@@ -222,7 +222,7 @@ def are_they_cells(tables: Mapping[str, pd.DataFrame], auc: float, p: float) -> 
     """
     heard = {name: table for name, table in tables.items() if has_say(table)}
     silent = [name for name in tables if name not in heard]
-    far = {name: way(table) for name, table in heard.items()}
+    far = {name: normalised(table) for name, table in heard.items()}
     short = [name for name, table in heard.items() if _is_behind(table)]
     is_told = p < CHANCE and auc > 0.5
     if any(far[name]["high"] < 0.5 for name in short) or (is_told and short):

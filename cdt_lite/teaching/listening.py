@@ -31,7 +31,7 @@ class Direction(NamedTuple):
         return "undefined" if np.isnan(self.r) else f"{number(self.r)} [{number(self.low)}, {number(self.high)}]"
 
 
-def told(perturbation: Perturbation, symbols: Sequence[str]) -> pd.DataFrame:
+def condition_table(perturbation: Perturbation, symbols: Sequence[str]) -> pd.DataFrame:
     """Returns what training sets were told, a row a set, beside what was perturbed.
 
     Args:

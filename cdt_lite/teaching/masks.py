@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cdt_lite.data.tokenizer import Tokenizer
-from cdt_lite.model.diffusion import Denoiser, hide
+from cdt_lite.model.diffusion import Denoiser, hide, token_nats
 from cdt_lite.teaching.bits import interval
 from cdt_lite.teaching.sentences import listed
 
@@ -44,8 +44,7 @@ def total_variation(laws: pd.DataFrame) -> pd.DataFrame:
 def hidden_bits(denoise: Denoiser, tokens: Int[Tensor, "B S G"], mask: Bool[Tensor, "B S G"], mask_id: int
                 ) -> Float[Tensor, "B S"]:
     """Returns what the hidden genes of each cell cost together, bits."""
-    log_p = denoise(hide(tokens, mask, mask_id)).log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
-    return -(log_p * mask).sum(-1) / np.log(2)
+    return (token_nats(denoise(hide(tokens, mask, mask_id)), tokens) * mask).sum(-1) / np.log(2)
 
 
 def with_errors(estimates: Mapping[str, Tensor], truth: float) -> pd.DataFrame:
@@ -104,7 +103,7 @@ def from_masks(H: Float[np.ndarray, " G"], learned: pd.Series, v1: tuple[int, fl
     """Answers the question of notebook 03.
 
     Args:
-        H: The capsule's curve, H(1) to H(G), bits: its sum is the price of a cell's tokens, its climb what the network
+        H: The capsule's curve, H(1) to H(G), bits: its sum is the cost of a cell's tokens, its climb what the network
             gets from a cell's other genes.
         learned: What the learned schedule loses, bits per cell, by steps.
         v1: The original's steps, and what they lose.

@@ -4,7 +4,6 @@ import contextlib
 import io
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -24,19 +23,6 @@ from cdt_lite.training.checkpoint import Checkpoint
 
 PANELS = 100  # random ones of a size
 RARE = 0.05  # share of cells that show a gene of which few do
-
-
-def never_trained(found: HeldOut, screen: AnnData, side: np.ndarray) -> HeldOut:
-    """Returns the same test with the targets that were never shown in place of those that were, in one replicate.
-
-    Args:
-        found: The test of held-out cells.
-        screen: All cells.
-        side: Each cell's side of the split.
-    """
-    here = (screen.obs["batch"].astype(str) == found.replicate).to_numpy()
-    is_control = (screen.obs["sign"] == 0).to_numpy()
-    return replace(found, test=screen[here & ((side == "unseen") | is_control)].copy())
 
 
 def all_candidates(found: HeldOut, screen: AnnData, model: Checkpoint, n_cells: int) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cdt_lite.errors import CDTError
-from cdt_lite.teaching.histograms import intervals
+from cdt_lite.teaching.bits import intervals
 from cdt_lite.teaching.sentences import listed, number
 
 UNKNOWN = "which is better, one cannot tell"

@@ -102,7 +102,7 @@ def strength(x: Float[np.ndarray, "cells G"], y: Float[np.ndarray, "others G"]) 
     return float(r @ s / (r @ r))
 
 
-def way(table: pd.DataFrame, name: str = "generated") -> pd.Series:
+def normalised(table: pd.DataFrame, name: str = "generated") -> pd.Series:
     """How far cells have come from those made gene by gene (0) to real ones (1): mean, low and high.
 
     Args:

@@ -109,7 +109,7 @@ def by_sets(found: HeldOut, capsule: Checkpoint, sets: Sets, rule: Rule, n: int)
     return guesses
 
 
-def gate(guesses: Mapping[str, pd.DataFrame]) -> str:
+def sets_used(guesses: Mapping[str, pd.DataFrame]) -> str:
     """Says which sets the likelihood made use of: the true ones, and how many of those dealt anew.
 
     Args:

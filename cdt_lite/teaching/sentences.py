@@ -84,12 +84,12 @@ def beside(scores: pd.DataFrame, method: str, rivals: Sequence[str], metric: str
             gap = gaps.loc[rival]
             low, high = number(gap["low"], digits), number(gap["high"], digits)
             detail += f"; difference {number(gap['difference'], digits)} [{low}, {high}]"
-        said.append(f"{_verdict(gaps.loc[rival], metric, n > 1)} {name} ({detail})")
+        said.append(f"{_verdict(gaps.loc[rival], metric, n > 1).capitalize()} {name} ({detail}).")
     where = f"Over {n} held-out perturbations" if n > 1 else f"For {scores['target'].iloc[0]}"
     interval = f" [{number(own['low'], digits)}, {number(own['high'], digits)}]" if n > 1 else ""
     found = f"{NAMES.get(metric, metric)} of the {method} is {number(own['mean'], digits)}{interval}"
     narrow = f" (Over {n} perturbations intervals are too narrow.)" if 1 < n < FEW else ""
-    return f"{where}, {found}: {listed(said)}.{narrow}"
+    return f"{where}, {found}. {' '.join(said)}{narrow}"
 
 
 def in_short(scores: pd.DataFrame, method: str, rival: str) -> str:

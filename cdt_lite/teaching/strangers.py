@@ -18,13 +18,9 @@ from cdt_lite.data.layout import CONTROL, Columns
 from cdt_lite.data.screens import load_screen
 from cdt_lite.data.simulate import ScreenDesign, simulate_screen
 from cdt_lite.errors import CDTError, CDTWarning
-from cdt_lite.teaching.sentences import listed
 
 SOME = 2000  # cells of a file that is only looked at
 BAR = re.compile(r"(it/s|s/it|\?it)[,\]]")  # a state of a progress bar
-NO_GENE = re.compile(r"|nan|none|na|unassigned|unknown|negative|multiplet|doublet|(ntc|nt|ctrl)([ _.-]?\d+)?"
-                     r"|aavs1|rosa26|.*(non.?target|control|scramble|safe.?harbor).*",
-                     re.IGNORECASE)  # labels that name no gene
 MOST_LINES = 14  # of a command, that are shown
 SCALED_TO = 10_000.0  # counts a cell, what scanpy's tutorials scale to
 
@@ -111,30 +107,6 @@ def knock(path: str | Path, columns: Columns = Columns(), *, layer: str | None =
     if screen is not None:
         print(f"{name} was taken: {screen.n_obs:,} cells x {screen.n_vars:,} genes")
     return screen
-
-
-def look_over(screen: AnnData) -> str:
-    """Says what no door refuses: targets that are no gene by their names, replicates without controls, a single one.
-
-    Args:
-        screen: Cells in the layout of `load_screen`.
-    """
-    perturbed, batch = (screen.obs["sign"] != 0).to_numpy(), screen.obs["batch"].astype(str)
-    targets = sorted(set(screen.obs["target_gene"][perturbed].astype(str)))
-    no_gene = [repr(target) for target in targets if NO_GENE.fullmatch(target)]
-    lanes = sorted(set(batch) - set(batch[~perturbed]))
-    told = [f"All {len(targets)} targets have names that a gene may have."]
-    if no_gene:
-        told = [f"Taken for targets, and hardly genes: {listed(no_gene)}. Call them {CONTROL!r} if they are controls, "
-                "else leave their cells out."]
-    if lanes:
-        told.append(f"Without control cells: {listed(lanes)}. Nothing can be subtracted there: leave these cells out.")
-    if batch.nunique() == 1:
-        told.append("There is one replicate: what is held out is a part of its cells, and the replicate mean below has "
-                    "seen other cells of the same replicate.")
-    else:
-        told.append(f"Replicates with control cells: {batch.nunique() - len(lanes)} of {batch.nunique()}.")
-    return " ".join(told)
 
 
 @dataclass(frozen=True)

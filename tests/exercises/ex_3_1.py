@@ -26,10 +26,15 @@ def accepted_one_jitter(n_cells, n_genes, generator):
 
 
 def wrong_from_zero(n_cells, n_genes, generator):
-    """Your k can be 0, or is never n_genes"""
+    """Add 1 to k: it can be 0."""
     share = (torch.randperm(n_cells, generator=generator) + torch.rand(n_cells, generator=generator)) / n_cells
     k = (share * n_genes).long()
     return torch.rand(n_cells, n_genes, generator=generator).argsort(-1).argsort(-1) < k[:, None]
+
+
+def wrong_way_round(n_cells, n_genes, generator):
+    """Or your mask is the wrong way round"""
+    return ~accepted_strata(n_cells, n_genes, generator)
 
 
 def wrong_one_share(n_cells, n_genes, generator):

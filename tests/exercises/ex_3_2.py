@@ -76,6 +76,17 @@ def wrong_visible(logits, tokens, mask):
     return cost.mean(), cost.mean(-1).mean()
 
 
+def wrong_way_round(logits, tokens, mask):
+    """You took the visible genes"""
+    return accepted_gather(logits, tokens, ~mask)
+
+
+def wrong_way_round_without_division_by_zero(logits, tokens, mask):
+    """You took the visible genes"""
+    cost = nll(logits, tokens) * ~mask
+    return cost.sum() / (~mask).sum(), (cost.sum(-1) / (~mask).sum(-1).clamp(min=1)).mean()
+
+
 def wrong_logits(logits, tokens, mask):
     """Logits are no log-probabilities yet"""
     cost = -logits.gather(-1, tokens[..., None])[..., 0] * mask

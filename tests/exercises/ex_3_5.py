@@ -36,7 +36,7 @@ def wrong_negative(p, n):
 
 
 def wrong_token_only(p, n):
-    """You priced the token alone"""
+    """You counted the cost of the token alone"""
     return -np.log2(p).mean()
 
 

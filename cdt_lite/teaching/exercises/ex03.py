@@ -40,7 +40,9 @@ def _(fn: Answer) -> Pair:
 def _(fn: Answer) -> Pair:
     """Your k can be 0, or is never n_genes: sampling begins with all hidden. Draw from 0..G-1 and add 1."""
     k = _masks(fn, 400, 4).sum(-1)
-    return [1, 4], [k.min(), k.max()], {"You hide one gene too many: ranks run from 0, so rank < k, not <=.": [2, 4]}
+    faults = {"You hide one gene too many: ranks run from 0, so rank < k, not <=.": [2, 4],
+              "Add 1 to k: it can be 0. Or your mask is the wrong way round: it is True where rank < k.": [0, 3]}
+    return [1, 4], [k.min(), k.max()], faults
 
 @masks_by_cell.requires("cells of one batch differ in k")
 def _(fn: Answer) -> Pair:
@@ -72,8 +74,7 @@ def _(fn: Answer) -> Pair:
 @masks_by_cell.requires("6 genes: all 63 masks occur")
 def _(fn: Answer) -> Pair:
     """You hide a run of neighbours, or one mask shifted from cell to cell: choose k genes at random each time."""
-    mask = _masks(fn, 6000, 6).long()
-    return 63, len(set((mask @ 2 ** torch.arange(6)).tolist()) - {0})
+    return 63, len(set((_masks(fn, 6000, 6).long() @ 2 ** torch.arange(6)).tolist()) - {0})
 
 @masks_by_cell.requires("a cell's mask says nothing about the next cell's")
 def _(fn: Answer) -> Pair:
@@ -132,9 +133,9 @@ def _(fn: Answer) -> Pair:
 def _(fn: Answer) -> Pair:
     """A model that gives each of 63 bins 1/63 must cost log 63 a gene, whatever is hidden: check the weight.
 
-    mask is True where a gene is hidden, and only such genes are priced.
+    mask is True where a gene is hidden, and only hidden genes cost.
     """
-    mask = torch.arange(40) < torch.tensor([1, 3, 11, 39, 40])[:, None]
+    mask = torch.arange(40) < torch.tensor([1, 3, 11, 38, 39])[:, None]
     t, nats = mask.float().mean(-1), float(np.log(63))
     faults = {
         "The logarithm of a probability is negative, its cost is not: change the sign.": [-nats, -nats],
@@ -160,11 +161,12 @@ def _(fn: Answer) -> Pair:
         "within each cell first.": [1.75, 1.75],
         "In both you averaged within cells first: what is trained is one mean over all hidden genes.": [2.5, 2.5],
         "Visible genes entered your sums: multiply by mask before summing.": [12 / 8, (7 / 4 + 5 / 4) / 2],
+        "You took the visible genes: mask is True where a gene is hidden.": [1.25, 1.5],
         "Logits are no log-probabilities yet: log_softmax first.": [7 / 4 - 3, 2.5 - 3],
     }
     return [1.75, 2.5], _two(fn, _logits(costs), mask), faults
 
-@losses.requires("each gene is priced by its own true token")
+@losses.requires("each gene costs what its own true token does")
 def _(fn: Answer) -> Pair:
     """Gather at tokens, gene by gene: token 1 of a gene that is surely 0 costs much."""
     p = torch.tensor([[[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]]])

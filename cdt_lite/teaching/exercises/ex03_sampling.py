@@ -214,7 +214,7 @@ def _(fn: Answer) -> Pair:
 
 @exercise(
     "3.5", "Bits per count", difficulty=3, minutes=8,
-    objective="bring the prices of different models to one unit, the count",
+    objective="bring the costs of different models to one unit, the count",
     misconception="a wide bin is cheap: what it leaves open must be paid, too",
     hints=("Within a bin nothing is known, so each of its n counts has probability p / n.",
            "The cost of one entry is -log2(p / n). Average over entries last."),
@@ -241,7 +241,7 @@ def _(fn: Answer) -> Pair:
 @bits_per_count.requires("one bin that holds everything, 8 counts wide: 3 bits, not 0")
 def _(fn: Answer) -> Pair:
     """The token costs nothing, but which of its n counts it was is still open: log2(n) bits more."""
-    faults = {"You priced the token alone: which of the 8 counts of its bin it was is still open.": 0.0,
+    faults = {"You counted the cost of the token alone: which of the 8 counts of its bin it was is still open.": 0.0,
               "A count of a wide bin is less likely than its token, not more: p / n, not p * n.": -3.0,
               "You added the width itself: to name one of n counts takes log2(n) bits.": 8.0}
     return 3.0, fn(np.ones(5), np.full(5, 8.0)), faults

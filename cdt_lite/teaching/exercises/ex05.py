@@ -139,8 +139,7 @@ def _(fn: Answer) -> Pair:
 @split_and_select.requires("STAT10 trains although STAT1 is unseen")
 def _(fn: Answer) -> Pair:
     """You found one name inside another: compare whole names, np.isin or ==."""
-    target = np.array(["STAT1", "STAT10", "NTC", "STAT10"])
-    return [False, True, True, True], fn(np.eye(4), target, ["STAT1"], 2)[0]
+    return [False, True, True, True], fn(np.eye(4), np.array(["STAT1", "STAT10", "NTC", "STAT10"]), ["STAT1"], 2)[0]
 
 @split_and_select.requires("two unseen targets, three genes")
 def _(fn: Answer) -> Pair:

@@ -84,8 +84,7 @@ def _(fn: Answer) -> Pair:
 def _(fn: Answer) -> Pair:
     """You took the nearest relative alone: all of them have a say, each with its weight."""
     changes = pd.DataFrame({"PSMB9": [4.0, 0.0, 0.0]}, ["A", "B", "C"])
-    sets = {"one": frozenset("TAB"), "two": frozenset("TAC")}
-    return [2.0], fn("T", sets, changes).tolist()
+    return [2.0], fn("T", {"one": frozenset("TAB"), "two": frozenset("TAC")}, changes).tolist()
 
 
 @exercise(

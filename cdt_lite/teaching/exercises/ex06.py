@@ -152,8 +152,7 @@ def _(fn: Answer) -> Pair:
 @perturbed_mean.requires("a mean, not a median")
 def _(fn: Answer) -> Pair:
     """The baseline of the field is the mean: a median hides the one strong perturbation that a mean spreads."""
-    effects = np.array([[0.0], [0.0], [30.0]])
-    return np.array([10.0]), fn(effects, TARGETS[1:4], SIGNS[:3], "A", -1)
+    return np.array([10.0]), fn(np.array([[0.0], [0.0], [30.0]]), TARGETS[1:4], SIGNS[:3], "A", -1)
 
 
 @exercise(

@@ -231,8 +231,7 @@ def _(fn: Answer) -> Pair:
 @place_of.requires("a small change with the right pattern is the most similar")
 def _(fn: Answer) -> Pair:
     """A tenth of the change has r = 1 with it: Pearson's r is blind to size, distances are not."""
-    table = np.vstack([ROWS[:5], SEEN / 10])
-    return 1.0, fn(SEEN.copy(), table, 5)
+    return 1.0, fn(SEEN.copy(), np.vstack([ROWS[:5], SEEN / 10]), 5)
 
 @place_of.requires("three rows alike share places 1, 2 and 3: each has 2")
 def _(fn: Answer) -> Pair:
