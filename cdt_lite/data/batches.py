@@ -42,10 +42,14 @@ class Batch:
         return cls(torch.from_numpy(tokens), shown, perturbation, depth, torch.from_numpy(gene_ids))
 
     def to(self, device: torch.device | str) -> "Batch":
-        """Returns a copy on a device, ready for a model: bytes are moved, and become whole numbers (long) there."""
-        controls = None if self.controls is None else self.controls.to(device).long()
-        told, depth = self.perturbation.to(device), self.log_depth.to(device)
-        return Batch(self.tokens.to(device).long(), controls, told, depth, self.gene_ids.to(device))
+        """Returns a copy on a device, ready for a model: bytes are moved, and become whole numbers (long) there.
+
+        What lies in pinned memory is copied while the caller goes on.
+        """
+        tokens, depth, gene_ids = (part.to(device, non_blocking=True) for part in
+                                   (self.tokens, self.log_depth, self.gene_ids))
+        controls = None if self.controls is None else self.controls.to(device, non_blocking=True).long()
+        return Batch(tokens.long(), controls, self.perturbation.to(device), depth, gene_ids)
 
 
 class Plan(NamedTuple):
