@@ -50,7 +50,7 @@ def loss_of_step(checkpoint: Checkpoint, data: SetSampler, step: int, device: to
 
 
 class _Objective(nn.Module):
-    """The loss as a module's forward pass, as `DistributedDataParallel` wants it; of a part of each batch, or of all."""
+    """The loss as a module's forward pass, as `DistributedDataParallel` wants it: of a batch, or of a part of each."""
 
     def __init__(self, checkpoint: Checkpoint, data: SetSampler, part: Part | None = None) -> None:
         super().__init__()
