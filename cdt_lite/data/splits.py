@@ -50,7 +50,7 @@ def choose_split(screen: AnnData, unseen: Sequence[str] = (), held_out: Pairs = 
     """Returns a screen with a split of your choice: `named_split` gives it for this screen and for any part of it.
 
     Args:
-        screen: Cells in the layout of `load_screen`.
+        screen: Cells in the layout of `load_screen`; those on disk are given the split themselves, others a copy.
         unseen: Targets withheld altogether.
         held_out: (target, batch) pairs withheld.
         column: Instead of these: a column of obs with "train", "held_out" or "unseen" for every cell.
@@ -58,12 +58,14 @@ def choose_split(screen: AnnData, unseen: Sequence[str] = (), held_out: Pairs = 
     Raises:
         CDTError: A name that is not there, a target that is withheld twice or in part, or nothing left to train on.
     """
+    if screen.isbacked and screen.is_view:
+        raise CDTError("a part of a file on disk takes no split: choose it for the whole file, then take parts")
     if column is None:
         side = split_screen(screen, unseen, held_out)
     else:
         side = _sides_in(screen, column)
     _check_sides(screen, side, [*held_out])
-    screen = screen.copy()
+    screen = screen if screen.isbacked else screen.copy()
     screen.obs[CHOSEN] = side.astype(str)
     return screen
 
