@@ -70,6 +70,21 @@ def choose_split(screen: AnnData, unseen: Sequence[str] = (), held_out: Pairs = 
     return screen
 
 
+def as_words(screen: AnnData, side: np.ndarray) -> dict[str, list[str]]:
+    """Returns a split as the options of the command line name it: targets, and replicates of targets.
+
+    Raises:
+        CDTError: It holds out some cells of a replicate, which no option names.
+    """
+    target, batch = (screen.obs[key].astype(str).to_numpy() for key in ("target_gene", "batch"))
+    pairs = sorted(set(zip(target[side == "held_out"], batch[side == "held_out"], strict=True)))
+    for pair in pairs:
+        if (side[(target == pair[0]) & (batch == pair[1])] != "held_out").any():
+            raise CDTError(f"the rule holds out some cells of {pair[0]!r}, since no target was made in two replicates: "
+                           "name what to withhold, with --unseen or --split-key")
+    return {"unseen": sorted(set(target[side == "unseen"])), "hold_out": [":".join(pair) for pair in pairs]}
+
+
 def _sides_in(screen: AnnData, column: str) -> np.ndarray:
     """The sides that a column names; control cells stay in training."""
     if column not in screen.obs:
