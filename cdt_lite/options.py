@@ -12,7 +12,8 @@ SCREEN = ("screen", *COLUMNS.values(), "default-sign", "layer")  # of every comm
 SPLIT = ("unseen", "hold_out", "split_key")
 WITHHOLD = ("withheld", "hold-out", "split-key")
 TRAINING = (*SCREEN, *WITHHOLD, "n-top-genes", "preset", "out", "steps", "seed", "device", "precision", "compile",
-            "learning-rate", "resume", "overwrite", "checkpoint-interval", "gene-vectors", "gene-sets", "store", "shard")
+            "learning-rate", "resume", "overwrite", "checkpoint-interval", "gene-vectors", "gene-sets", "store",
+            "shard")
 STAGE = ("precision", "compile", "learning_rate", "seed", "checkpoint_interval")  # fields of `TrainConfig`
 OF_A_RUN = ("preset", "steps", "learning_rate", "seed", "checkpoint_interval", "precision",
             "n_top_genes")  # --resume keeps them
