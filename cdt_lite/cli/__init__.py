@@ -1,4 +1,4 @@
-"""The command line: cdt-lite figures, pretrain, finetune, predict, evaluate, account, bench, capsule, doctor."""
+"""The command line: figures, tokenize, pretrain, finetune, predict, evaluate, account, bench, capsule, doctor."""
 
 import argparse
 import shlex
@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from cdt_lite.cli.machine import account, bench, doctor
+from cdt_lite.cli.tokens import tokenize
 from cdt_lite.cli.training import capsule, finetune, pretrain
 from cdt_lite.cli.use import evaluate, figures, predict
 from cdt_lite.errors import CDTError, CDTWarning
@@ -21,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     """Returns the parser of all commands."""
     top = argparse.ArgumentParser(prog="cdt-lite", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True)
-    for function in (figures, pretrain, finetune, predict, evaluate, account, bench, capsule, doctor):
+    for function in (figures, tokenize, pretrain, finetune, predict, evaluate, account, bench, capsule, doctor):
         options, defaults = COMMANDS[function.__name__]
         purpose = (function.__doc__ or "").rstrip(".")
         sub = commands.add_parser(function.__name__, help=purpose, description=function.__doc__)
@@ -48,6 +49,20 @@ def _notes() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _processes(args: argparse.Namespace) -> Iterator[None]:
+    """Joins the processes that torchrun started where a command trains; nothing else may be done several times."""
+    from cdt_lite.training.processes import joined, require_joined
+
+    if "shard" not in args:
+        require_joined()
+        yield
+        return
+    with joined(args.device) as args.device:
+        require_joined(args.shard)
+        yield
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Bad input prints one line and returns 2; everything else that fails shows its traceback."""
     words = sys.argv[1:] if arguments is None else arguments
@@ -58,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         require_sense(vars(args))
         require_device(getattr(args, "device", "cpu"))
-        with sigterm_interrupts(), _notes():
+        with sigterm_interrupts(), _notes(), _processes(args):
             return args.run(args)
     except KeyboardInterrupt as stopped:
         print(f"cdt-lite {args.command}: stopped", file=sys.stderr)

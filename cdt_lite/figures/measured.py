@@ -20,8 +20,8 @@ from cdt_lite.data.layout import read_labels
 from cdt_lite.figures import plots
 from cdt_lite.figures.trace import process_of
 from cdt_lite.model import Config, Perturbation, V1Diffusion
-from cdt_lite.model.cdt import drawn_states
 from cdt_lite.model.diffusion import hide, random_turns, sample_steps
+from cdt_lite.model.response import drawn_states
 from cdt_lite.model.schedule import cosine_counts
 from cdt_lite.model.v1 import N_TIMESTEPS, expected_reveals, mask_probabilities
 from cdt_lite.training.checkpoint import Checkpoint
@@ -61,7 +61,7 @@ def example(capsule: Checkpoint, screen: AnnData) -> tuple[Batch, str]:
     log_depth = np.log(depth[[[cell]]] / capsule.tokenizer.target_depth)
     gene_ids = capsule.vocabulary.ids(list(cells.var_names))
     batch = Batch.of(tokens[None, :1], tokens[None, 1:], told, log_depth, gene_ids)
-    return batch, f"one cell of {target} ({replicate}, {depth[cell]:,.0f} counts)"
+    return batch.to("cpu"), f"one cell of {target} ({replicate}, {depth[cell]:,.0f} counts)"
 
 
 @torch.no_grad()
