@@ -278,7 +278,7 @@ def test_predictions_that_cannot_be_made_or_written_are_refused_at_once(run, cap
     def never(*args, **kwargs):
         raise AssertionError("sampled")
 
-    monkeypatch.setattr(many, "predict", never)
+    monkeypatch.setattr(many, "predict_each", never)
     target = Checkpoint.load("m").trained_targets[0]
     common = ["predict", "--checkpoint", "m", *SCREEN]
     open("file", "w").close()

@@ -12,10 +12,9 @@ from cdt_lite.data.layout import read_controls
 from cdt_lite.errors import CDTError
 from cdt_lite.files import named, write_h5ad
 from cdt_lite.training.checkpoint import Checkpoint, open_folder
-from cdt_lite.training.predict import Generation, align_panel, as_log1p, predict
-from cdt_lite.training.request import check_request
+from cdt_lite.training.predict import Generation, Wanted, as_log1p, predict_each
+from cdt_lite.training.request import align_panel, check_request
 
-Wanted = tuple[str, int, float | None]  # target, sign, magnitude (None: not known)
 WRITE_EVERY = 10  # perturbations
 
 
@@ -110,13 +109,12 @@ def predict_many(checkpoint: Checkpoint, screen: ad.AnnData, wanted: Sequence[Wa
     made: list[ad.AnnData] = []
     written = 0
     try:
-        for target, sign, magnitude in wanted:
-            made.append(predict(checkpoint, screen, target, sign, magnitude, n_cells=n_cells, seed=seed,
-                                options=options))
+        for cells in predict_each(checkpoint, screen, wanted, n_cells=n_cells, seed=seed, options=options):
+            made.append(cells)
             if len(made) == written + WRITE_EVERY:
                 _write(_joined(made, checkpoint, screen, options, len(wanted) > 1), path, space)
                 written = len(made)
-            yield made[-1]
+            yield cells
     finally:
         if len(made) > written:
             _write(_joined(made, checkpoint, screen, options, len(wanted) > 1), path, space)
