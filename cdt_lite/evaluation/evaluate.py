@@ -2,7 +2,9 @@
 
 Control cells are split in two halves: one is subtracted from the truth, the other from predictions and baselines.
 With shared controls the same sampling noise stands on both sides and inflates every correlation; the column
-`pearson_delta_shared` shows by how much. Control means are mixed over batches like the cells that they serve.
+`pearson_delta_shared` shows by how much. Control means are mixed over batches like the cells that they serve, and are
+over all control cells; of those that cells are tested against, or that are moved to a predicted mean, `MAX_CONTROLS` a
+half are drawn by the seed where there are more.
 """
 
 import warnings
