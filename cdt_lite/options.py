@@ -66,6 +66,7 @@ def in_options(message: str) -> str:
 
     message = re.sub(r"Columns\((\w+)='?(.*?)'?\)", option, message)
     message = message.replace("align=True", "--align").replace("default_sign=", "--default-sign ")
+    message = message.replace("resume=True", "--resume")
     message = re.sub(r"\bn_top_genes\b=?", "--n-top-genes", message)
     return re.sub(r"layer='(.*?)'", r"--layer \1", message)
 
@@ -149,7 +150,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {  # options, and 
     "pretrain": ((*TRAINING, "more"), {"out": "output/pretrained", "seed": None}),
     "finetune": ((*TRAINING, "start"), {"out": "output/finetuned", "seed": None}),
     "predict": (("checkpoint", *SCREEN, "target", "targets", "all", "sign", "magnitude", "cells", "seed", "guidance",
-                 "sampling-steps", "unseen", "align", "space", "device", "out"), {"out": "predicted.h5ad"}),
+                 "sampling-steps", "unseen", "align", "space", "device", "out", "resume"), {"out": "predicted.h5ad"}),
     "evaluate": ((*SCREEN, *WITHHOLD, "simulated", "side", "seed", "out", "predicted", "suite", "tasks", "models",
                   "results", "seeds", "cells"), {}),
     "account": (("preset", "json"), {"preset": "v1"}),

@@ -240,27 +240,20 @@ def test_a_file_of_many_targets_is_scored_as_it_is(run):
     assert text.count("a/p,") == text.count("b/p,") == len(targets)
 
 
-def test_what_is_done_is_kept_when_predicting_stops(run):
-    checkpoint, screen = Checkpoint.load("m"), load_screen("screen.h5ad")
-    wanted = many.perturbations_of(checkpoint, checkpoint.trained_targets, -1)
-    with closing(many.predict_many(checkpoint, screen, wanted, "p.h5ad", n_cells=3)) as made:
-        next(made)
-        next(made)
-    cells = ad.read_h5ad("p.h5ad")
-    found = cells.obs["target_gene"].astype(str).value_counts()
-    assert found.drop(CONTROL).to_dict() == {target: 3 for target, _, _ in wanted[:2]}
-
-
-def test_a_long_prediction_is_written_now_and_then(run, monkeypatch):
-    monkeypatch.setattr(many, "WRITE_EVERY", 2)
-    checkpoint, screen = Checkpoint.load("m"), load_screen("screen.h5ad")
-    wanted = many.perturbations_of(checkpoint, checkpoint.trained_targets, -1)
-    made = many.predict_many(checkpoint, screen, wanted, "p.h5ad", n_cells=3)
-    sizes = []
-    for _, _ in zip(made, range(4), strict=False):
-        there = os.path.exists("p.h5ad")
-        sizes.append(int((ad.read_h5ad("p.h5ad").obs["target_gene"] != CONTROL).sum()) if there else 0)
-    assert sizes == [0, 6, 6, 12]
+@POSIX
+def test_a_killed_prediction_goes_on_where_it_was_and_ends_in_the_same_file(run, capsys):
+    words = ["predict", "--checkpoint", "m", *SCREEN, "--all", "--cells", "60", "--out"]
+    process = started([*words, "p.h5ad"], b"2 of ")
+    process.kill()
+    process.communicate(timeout=100)
+    assert not os.path.exists("p.h5ad") and len(os.listdir("p.h5ad.parts")) >= 2
+    refused(capsys, [*words, "p.h5ad"], "p.h5ad.parts holds", "--resume")
+    refused(capsys, [*words, "p.h5ad", "--resume", "--seed", "1"], "was begun with seed 0, not 1")
+    assert main([*words, "p.h5ad", "--resume"]) == 0
+    assert "1 of " not in capsys.readouterr().out
+    assert main([*words, "q.h5ad"]) == 0
+    one, other = ad.read_h5ad("p.h5ad"), ad.read_h5ad("q.h5ad")
+    assert one.to_df().equals(other.to_df()) and one.obs.equals(other.obs)
 
 
 @POSIX
@@ -278,7 +271,7 @@ def test_predictions_that_cannot_be_made_or_written_are_refused_at_once(run, cap
     def never(*args, **kwargs):
         raise AssertionError("sampled")
 
-    monkeypatch.setattr(many, "predict", never)
+    monkeypatch.setattr(many, "predict_each", never)
     target = Checkpoint.load("m").trained_targets[0]
     common = ["predict", "--checkpoint", "m", *SCREEN]
     open("file", "w").close()

@@ -24,6 +24,7 @@ from cdt_lite.errors import CDTError, CDTWarning
 from cdt_lite.evaluation.evaluate import evaluate
 from cdt_lite.training.checkpoint import Checkpoint
 from cdt_lite.training.effects import effect_table
+from cdt_lite.training.output import Output
 from cdt_lite.training.predict import Generation, possible, predict, predict_mean
 from cdt_lite.training.predict_many import predict_many
 from cdt_lite.training.start import start
@@ -126,7 +127,7 @@ def test_cells_on_disk_give_what_cells_in_memory_give(screen, checkpoint, tmp_pa
         pd.testing.assert_frame_equal(evaluate(*arguments, metrics=["mae"]), evaluate(*with_memory, metrics=["mae"]))
     wanted = [("G3", -1, None), ("G5", -1, None)]
     for cells, name in ((on_disk, "disk.h5ad"), (here, "memory.h5ad")):
-        list(predict_many(checkpoint, cells, wanted, tmp_path / name, n_cells=4))
+        list(predict_many(checkpoint, cells, wanted, Output(tmp_path / name), n_cells=4))
     made, want = ad.read_h5ad(tmp_path / "disk.h5ad"), ad.read_h5ad(tmp_path / "memory.h5ad")
     np.testing.assert_array_equal(made.to_df(), want.to_df())
     pd.testing.assert_frame_equal(made.obs, want.obs)
@@ -377,7 +378,7 @@ def test_no_way_to_make_cells_goes_above_the_training_maximum(tmp_path_factory, 
     assert (one.X.toarray() <= highest).all()
     path = tmp_path_factory.mktemp("many") / "p.h5ad"
     wanted = [("G3", -1, None), ("G7", 1, None)]
-    for cells in predict_many(checkpoint, screen, wanted, path, n_cells=30, seed=seed, options=options):
+    for cells in predict_many(checkpoint, screen, wanted, Output(path), n_cells=30, seed=seed, options=options):
         assert (cells.X.toarray() <= highest).all()
     assert (ad.read_h5ad(path).X.toarray() <= np.maximum(highest, screen.X.toarray().max(0))).all()
     depth = screen.X.sum(1).min() / checkpoint.tokenizer.target_depth

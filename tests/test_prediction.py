@@ -10,16 +10,17 @@ import torch
 from helpers import CONTROL, opened, tiny, toy_screen
 
 from cdt_lite.data.batches import SetSampler
-from cdt_lite.data.layout import Columns
+from cdt_lite.data.layout import Columns, read_controls
 from cdt_lite.data.simulate import ScreenDesign, simulate_screen
 from cdt_lite.data.store import TokenStore
 from cdt_lite.errors import CDTError, CDTWarning
 from cdt_lite.evaluation.evaluate import evaluate
 from cdt_lite.model.perturbation import NO_TARGET, UNKNOWN_TARGET, Perturbation
 from cdt_lite.model.read import Conditioned
+from cdt_lite.training import predict as module
 from cdt_lite.training.checkpoint import Checkpoint
 from cdt_lite.training.effects import effect_table
-from cdt_lite.training.predict import Generation, _guided, _Plan, as_log1p, predict, predict_mean
+from cdt_lite.training.predict import Generation, _guided, _Plan, as_log1p, predict, predict_each, predict_mean
 from cdt_lite.training.request import check_request
 from cdt_lite.training.start import start
 from cdt_lite.training.train import train
@@ -101,6 +102,19 @@ def test_the_same_seed_gives_the_same_cells_and_no_ground_truth_is_read():
     cells = counts_of(model(), seed=1)
     assert np.array_equal(cells, counts_of(model(), SCREEN[IS_CONTROL].copy(), seed=1))
     assert not np.array_equal(cells, counts_of(model(), seed=2))
+
+
+def test_cells_do_not_depend_on_what_else_is_asked_and_controls_are_read_once(monkeypatch):
+    wanted = [("G3", -1, None), ("G5", 1, None), ("G3", -1, -2.0)]
+    alone = [predict(model(), SCREEN, *asked, n_cells=20, seed=4) for asked in wanted]
+    reads = []
+    monkeypatch.setattr(module, "read_controls", lambda *args: reads.append(1) or read_controls(*args))
+    monkeypatch.setattr(module, "BLOCK", 7)
+    together = list(predict_each(model(), SCREEN, wanted, n_cells=20, seed=4))
+    assert len(reads) == 1
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one.X.toarray(), other.X.toarray())
+        assert one.obs.equals(other.obs) and one.uns["cdt_lite"].keys() == other.uns["cdt_lite"].keys()
 
 
 def test_the_perturbation_reaches_the_cells():

@@ -77,6 +77,29 @@ def test_controls_stand_in_the_proportions_of_the_cells_that_are_tested(truth):
         assert len(half.rows_like(np.array(["c"]))) == 0
 
 
+def test_what_a_row_costs_does_not_grow_with_the_controls_and_means_are_over_all_of_them(monkeypatch):
+    monkeypatch.setattr(comparison, "MAX_CONTROLS", 40)
+    moved, tested = [], []
+    for name, sizes, place in (("dispersed_cells", moved, 0), ("differential_expression", tested, 1)):
+        real = getattr(comparison, name)
+
+        def counted(*given, real=real, sizes=sizes, place=place):
+            sizes.append(given[place].shape[0])
+            return real(*given)
+
+        monkeypatch.setattr(comparison, name, counted)
+    truth = truth_of(cells(n_cells=20, n_control=600))
+    compared = truth.compare(KEY, truth.from_change(KEY, np.full(30, 0.25)))
+    assert np.isfinite([compared.real.n_changed, compared.predicted.n_changed]).all()
+    assert len(moved) == 1 and len(tested) == 2 and all(38 <= n <= 40 for n in moved + tested)
+    like = truth.given.rows_like(np.array(["a", "a", "a", "b"]))
+    assert (truth.real.batch[like] == "a").sum() == 30 and len(like) == 40
+    np.testing.assert_array_equal(like, truth_of(truth.real).given.rows_like(np.array(["a", "b", "a", "a"])))
+    given = truth.real.split_controls(0)[1]
+    in_a = given[truth.real.batch[given] == "a"]
+    np.testing.assert_allclose(truth.given.mean_like(np.array(["a"])), truth.log1p[in_a].toarray().mean(0), rtol=1e-5)
+
+
 def test_one_replicates_cells_are_not_tested_against_other_replicates_controls():
     """Cells of a null target in batch b only: against the controls of both batches, the batch effect looks like one."""
     screen = world(targets=("N1", "N2"), strength=0.0, n_cells=200, n_control=600)

@@ -14,8 +14,8 @@ from cdt_lite.model.config import TokenizerConfig, TrainConfig
 from cdt_lite.report.results import add_entry
 from cdt_lite.report.tasks import ReportOptions
 from cdt_lite.training.checkpoint import Checkpoint
+from cdt_lite.training.output import open_output
 from cdt_lite.training.predict import Generation, as_log1p, predict, predict_mean
-from cdt_lite.training.predict_many import open_output
 from cdt_lite.training.start import start
 
 NAN, INF = float("nan"), float("inf")

@@ -1,6 +1,7 @@
 """Commands that use a model: figures, predict, evaluate."""
 
 import argparse
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,28 +50,31 @@ def predict(args: argparse.Namespace) -> int:
     """Generates cells for perturbations and writes them as .h5ad, beside the real controls if they are several."""
     from cdt_lite.training import predict_many as many
     from cdt_lite.training.checkpoint import Checkpoint
+    from cdt_lite.training.output import Output, open_output
     from cdt_lite.training.predict import Generation
 
-    path = many.open_output(args.out)
+    output = Output(open_output(args.out), args.space, args.resume)
     targets = many.targets_of(args.target, args.targets, args.all)
     options = Generation(guidance=args.guidance, steps=args.sampling_steps, unseen=args.unseen, align=args.align,
                          device=args.device)
     checkpoint = Checkpoint.load(args.checkpoint)
     wanted = many.perturbations_of(checkpoint, targets, args.sign, args.magnitude)
     screen = screen_of(args, genes=checkpoint.panel)
-    made = many.predict_many(checkpoint, screen, wanted, path, n_cells=args.cells, seed=args.seed, options=options,
-                             space=args.space)
+    made = many.predict_many(checkpoint, screen, wanted, output, n_cells=args.cells, seed=args.seed, options=options)
     said: list[str] = []
+    began = time.perf_counter()
     with closing(made):  # writes what is there, however this ends
         for number, cells in enumerate(made, 1):
-            target, sign, _ = wanted[number - 1]
-            lines = [f"note: {line}" for line in cells.uns["cdt_lite"]["notes"]]
-            lines.append(f"{number} of {len(wanted)}: {target} {sign:+d}, {cells.n_obs} cells x {cells.n_vars} genes")
+            facts, done = cells.uns["cdt_lite"], len(output.there)
+            left = (time.perf_counter() - began) / number * (output.total - done)
+            lines = [f"note: {line}" for line in facts["notes"]]
+            lines.append(f"{done} of {output.total}: {facts['target']} {facts['sign']:+d}, {cells.n_obs} cells x "
+                         f"{cells.n_vars} genes" + (f"; {left / 60:.0f} minutes left" if left > 90 else ""))
             for line in lines:
                 if line not in said:
                     print(line, flush=True)
             said += lines
-    print(f"{path}: {args.space}")
+    print(f"{output.path}: {len(output.there)} perturbations, {args.space}")
     return 0
 
 
@@ -84,7 +88,7 @@ def evaluate(args: argparse.Namespace) -> int:
     from cdt_lite.report.tasks import ReportOptions
     from cdt_lite.training.capsule import capsule_folder
     from cdt_lite.training.checkpoint import Checkpoint
-    from cdt_lite.training.predict_many import open_output
+    from cdt_lite.training.output import open_output
 
     require_side(args.side)
     require_suites(args.suite)

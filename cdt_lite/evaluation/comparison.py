@@ -1,7 +1,8 @@
 """The truth that predictions are compared with: real means and changes, and control cells of the same batches."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -15,23 +16,21 @@ from cdt_lite.evaluation.differential import DE, differential_expression
 
 MIN_CELLS = 10  # below this many cells on a side, a metric that compares cells says nothing
 MAX_CELLS = 1000  # at most this many cells a side are compared
+MAX_CONTROLS = 1250  # at most so many control cells are moved to a mean, or tested against; means are over all of them
 
 
 @dataclass(frozen=True)
 class Side:
-    """Real or predicted cells, and the control cells that they are tested against."""
+    """Real or predicted cells."""
 
     log1p: Matrix  # cells x genes
     counts: Matrix | None  # None where a method makes none
-    controls: Matrix  # log1p of control cells in the proportions of the batches of these cells
-    exclude: tuple[int, ...]  # positions of perturbed genes
+    test: Callable[[], DE | None]  # against control cells in the proportions of the batches of these cells
 
     @cached_property
     def changed(self) -> DE | None:
         """What a test against the control cells finds; None where there are too few."""
-        if min(self.log1p.shape[0], self.controls.shape[0]) < MIN_CELLS:
-            return None
-        return differential_expression(self.log1p, self.controls, self.exclude)
+        return self.test()
 
     @property
     def n_changed(self) -> float:
@@ -39,7 +38,7 @@ class Side:
         return float("nan") if self.changed is None else float(len(self.changed.significant()))
 
 
-NO_CELLS = Side(np.empty((0, 0)), None, np.empty((0, 0)), ())
+NO_CELLS = Side(np.empty((0, 0)), None, lambda: None)
 
 
 @dataclass(frozen=True)
@@ -81,11 +80,12 @@ class Controls:
 
     def __init__(self, cells: Cells, log1p: Matrix, rows: np.ndarray, seed: int = 0) -> None:
         self.what = cells.what
-        self.means, self.rows = {}, {}
+        self.means, self.sorted, self.rows = {}, {}, {}
         batch = cells.batch[rows]
         for i, label in enumerate(np.unique(batch)):
             here = rows[batch == label]
             self.means[label] = gene_means(log1p[here])
+            self.sorted[label] = np.sort(here)
             self.rows[label] = np.random.default_rng([seed, i]).permutation(here)
 
     def mean_like(self, batches: np.ndarray) -> Vector:
@@ -98,20 +98,21 @@ class Controls:
         return np.average([self.means[label] for label in labels], axis=0, weights=n)
 
     def rows_like(self, batches: np.ndarray) -> np.ndarray:
-        """Returns as many control rows as stand in the proportions of these batches.
+        """Returns as many control rows as stand in the proportions of these batches, `MAX_CONTROLS` at most.
 
-        A test against control cells of other batches, or of other proportions of them, would find batch effects.
+        A test against control cells of other batches, or of other proportions of them, would find batch effects. Where
+        there are more they are drawn by the seed: what a row of scores costs does not grow with a screen's controls.
         """
         labels, n = np.unique(batches, return_counts=True)
         rows = [self.rows.get(label, np.array([], int)) for label in labels]
-        share = min(len(here) / k for here, k in zip(rows, n, strict=True))
+        share = min(MAX_CONTROLS / n.sum(), *(len(here) / k for here, k in zip(rows, n, strict=True)))
         return np.concatenate([here[: int(share * k + 1e-9)] for here, k in zip(rows, n, strict=True)])
 
     def draw(self, batches: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Draws as many control rows as there are cells, from the same batches."""
         drawn = []
         for label, n in zip(*np.unique(batches, return_counts=True), strict=True):
-            here = np.sort(self.rows[label])
+            here = self.sorted[label]
             drawn.append(rng.choice(here, n, replace=n > len(here)))
         return np.concatenate(drawn)
 
@@ -125,11 +126,13 @@ class Truth:
         depth: Depth of the log1p scale, counts per cell.
         seed: Chooses cells where there are too many.
         with_cells: Whether metrics of cells are wanted: then a mean is given cells.
+        log1p: Of the real cells at this depth, where it is known already.
     """
 
-    def __init__(self, real: Cells, split: Split, depth: float, seed: int, with_cells: bool = True) -> None:
+    def __init__(self, real: Cells, split: Split, depth: float, seed: int, with_cells: bool = True,
+                 log1p: Matrix | None = None) -> None:
         self.real, self.depth, self.seed, self.with_cells = real, depth, seed, with_cells
-        self.log1p = log1p_counts(real.counts, depth)
+        self.log1p = log1p_counts(real.counts, depth) if log1p is None else log1p
         self.subtracted, self.given = (Controls(real, self.log1p, rows, seed) for rows in split)
         self.sensitivity = self._sensitivity(split[0])
         self.index = {key: i for i, key in enumerate(real.groups)}
@@ -140,7 +143,7 @@ class Truth:
             deltas.append(means[-1] - self.subtracted.mean_like(real.batch[rows]))
         self.means, self.deltas = np.array(means), np.array(deltas)
         self.control_means = np.array(matched)
-        self.real_sides: dict[tuple[Key, int], Side] = {}  # the same for every method
+        self.tested: dict[tuple[Key, int], DE | None] = {}  # what real cells show, the same for every method
 
     def _sensitivity(self, rows: np.ndarray) -> Vector:
         """The mean of x / (1 + x), which is 1 - exp(-log1p), over control cells: how log1p follows log x."""
@@ -172,7 +175,7 @@ class Truth:
     def from_mean(self, key: Key, mean: Vector) -> Prediction:
         """Gives a mean cells of its own, so that metrics of cells can be computed.
 
-        All matched control cells are moved to the mean, and some of them drawn, so that they scatter about it as
+        Matched control cells are moved to the mean, and some of them drawn, so that they scatter about it as
         sampled cells do: cells with exactly the predicted mean would look nearer to the real ones than real cells are.
         """
         if not self.with_cells:
@@ -210,20 +213,30 @@ class Truth:
         if n := min(len(rows), len(prediction.batch), MAX_CELLS):
             real = self.real_side(key, _draw(rng, rows, n))
             picked = _draw(rng, np.arange(len(prediction.batch)), n)
-            controls = self.log1p[self.given.rows_like(prediction.batch[picked])]
-            counts = None if prediction.counts is None else prediction.counts[picked]
-            predicted = Side(prediction.log1p[picked], counts, controls, self._exclude(key))
+            log1p, counts = prediction.log1p[picked], prediction.counts
+            test = partial(self._against, self.given, log1p, prediction.batch[picked], key)
+            predicted = Side(log1p, None if counts is None else counts[picked], test)
         return Comparison(self.means[i], prediction.mean, self.deltas[i], delta, reference, self.sensitivity,
                           self.deltas, i, self._exclude(key), real, predicted)
 
     def real_side(self, key: Key, rows: np.ndarray | None = None) -> Side:
-        """Returns some (all) real cells of a perturbation and their control cells, the same for every method."""
+        """Returns some (all) real cells of a perturbation; what a test finds in them is kept, and the cells are not."""
         rows = self.real.groups[key] if rows is None else rows
-        if (key, len(rows)) not in self.real_sides:
-            controls = self.log1p[self.subtracted.rows_like(self.real.batch[rows])]
-            side = Side(self.log1p[rows], self.real.counts[rows], controls, self._exclude(key))
-            self.real_sides[key, len(rows)] = side
-        return self.real_sides[key, len(rows)]
+        log1p = self.log1p[rows]
+
+        def test() -> DE | None:
+            if (key, len(rows)) not in self.tested:
+                self.tested[key, len(rows)] = self._against(self.subtracted, log1p, self.real.batch[rows], key)
+            return self.tested[key, len(rows)]
+
+        return Side(log1p, self.real.counts[rows], test)
+
+    def _against(self, controls: Controls, log1p: Matrix, batch: np.ndarray, key: Key) -> DE | None:
+        """Tests cells of these batches against control cells; None where there are too few."""
+        rows = controls.rows_like(batch)
+        if min(log1p.shape[0], len(rows)) < MIN_CELLS:
+            return None
+        return differential_expression(log1p, self.log1p[rows], self._exclude(key))
 
     def _rng(self, key: Key) -> np.random.Generator:
         return np.random.default_rng([self.seed, self.index[key]])

@@ -2,18 +2,21 @@
 
 Control cells are split in two halves: one is subtracted from the truth, the other from predictions and baselines.
 With shared controls the same sampling noise stands on both sides and inflates every correlation; the column
-`pearson_delta_shared` shows by how much. Control means are mixed over batches like the cells that they serve.
+`pearson_delta_shared` shows by how much. Control means are mixed over batches like the cells that they serve, and are
+over all control cells; of those that cells are tested against, or that are moved to a predicted mean, `MAX_CONTROLS` a
+half are drawn by the seed where there are more.
 """
 
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from cdt_lite.data.expression import check_target_depth, gene_means, log1p_counts
+from cdt_lite.data.expression import Matrix, check_target_depth, gene_means, log1p_counts
 from cdt_lite.data.layout import Columns, neighbours, read_labels
 from cdt_lite.errors import CDTError, CDTWarning, require_whole, suggest
 from cdt_lite.evaluation.baselines import BASELINES, Responses
@@ -60,7 +63,12 @@ class _Task:
     seed: int
     neighbours: Mapping[str, Sequence[str]]
 
-    @property
+    @cached_property
+    def log1p(self) -> Matrix:
+        """Expression of the real cells, made once for all that compare with them."""
+        return log1p_counts(self.real.counts, self.depth)
+
+    @cached_property
     def keys(self) -> list[Key]:
         """The perturbations that any method predicts; all of them if there is no method."""
         named = {key for predicted in self.predicted.values() for key in keys_of(predicted)}
@@ -70,7 +78,7 @@ class _Task:
 def _scores(task: _Task, metrics: Sequence[Metric], split: Split) -> pd.DataFrame:
     """Scores every method and every baseline with these two sets of control cells."""
     with_cells = any(metric.needs_cells for metric in metrics)
-    truth = Truth(task.real, split, task.depth, task.seed, with_cells)
+    truth = Truth(task.real, split, task.depth, task.seed, with_cells, task.log1p)
     rows = []
     for method, predicted in task.predicted.items():
         for key in keys_of(predicted):
@@ -108,7 +116,7 @@ def _ceiling(task: _Task, metrics: Sequence[Metric], split: Split) -> list[dict]
         if half:
             first[key], second[key] = np.sort(mixed[:half]), np.sort(mixed[half : 2 * half])
     with_cells = any(metric.needs_cells for metric in metrics)
-    truth = Truth(replace(task.real, groups=first), split, task.depth, task.seed, with_cells)
+    truth = Truth(replace(task.real, groups=first), split, task.depth, task.seed, with_cells, task.log1p)
     other = replace(task.real, groups=second)
     table = []
     for key in task.keys:
@@ -230,8 +238,10 @@ def _check(task: _Task) -> None:
     if task.train is None:
         return
     rows = _same_cells(task.real, task.train)
+    trained = np.zeros(len(task.real.names), bool)
+    trained[rows[rows >= 0]] = True
     for key in task.keys:
-        if n := int(np.isin(rows, task.real.groups[key]).sum()):
+        if n := int(trained[task.real.groups[key]].sum()):
             raise CDTError(f"{n} cells of target {key[0]!r} are in both the training and the real "
                            "screen; split first")
 

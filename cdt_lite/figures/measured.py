@@ -25,7 +25,8 @@ from cdt_lite.model.response import drawn_states
 from cdt_lite.model.schedule import cosine_counts
 from cdt_lite.model.v1 import N_TIMESTEPS, expected_reveals, mask_probabilities
 from cdt_lite.training.checkpoint import Checkpoint
-from cdt_lite.training.predict import align_panel, possible
+from cdt_lite.training.predict import possible
+from cdt_lite.training.request import align_panel
 from cdt_lite.training.trust import denoiser
 
 

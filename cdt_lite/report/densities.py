@@ -1,5 +1,6 @@
 """Simple densities of counts that are told the depth: what the model's bits per gene are held against."""
 
+from collections.abc import Callable
 from itertools import product
 
 import numpy as np
@@ -11,6 +12,7 @@ from scipy.stats import nbinom
 from cdt_lite.data.expression import dense
 from cdt_lite.data.tokenizer import Tokenizer
 
+BLOCK = 4096  # cells worked on at a time
 DEPTHS = 10  # classes of sequencing depth that a marginal is told
 LEANS = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 DISPERSIONS = np.geomspace(0.01, 10, 25)
@@ -24,6 +26,16 @@ def prepared(cells: AnnData, tokenizer: Tokenizer) -> AnnData:
     condition = obs["target_gene"] + " " + obs["sign"]
     obs = obs.assign(nothing="", condition=condition, depth=counts.sum(1))
     return AnnData(counts, obs, cells.var[[]], layers={"bins": tokenizer.tokenize(counts)})
+
+
+def blocks(n: int) -> list[np.ndarray]:
+    """Splits n rows into blocks, so that what is worked out of each gene of each cell does not fill the memory."""
+    return np.array_split(np.arange(n), n // BLOCK + 1)
+
+
+def by_blocks(nats: Callable[[AnnData], Nats], cells: AnnData) -> Float[np.ndarray, " N"]:
+    """Returns what every cell costs a density, nats a gene."""
+    return np.concatenate([nats(cells[rows]).mean(1) for rows in blocks(cells.n_obs)])
 
 
 class DepthMarginals:
@@ -57,7 +69,9 @@ class DepthMarginals:
         gene = np.arange(cells.n_vars)
         shape = (len(self.labels) + 1, DEPTHS, cells.n_vars, self.n_bins)  # the last: labels never seen
         self.counts = np.zeros(shape, np.int32)
-        np.add.at(self.counts, (label[:, None], depth[:, None], gene, cells.layers["bins"]), 1)
+        for rows in blocks(cells.n_obs):
+            place = (label[rows, None], depth[rows, None], gene, cells.layers["bins"][rows])
+            np.add.at(self.counts, place, 1)
 
     def nats(self, cells: AnnData) -> Nats:
         """Returns the negative log-likelihood of every gene of every cell."""
@@ -93,8 +107,8 @@ class NegativeBinomial:
         self.rates = {}
         for label, rows in cells.obs.groupby(by).indices.items():
             self.rates[label] = (cells.X[rows].sum(0) + lean * overall) / (depth[rows].sum() + lean)
-        some = np.random.default_rng(0).permutation(cells.n_obs)[:2000]
-        counts, mean = cells.X[some], self.mean(cells)[some]
+        some = cells[np.random.default_rng(0).permutation(cells.n_obs)[:2000]]
+        counts, mean = some.X, self.mean(some)
         fits = []
         for dispersion in DISPERSIONS:
             law = nbinom(1 / dispersion, 1 / (1 + dispersion * mean))

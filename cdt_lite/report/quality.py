@@ -4,6 +4,7 @@ A model's bits are its negative ELBO, an upper bound of its negative log-likelih
 on. Every other density is fitted on training cells and scored on the same cells and the same bins.
 """
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,14 @@ from cdt_lite.evaluation.metrics import energy_distance
 from cdt_lite.evaluation.summary import bootstrap_means
 from cdt_lite.model.diffusion import loss_curve
 from cdt_lite.model.perturbation import Perturbation
-from cdt_lite.report.densities import DepthMarginals, NegativeBinomial, prepared
+from cdt_lite.report.densities import DepthMarginals, NegativeBinomial, by_blocks, prepared
 from cdt_lite.training.checkpoint import Checkpoint
 from cdt_lite.training.trust import denoiser
 
 SHARES = [0.05, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95]  # of hidden genes
 N_SPLITS = 20  # of the real cells in halves
+MARGINALS = {"per gene": "nothing", "per gene and replicate": "batch", "per gene and condition": "condition"}
+BINOMIALS = {"negative binomial": "nothing", "negative binomial, condition": "condition"}
 
 
 def quality(checkpoint: Checkpoint, seed: int, train: AnnData, held_out: AnnData, sampled: AnnData,
@@ -88,16 +91,13 @@ def bits_per_gene(train: AnnData, held_out: AnnData, tokenizer: Tokenizer,
         For every density [bits per gene, model minus it, low, high]: bits are a mean over cells, the difference and its
         bootstrap interval are over perturbations.
     """
-    n_bins, bits = tokenizer.mask_id, {}
-    for name, nats in (
-        ("model", model[:, None]),
-        ("per gene", DepthMarginals(train, "nothing", n_bins).nats(held_out)),
-        ("per gene and replicate", DepthMarginals(train, "batch", n_bins).nats(held_out)),
-        ("per gene and condition", DepthMarginals(train, "condition", n_bins).nats(held_out)),
-        ("negative binomial", NegativeBinomial(train, "nothing").nats(held_out, tokenizer)),
-        ("negative binomial, condition", NegativeBinomial(train, "condition").nats(held_out, tokenizer)),
-    ):
-        cost = nats.mean(1)
+    costs = {"model": model}
+    for name, by in MARGINALS.items():
+        costs[name] = by_blocks(DepthMarginals(train, by, tokenizer.mask_id).nats, held_out)
+    for name, by in BINOMIALS.items():
+        costs[name] = by_blocks(partial(NegativeBinomial(train, by).nats, tokenizer=tokenizer), held_out)
+    bits = {}
+    for name, cost in costs.items():
         gaps = held_out.obs.assign(gap=model - cost).groupby("condition")["gap"].mean()
         low, high = np.quantile(bootstrap_means(gaps.to_numpy()[:, None]), [0.025, 0.975])
         bits[name] = [float(x / np.log(2)) for x in (cost.mean(), gaps.mean(), low, high)]

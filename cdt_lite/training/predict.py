@@ -1,6 +1,7 @@
 """AnnData in, AnnData out: control cells and a perturbation go in, generated perturbed cells come out as counts."""
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import anndata as ad
@@ -14,8 +15,9 @@ from torch import Tensor
 from cdt_lite import __version__
 from cdt_lite.data.batches import Batch
 from cdt_lite.data.counts import check_depths
-from cdt_lite.data.expression import check_target_depth, dense, log1p_counts
+from cdt_lite.data.expression import check_target_depth, dense, depths, log1p_counts
 from cdt_lite.data.layout import Columns, read_controls
+from cdt_lite.data.tokenizer import BLOCK
 from cdt_lite.errors import CDTError, require_whole
 from cdt_lite.model import CDT, V1
 from cdt_lite.model.config import MOST
@@ -24,9 +26,11 @@ from cdt_lite.model.perturbation import Perturbation
 from cdt_lite.model.read import Conditioned, Read
 from cdt_lite.model.response import States, drawn_states
 from cdt_lite.training.checkpoint import Checkpoint
-from cdt_lite.training.request import Request, check_request
+from cdt_lite.training.request import Request, align_panel, check_request
 from cdt_lite.training.runs import require_device
 from cdt_lite.training.trust import denoiser, one_step_mean, trusting
+
+Wanted = tuple[str, int, float | None]  # target, sign, magnitude (None: not known)
 
 
 @dataclass(frozen=True)
@@ -75,8 +79,22 @@ def predict(checkpoint: Checkpoint, screen: ad.AnnData, target: str, sign: int =
     Raises:
         CDTError: See `check_request` and `align_panel`; no control cells; steps out of range.
     """
-    request = check_request(checkpoint, target, sign, magnitude, options.columns.control, options.unseen)
-    plan = _Plan(checkpoint, screen, request, seed, options)
+    wanted = [(target, sign, magnitude)]
+    return next(predict_each(checkpoint, screen, wanted, n_cells=n_cells, seed=seed, options=options))
+
+
+def predict_each(checkpoint: Checkpoint, screen: ad.AnnData, wanted: Iterable[Wanted], *, n_cells: int = 256,
+                 seed: int = 0, options: Generation = Generation()) -> Iterator[ad.AnnData]:
+    """Yields what `predict` returns for each of several perturbations; control cells are read once for all of them."""
+    plan = None
+    for target, sign, magnitude in wanted:
+        request = check_request(checkpoint, target, sign, magnitude, options.columns.control, options.unseen)
+        plan = plan.about(request) if plan else _Plan(checkpoint, screen, request, seed, options)
+        yield _generated(plan, n_cells)
+
+
+def _generated(plan: "_Plan", n_cells: int) -> ad.AnnData:
+    checkpoint, request, options = plan.checkpoint, plan.request, plan.options
     tokenizer, generator = checkpoint.tokenizer, torch.Generator().manual_seed(plan.seed)
     blocks, batches = [], []
     for replicate, batch in plan.batches(n_cells):
@@ -132,33 +150,6 @@ def as_log1p(cells: ad.AnnData, target_depth: float | None = None) -> ad.AnnData
     out.X = sparse.csr_matrix(log1p_counts(cells.X, depth), dtype=np.float32)
     out.uns = {**cells.uns, "cdt_lite": facts | {"space": "log1p", "target_depth": depth}, "log1p": {}}
     return out
-
-
-def align_panel(checkpoint: Checkpoint, cells: ad.AnnData, align: bool) -> ad.AnnData:
-    """Returns the cells on the model's panel.
-
-    Raises:
-        CDTError: Genes differ and `align` is off, or nothing is shared, or v1's fixed panel is incomplete.
-    """
-    genes, panel = cells.var_names, pd.Index(checkpoint.panel)
-    if list(genes) == checkpoint.panel:
-        return cells
-    missing = panel.difference(genes, sort=False).tolist()
-    extra = genes.difference(panel, sort=False).tolist()
-    shared = panel.intersection(genes, sort=False)
-    what = (
-        f"the panel does not match the checkpoint's {len(panel)} genes: {len(missing)} missing {missing[:5]}, "
-        f"{len(extra)} not in it {extra[:5]}"
-    )
-    if not missing and not extra:
-        what += "; the order differs"
-    if not align:
-        raise CDTError(f"{what}. Pass align=True to predict the {len(shared)} shared genes, in the model's order.")
-    if not len(shared):
-        raise CDTError(f"{what}. Nothing to align: this model needs genes that it knows.")
-    if missing and checkpoint.model.fixed_panel:
-        raise CDTError(f"{what}. This model needs its whole panel (positions are fixed in v1).")
-    return cells[:, shared]
 
 
 def _labels(request: Request, batches: list[str], counts: np.ndarray, columns: Columns) -> pd.DataFrame:
@@ -229,17 +220,25 @@ class _Plan:
         controls, self.replicate = read_controls(screen, options.columns)
         check_depths(controls)
         controls = align_panel(checkpoint, controls, options.align)
-        counts = dense(controls.X)
+        values = controls.X
         kept = _share_kept(checkpoint, controls.var_names)
         self.notes = _panel_notes(len(checkpoint.panel), controls.n_vars, kept)
-        self.depth = counts.sum(1) / (kept or 1.0)
-        self.tokens = checkpoint.tokenizer.tokenize(counts)
+        self.depth = depths(values).astype(np.float32) / (kept or 1.0)
+        self.tokens = np.empty(values.shape, np.uint8)
+        for begin in range(0, len(self.tokens), BLOCK):  # all of them would be dense at once
+            self.tokens[begin : begin + BLOCK] = checkpoint.tokenizer.tokenize(dense(values[begin : begin + BLOCK]))
         self.var, self.n_genes = controls.var[[]].copy(), controls.n_vars
         self.gene_ids = checkpoint.vocabulary.ids(list(controls.var_names))
         self.shown = torch.as_tensor(self.tokens.max(0)).long()  # the highest bin of every gene
         self.checkpoint, self.request, self.options = checkpoint, request, options
         self.rng = np.random.default_rng(self.seed)
         checkpoint.model.to(options.device).eval()
+
+    def about(self, request: Request) -> "_Plan":
+        """Returns the plan for another perturbation: the same controls, and the seed's draws anew."""
+        plan = copy.copy(self)
+        plan.request, plan.rng = request, np.random.default_rng(self.seed)
+        return plan
 
     def possible(self, denoise: Conditioned) -> Conditioned:
         """Returns a denoiser that gives no gene a value above all that training and these controls have shown."""

@@ -1,22 +1,23 @@
 """Predictions of many perturbations, in one file that grows while they are made."""
 
-from collections.abc import Generator, Sequence
+import hashlib
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import numpy as np
 import pandas as pd
+from safetensors.torch import save as save_tensors
 
-from cdt_lite.data.expression import dense
-from cdt_lite.data.layout import read_controls
+from cdt_lite.data.expression import depths
+from cdt_lite.data.layout import read_controls, screen_hash
 from cdt_lite.errors import CDTError
-from cdt_lite.files import named, write_h5ad
-from cdt_lite.training.checkpoint import Checkpoint, open_folder
-from cdt_lite.training.predict import Generation, align_panel, as_log1p, predict
-from cdt_lite.training.request import check_request
-
-Wanted = tuple[str, int, float | None]  # target, sign, magnitude (None: not known)
-WRITE_EVERY = 10  # perturbations
+from cdt_lite.files import locked
+from cdt_lite.training.checkpoint import Checkpoint
+from cdt_lite.training.output import Output, Run
+from cdt_lite.training.predict import Generation, Wanted, as_log1p, predict_each
+from cdt_lite.training.request import align_panel, check_request
 
 
 def targets_of(names: Sequence[str], file: str | Path | None, every: bool) -> list[str]:
@@ -71,80 +72,81 @@ def perturbations_of(checkpoint: Checkpoint, targets: Sequence[str], sign: int |
     return [(target, way, None) for target, way in sorted(found)]
 
 
-def open_output(path: str | Path) -> Path:
-    """Makes the folder of a file that is to be written. Raises CDTError where it cannot be."""
-    path = named(path)
-    if path.is_dir():
-        raise CDTError(f"{path} is a folder: name a file in it")
-    open_folder(path.parent)
-    return path
-
-
-def predict_many(checkpoint: Checkpoint, screen: ad.AnnData, wanted: Sequence[Wanted], path: str | Path, *,
-                 n_cells: int = 256, seed: int = 0, options: Generation = Generation(), space: str = "counts",
+def predict_many(checkpoint: Checkpoint, screen: ad.AnnData, wanted: Sequence[Wanted], output: Output, *,
+                 n_cells: int = 256, seed: int = 0, options: Generation = Generation(),
                  ) -> Generator[ad.AnnData, None, None]:
     """Predicts perturbations one by one, yields the cells of each, and writes all to one .h5ad file.
 
-    Of several perturbations the file holds the screen's real control cells, too, as the field's tools want it. It is
-    written anew after every few, and however the loop ends: what was predicted is kept.
+    Of several perturbations the file holds the screen's real control cells, too, as the field's tools want it. Each is
+    on the disk before it is yielded, and however the loop ends, what was predicted is put into the file.
 
     Args:
         checkpoint: A trained model.
         screen: Raw counts; only its control cells are read.
-        wanted: Targets with sign and magnitude.
-        path: The file.
+        wanted: Targets with sign and magnitude; with `output.resume` those that are there are left out.
+        output: The file.
         n_cells: Cells of each.
         seed: Of each; the cells of one perturbation do not depend on which others are wanted.
         options: How they are generated.
-        space: "counts" or "log1p": what the file holds.
 
     Raises:
-        CDTError: A target that the model does not know, or a file that cannot be written; before anything is predicted.
+        CDTError: A target that the model does not know, a file that cannot be written, or one to go on with that was
+            made by another model, seed or setting; before anything is predicted.
     """
-    path = open_output(path)
-    for target, sign, _ in wanted:
-        asked = check_request(checkpoint, target, sign, None, options.columns.control, options.unseen)
-        if len(wanted) > 1 and not asked.sign:
-            raise CDTError(f"{target}, sign {sign:+d}: real control cells are written beside several perturbations; "
-                           "predict controls alone")
-    made: list[ad.AnnData] = []
-    written = 0
-    try:
-        for target, sign, magnitude in wanted:
-            made.append(predict(checkpoint, screen, target, sign, magnitude, n_cells=n_cells, seed=seed,
-                                options=options))
-            if len(made) == written + WRITE_EVERY:
-                _write(_joined(made, checkpoint, screen, options, len(wanted) > 1), path, space)
-                written = len(made)
-            yield made[-1]
-    finally:
-        if len(made) > written:
-            _write(_joined(made, checkpoint, screen, options, len(wanted) > 1), path, space)
+    asked: dict[str, Wanted] = {}
+    for target, sign, magnitude in wanted:
+        request = check_request(checkpoint, target, sign, None, options.columns.control, options.unseen)
+        asked.setdefault(f"{request.target} {request.sign:+d}", (target, sign, magnitude))
+    controls, digest = _controls(checkpoint, screen, options)
+    with locked(output.parts, "predict", "predict"):
+        output.begin(_run(checkpoint, asked, options, {"controls": digest, "cells": n_cells, "seed": seed,
+                                                       "space": output.space}))
+        names = {**dict.fromkeys(output.there), **asked}
+        output.total = len(names)
+        several = len(names) > 1
+        if several and f"{options.columns.control} +0" in names:
+            raise CDTError("real control cells are written beside several perturbations; predict controls alone")
+        left = {name: one for name, one in asked.items() if name not in output.there}
+        made = predict_each(checkpoint, screen, left.values(), n_cells=n_cells, seed=seed, options=options)
+        logged = output.space == "log1p"
+        try:
+            for name, cells in zip(left, made, strict=True):
+                output.add(as_log1p(cells) if logged else cells, name)
+                yield cells
+        finally:
+            if logged:
+                controls = as_log1p(controls)
+            output.close(controls if several else None)
 
 
-def _write(cells: ad.AnnData, path: Path, space: str) -> None:
-    write_h5ad(as_log1p(cells) if space == "log1p" else cells, path)
+def _run(checkpoint: Checkpoint, asked: Mapping[str, Wanted], options: Generation, more: Mapping[str, Any]) -> Run:
+    """What the cells depend on, beside their perturbations."""
+    weights = {name: value.cpu().contiguous() for name, value in checkpoint.model.state_dict().items()}
+    told = [f"{name}: {size:g}" for name, (_, _, size) in asked.items() if size is not None]
+    run = {
+        "checkpoint": hashlib.sha256(save_tensors(weights)).hexdigest()[:16],
+        "guidance": options.guidance,
+        "sampling-steps": options.steps,
+        "unseen": options.unseen,
+        "align": options.align,
+        "cells a pass": options.cells_per_pass,
+        "magnitude": ", ".join(told) or "not told",
+    }
+    return {name: str(value) for name, value in {**run, **more}.items()}
 
 
-def _joined(made: list[ad.AnnData], checkpoint: Checkpoint, screen: ad.AnnData, options: Generation,
-            with_controls: bool) -> ad.AnnData:
-    """All predicted cells, and the real controls."""
-    if not with_controls:
-        return made[0]
+def _controls(checkpoint: Checkpoint, screen: ad.AnnData, options: Generation) -> tuple[ad.AnnData, str]:
+    """The real control cells as they are written, and their hash."""
     controls, replicate = read_controls(screen, options.columns)
     controls = align_panel(checkpoint, controls, options.align)
-    target, sign, batch, *_ = made[0].obs.columns
-    obs = pd.DataFrame({target: options.columns.control}, index=controls.obs_names)
-    obs[batch] = replicate
-    obs[sign] = np.int8(0)
-    obs["n_umi"] = dense(controls.X).sum(1)
-    obs["beyond_average"] = np.float32(0)
-    joined = ad.concat([*made, ad.AnnData(controls.X, obs=obs, var=made[0].var)])
-    notes: list[str] = []
-    for cells in made:
-        notes += cells.uns["cdt_lite"]["notes"]
-    facts = dict(made[0].uns["cdt_lite"]) | {"notes": list(dict.fromkeys(notes))}
-    for name in ("target", "sign", "magnitude"):  # of each cell now
-        del facts[name]
-    joined.uns["cdt_lite"] = facts
-    return joined
+    obs = pd.DataFrame({"target_gene": options.columns.control}, index=controls.obs_names)
+    obs = obs.assign(sign=np.int8(0), batch=replicate, magnitude=np.float32(0))
+    cells = ad.AnnData(controls.X, obs, controls.var[[]])
+    digest = screen_hash(cells)[:16]
+    n_umi = depths(cells.X).astype(np.float32)
+    obs = obs.drop(columns="magnitude").assign(n_umi=n_umi, beyond_average=np.float32(0))
+    columns = options.columns
+    named = {"target_gene": columns.target, "sign": columns.sign or "sign", "batch": columns.batch or "batch"}
+    cells.obs = obs.rename(columns=named)
+    cells.uns["cdt_lite"] = {"target_depth": checkpoint.tokenizer.target_depth}
+    return cells, digest

@@ -1,9 +1,10 @@
-"""A perturbation at the door: what the model will be told of it, and what the user should know."""
+"""A request at the door: what the model will be told of a perturbation, and whether cells have its genes."""
 
 import math
 import warnings
 from dataclasses import dataclass
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 
@@ -77,6 +78,33 @@ def check_request(checkpoint: Checkpoint, target: str, sign: int, magnitude: flo
     size = float("nan") if magnitude is None else float(magnitude)
     pair = checkpoint.vocabulary.pair(target) if gene_id >= 0 else None
     return Request(target, sign, size, gene_id, guess, tuple(notes), beyond, pair or (NO_TARGET, NO_TARGET))
+
+
+def align_panel(checkpoint: Checkpoint, cells: ad.AnnData, align: bool) -> ad.AnnData:
+    """Returns the cells on the model's panel.
+
+    Raises:
+        CDTError: Genes differ and `align` is off, or nothing is shared, or v1's fixed panel is incomplete.
+    """
+    genes, panel = cells.var_names, pd.Index(checkpoint.panel)
+    if list(genes) == checkpoint.panel:
+        return cells
+    missing = panel.difference(genes, sort=False).tolist()
+    extra = genes.difference(panel, sort=False).tolist()
+    shared = panel.intersection(genes, sort=False)
+    what = (
+        f"the panel does not match the checkpoint's {len(panel)} genes: {len(missing)} missing {missing[:5]}, "
+        f"{len(extra)} not in it {extra[:5]}"
+    )
+    if not missing and not extra:
+        what += "; the order differs"
+    if not align:
+        raise CDTError(f"{what}. Pass align=True to predict the {len(shared)} shared genes, in the model's order.")
+    if not len(shared):
+        raise CDTError(f"{what}. Nothing to align: this model needs genes that it knows.")
+    if missing and checkpoint.model.fixed_panel:
+        raise CDTError(f"{what}. This model needs its whole panel (positions are fixed in v1).")
+    return cells[:, shared]
 
 
 def _unmade(checkpoint: Checkpoint, target: str, sign: int, pair: tuple[int, int]) -> Request:
