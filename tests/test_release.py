@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 from pathlib import Path
 
@@ -105,3 +106,21 @@ def test_the_notes_need_nothing_that_is_not_pythons(root):
     assert said.stdout.startswith("# A better house")
     refused = subprocess.run([*command, "v1.0.0"], capture_output=True, text=True)
     assert refused.returncode == 1 and refused.stderr.startswith("release.py: the tag is v1.0.0")
+
+
+def test_the_source_holds_the_whole_package_and_no_part_of_the_tests(tmp_path):
+    """Else setuptools takes tests/test_*.py along without what they import."""
+    source = tmp_path / "source"
+    shutil.copytree(ROOT / "cdt_lite", source / "cdt_lite", ignore=shutil.ignore_patterns("__pycache__"))
+    (source / "tests").mkdir()
+    for name in ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "LICENSE-TEXT", "CHANGELOG.md",
+                 "CITATION.cff", "tests/test_release.py"):
+        shutil.copy(ROOT / name, source / name)
+    code = "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=source, check=True, capture_output=True)
+    with tarfile.open(tmp_path / f"cdt_lite-{cdt_lite.__version__}.tar.gz") as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    package = [path for path in (source / "cdt_lite").rglob("*") if path.is_file()]
+    assert {path.relative_to(source).as_posix() for path in package} <= held
+    assert {"LICENSE", "LICENSE-TEXT", "CITATION.cff"} <= held
+    assert not [name for name in held if name.startswith(("tests", "tools", "notebooks"))]
