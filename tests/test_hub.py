@@ -129,6 +129,19 @@ def test_errors_say_what_to_do(model, hub, tmp_path, call, said):
     assert not (tmp_path / "shared").exists(), "refused before anything was written"
 
 
+class ConnectError(Exception):
+    """As httpx has it, which the Hub's package lets through: no OSError."""
+
+
+def test_a_network_that_is_gone_is_one_line(model, hub, monkeypatch, tmp_path):
+    def gone(*_, **__):
+        raise ConnectError("Name or service not known")
+
+    monkeypatch.setattr(hub, "create_repo", gone)
+    with pytest.raises(cdt.CDTError, match=r"the Hub refused create_repo \(ConnectError: Name or service"):
+        model.save_pretrained(tmp_path / "shared", repository="someone/a-model")
+
+
 def test_without_the_package_it_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # an import of it fails
     monkeypatch.chdir(tmp_path)

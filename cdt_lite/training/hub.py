@@ -147,6 +147,6 @@ def _asked(what: str, *words: Any, **options: Any) -> Any:
         raise CDTError("huggingface_hub is not installed: pip install 'cdt-lite[hub]'") from error
     try:
         return getattr(huggingface_hub, what)(*words, **options)
-    except (OSError, ValueError) as error:  # all of the Hub's errors are one of these
+    except Exception as error:  # the Hub's package and its network client raise many kinds
         raise CDTError(f"the Hub refused {what} ({type(error).__name__}: {error}): look at the repository's name, the "
                        "network, and who you are (hf auth whoami)") from error
