@@ -18,7 +18,7 @@ from tools.copies import END, NOT_YOURS, START, stub, tags
 from tools.execute import code_cells
 
 KNOWN_TAGS = {
-    *("exercise-card", "exercise", "check", "exercise-solution", "quiz", "slide", "subslide", "fragment")
+    *("exercise-card", "exercise", "check", "exercise-solution", "quiz", "slide", "subslide", "fragment", "front")
 }
 ORDER = ["exercise-card", "exercise", "check", "exercise-solution"]
 PICTURES = ("image/png", "image/gif", "image/jpeg")

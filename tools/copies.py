@@ -155,6 +155,7 @@ def main() -> None:
     for path, text in made.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8", newline="\n")
+    (ROOT / "figures" / "knockout.png").write_bytes(pages.front_picture())
     print(f"Written: {len(made)} copies, slides (output/slides) and pages")
     if kept:
         print(f"Student copies that were worked in are kept in output/answers: {', '.join(kept)}")

@@ -1,9 +1,10 @@
-"""What is written of the notebooks: the budget in each title card, START.md, and two pages of the workshop kit.
+"""What is written of the notebooks: each title card's budget, START.md, two pages of the workshop kit, the README.
 
 All of it stands between two marks, such as `<!-- budget -->` and `<!-- /budget -->`; what is around them is edited by
 hand. How it looks is in looks.md.j2; what a workshop does when is in workshop/plans.toml.
 """
 
+import base64
 import json
 import math
 import os
@@ -17,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import nbformat
 from nbformat import NotebookNode
 
+from cdt_lite.report.front import how_good
 from cdt_lite.teaching.check import Exercise, all_exercises, find
 from tools.environment import ROOT
 
@@ -30,6 +33,17 @@ WORDS_A_LINE = 6  # of code
 SECONDS_A_PICTURE = 20  # or a table
 QUIZ = 10  # minutes for a notebook's three quiz items and the room's questions
 UNMEASURED = 180.0  # seconds planned for a notebook whose card has no time yet
+ANSWERS = {  # of what the last section says: which paragraph, and which of its sentences
+    "00": (-1, 0, 2),
+    "01": (0, 0, 1),
+    "02": (-1, 0, 1),
+    "03": (0, 1, 2),
+    "04": (0, 1, 2),
+    "05": (0, 0, 2),
+    "06": (-1, 0, 2),
+    "07": (0, 0, 2),
+    "08": (0, 0, 1),
+}
 NAMED = ("cdt-lite", "torch", "numpy", "scanpy", "anndata")
 
 
@@ -43,6 +57,7 @@ class Card:
     reading: int
     exercises: tuple[Exercise, ...]
     seconds: float | None
+    answer: str = ""
 
 
 def put(text: str, mark: str, content: str) -> str:
@@ -84,7 +99,19 @@ def read(name: str, notebook: NotebookNode) -> Card:
     reading = minutes_to_read(notebook)
     own = tuple(e for e in all_exercises() if e.number.split(".")[0].zfill(2) == name[:2])
     seconds = re.search(r"^\| laptop \| (\d+) s \|", source, re.MULTILINE)
-    return Card(name, title, told, reading, own, float(seconds[1]) if seconds else None)
+    return Card(name, title, told, reading, own, float(seconds[1]) if seconds else None, answer(name, notebook))
+
+
+def answer(name: str, notebook: NotebookNode) -> str:
+    """Returns what an executed notebook answers to the question of its title, in its own computed words."""
+    said: list[str] = []
+    for cell in notebook.cells:
+        texts = [out.data["text/markdown"] for out in cell.get("outputs", []) if "text/markdown" in out.get("data", {})]
+        said = texts or said
+    paragraph, first, last = ANSWERS.get(name[:2], (-1, 0, 1))
+    if not said:
+        return ""
+    return " ".join(re.split(r"(?<=[.?]) (?=[A-Z])", said[paragraph])[first:last])
 
 
 def fill(notebook: NotebookNode, name: str, seconds: float, gigabytes: float, executed: bool) -> None:
@@ -150,4 +177,21 @@ def pages(cards: list[Card]) -> dict[Path, str]:
     for name, part in parts.items():
         page = (ROOT / name).read_text(encoding="utf-8")
         made[ROOT / name] = put(page, "run.py copies", part)
-    return made
+    return made | {ROOT / "README.md": readme(cards)}
+
+
+def front_picture() -> bytes:
+    """Returns the picture for the README that notebook 00 drew, in its cell tagged `front`."""
+    notebook = nbformat.read(ROOT / "notebooks" / "00_the_whole_picture.ipynb", as_version=4)
+    (cell,) = (cell for cell in notebook.cells if "front" in cell.metadata.get("tags", []))
+    (picture,) = (out.data["image/png"] for out in cell.outputs if "image/png" in out.get("data", {}))
+    return base64.b64decode(picture)
+
+
+def readme(cards: list[Card]) -> str:
+    """Returns the README with the answers of the notebooks, and what the records say of the model."""
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    results, densities = (json.loads((ROOT / name).read_text(encoding="utf-8"))
+                          for name in ("figures/results.json", "benchmarks/densities.json"))
+    page = put(page, "results", how_good(results, densities))
+    return put(page, "answers", LOOKS.answers(cards))

@@ -201,27 +201,33 @@ def diffusion_panel(config: Config, capsule: Checkpoint | None = None, screen: A
 
 
 def denoising_gif(capsule: Checkpoint, screen: AnnData) -> bytes:
-    """Draws the reverse process as an animation: a trained model makes a cell from masks alone."""
+    """Draws the reverse process as an animation: a trained model makes a cell from masks, beside a real one."""
     batch, _ = example(capsule, screen)
-    _, states = down_and_up(capsule, batch)
-    return animated(states, capsule.tokenizer.mask_id)
+    down, up = down_and_up(capsule, batch)
+    return animated(up, down[0], capsule.tokenizer.mask_id)
 
 
-def animated(states: Sequence[np.ndarray], mask_id: int) -> bytes:
+def animated(states: Sequence[np.ndarray], real: np.ndarray, mask_id: int) -> bytes:
     """Returns a GIF of one cell's states, a frame each: every gene is a square, grey until it is revealed.
 
     Args:
         states: Tokens (G,) after every step.
+        real: Tokens of a real cell of the same depth, beside them.
         mask_id: The id of [MASK].
     """
     frames = []
-    width = int(np.ceil(np.sqrt(2 * len(states[0]))))
+    width = int(np.ceil(np.sqrt(1.4 * len(real))))
+    highest = np.log1p(max(real.max(), max(state[state != mask_id].max(initial=0) for state in states)))
     for i, state in enumerate(states):
-        squares = np.append(state, np.zeros(-len(state) % width)).reshape(-1, width)
-        figure, ax = plots.grid(1, 1, (6, 3.4))
-        plots.cell_heatmap(squares, [""] * width, ax, mask_id)
-        hidden = f"{(state == mask_id).sum()} of {len(state)} hidden"
-        ax.set(xticks=[], yticks=[], title=f"step {i} of {len(states) - 1}: {hidden}")
+        figure, axes = plots.grid(1, 2, (9, 3.7))
+        hidden = f"{(state == mask_id).sum()} of {len(state)} genes hidden"
+        titles = [f"made: step {i} of {len(states) - 1}, {hidden}", "a real cell of this knockout"]
+        for ax, cell, title in zip(axes, (state, real), titles, strict=True):
+            squares = np.append(cell, np.zeros(-len(cell) % width)).reshape(-1, width)
+            plots.cell_heatmap(squares, [""] * width, ax, mask_id)
+            ax.images[0].set_clim(0, highest)  # one scale for all frames and both cells
+            ax.set(xticks=[], yticks=[])
+            ax.set_title(title, fontsize=11)
         png = BytesIO()
         figure.savefig(png, format="png", dpi=100)
         plots.plt.close(figure)
