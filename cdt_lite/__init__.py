@@ -2,7 +2,7 @@
 
 from cdt_lite._lazy import lazily
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__, __getattr__, __dir__ = lazily(__name__, {
     "model.config": ["PRESETS", "Config", "get_preset"],

@@ -136,9 +136,10 @@ def test_windows_keeps_python_elsewhere(tmp_path):
 # ---- the stamp
 
 
-@pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt"])
+@pytest.mark.parametrize("name", environment.MADE_FROM)
 def test_the_stamp_changes_with_what_is_installed_and_only_then(tmp_path, name):
-    for file in ("pyproject.toml", "constraints.txt", "README.md"):
+    (tmp_path / "cdt_lite").mkdir()
+    for file in (*environment.MADE_FROM, "README.md"):
         shutil.copy(environment.ROOT / file, tmp_path / file)
     before = environment.stamp(tmp_path)
     (tmp_path / "README.md").write_text("other", encoding="utf-8")

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 ROOT = Path(__file__).resolve().parent.parent
 OLDEST_PYTHON = (3, 11)
 EXTRAS = "notebooks,figures,test"
+MADE_FROM = ("pyproject.toml", "constraints.txt", "cdt_lite/__init__.py")  # the last holds the version
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"  # PyTorch's own, without CUDA: 190 MB, not several GB
 NVIDIA = Path("/proc/driver/nvidia/version")  # there where the driver is
 SEEDS = ("pip", "setuptools>=77", "wheel")  # what building the project itself asks for
@@ -114,7 +115,7 @@ def install(python: Path, extras: str) -> None:
 
 def stamp(root: Path = ROOT) -> str:
     """A fingerprint of everything the environment is made from; where it changed, install again."""
-    files = [(root / name).read_text(encoding="utf-8") for name in ("pyproject.toml", "constraints.txt")]
+    files = [(root / name).read_text(encoding="utf-8") for name in MADE_FROM]
     parts = [EXTRAS, sys.version, platform.machine(), str(root), *files]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 

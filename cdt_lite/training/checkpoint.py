@@ -26,6 +26,7 @@ from cdt_lite.errors import CDTError
 from cdt_lite.files import locked, named, write_atomically
 from cdt_lite.model import CDT, V1, MaskedDiffusion, V1Diffusion, build
 from cdt_lite.model.config import Config
+from cdt_lite.training import hub
 from cdt_lite.training.prior import GeneVectors, prior_of, prior_tensors
 
 SCHEMA_VERSION = 4
@@ -72,6 +73,9 @@ class Checkpoint:
     card: dict[str, Any] = field(default_factory=dict)  # provenance: data, hashes, time, scores
     training: dict[str, Tensor] = field(default_factory=dict)  # optimizer state, while training goes on
     prior: GeneVectors | None = None  # what is known of genes beforehand
+
+    from_pretrained = classmethod(hub.from_pretrained)
+    save_pretrained = hub.save_pretrained
 
     def save(self, folder: str | Path, half: bool = False, state: dict[str, Tensor] | None = None) -> Path:
         """Writes the checkpoint and returns its folder.
