@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from cdt_lite.data.tokenizer import BLOCK
+from cdt_lite.data.blocks import BLOCK
 from cdt_lite.errors import CDTError
 from cdt_lite.files import named, replacing, write_h5ad
 from cdt_lite.training.checkpoint import open_folder

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from cdt_lite import __version__
 from cdt_lite.data.batches import Batch
+from cdt_lite.data.blocks import BLOCK
 from cdt_lite.data.counts import check_depths
 from cdt_lite.data.expression import check_target_depth, dense, depths, log1p_counts
 from cdt_lite.data.layout import Columns, read_controls
-from cdt_lite.data.tokenizer import BLOCK
 from cdt_lite.errors import CDTError, require_whole
 from cdt_lite.model import CDT, V1
 from cdt_lite.model.config import MOST
