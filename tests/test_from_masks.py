@@ -258,5 +258,5 @@ def test_figures_draw_what_they_are_given():
     ax = h_curves(both, (0.5, 1.0)).axes[0]
     runs = [line for line in ax.get_lines() if len(line.get_xdata())]
     assert len({(line.get_color(), line.get_marker()) for line in runs}) == 4  # each run is told by colour and mark
-    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["ours", "v1's", "seed 0", "seed 1"]
+    assert [t.get_text() for t in ax.figure.legends[0].get_texts()] == ["ours", "v1's", "seed 0", "seed 1"]
     plt.close("all")

@@ -13,7 +13,7 @@ from cdt_lite.errors import CDTError, CDTWarning, suggest
 
 GUIDE = r"(?:[ _.-]+(?:sg|g|guide|gRNA|sgRNA)?|sg|g)\d+$"  # what follows the gene in STAT1g2, STAT1_1, STAT1-sg3
 ENSEMBL = r"ENS[A-Z]*G\d{6,}"  # ENSG00000115415, ENSMUSG00000026104.14
-NO_GENE = re.compile(r"|nan|none|na|unassigned|unknown|negative|multiplet|doublet|(ntc|nt|ctrl)([ _.-]?\d+)?|aavs1"
+NO_GENE = re.compile(r"|nan|none|na|unassigned|unknown|negative|(multi|doub)let|(ntc|nt|ctrl)([ _.-]?\d+)?|aavs1"
                      r"|rosa26|.*(non.?target|control|scramble|safe.?harbor).*", re.IGNORECASE)  # no gene is called so
 SYMBOLS = ("gene_symbols", "gene_symbol", "gene_name", "gene_names", "feature_name", "symbol")  # columns of var
 

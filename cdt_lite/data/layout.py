@@ -137,8 +137,7 @@ def require_controls(labels: Labels, columns: Columns = Columns(), what: str = "
         return
     known = pd.Series(labels.target).value_counts().index.tolist()  # controls are many: the label is among the first
     several = sorted(filter(NO_GENE.fullmatch, known))  # one of them named, the others would pass for targets
-    one_label = f"; give those that are controls one label first: {several[:8]}"
-    close = one_label if len(several) > 1 else suggest(columns.control, known)
+    close = f"; give controls one label first: {several}" if several[1:] else suggest(columns.control, known)
     raise CDTError(f"{what} has {n or 'no'} control cells: in obs[{columns.target!r}] at least {least} must be "
                    f"{columns.control!r}, but the labels there are {known[:8]}{' and more' if len(known) > 8 else ''}. "
                    f"Name yours with Columns(control=...){close}")

@@ -108,12 +108,11 @@ def _load_file(path: Path, columns: Columns, layer: str | None, default_sign: in
                       "Columns(batch=...) if there is one", CDTWarning, stacklevel=3)
     targets = set(labels.target.tolist()) - {CONTROL, *adata.var_names}
     if odd := sorted(filter(NO_GENE.fullmatch, targets)):
-        warnings.warn(f"taken for targets, and hardly genes: {odd[:8]}. Give those that are controls the label of "
-                      "controls, leave the cells of others out", CDTWarning, stacklevel=3)
-    if lanes := sorted(set(labels.batch.tolist()) - set(labels.batch[labels.is_control])):
-        warnings.warn(f"replicates without control cells: {lanes[:8]}. Their cells will be shown the controls of "
-                      "others, and what differs between replicates will pass for an effect: leave them out", CDTWarning,
+        warnings.warn(f"taken for targets, and hardly genes: {odd}. Relabel controls, leave out the rest", CDTWarning,
                       stacklevel=3)
+    if lanes := sorted(set(labels.batch.tolist()) - set(labels.batch[labels.is_control])):
+        warnings.warn(f"replicates without control cells: {lanes}. Leave their cells out: replicates differ, and that "
+                      "would pass for an effect", CDTWarning, stacklevel=3)
     if columns.sign not in adata.obs:
         _check_direction(adata, labels, depth, default_sign)
     obs = adata.obs.assign(target_gene=labels.target, batch=labels.batch)

@@ -64,8 +64,8 @@ def h_curves(curves: Mapping[tuple[str, int], Sequence[float]], shares: Sequence
     colors = dict(zip(laws, [plots.KINDS["generated"], plots.PALETTE["condition"]], strict=True))
     for (law, seed), y in curves.items():
         ax.plot(shares, y, MARKS[seed], ls="-", ms=5, lw=1.2, color=colors[law], label=law if seed == 0 else None)
-    for seed in dict.fromkeys(seed for _, seed in curves):
+    for seed in sorted({seed for _, seed in curves}):
         ax.plot([], [], MARKS[seed], color=plots.INK, ms=5, label=f"seed {seed}")
     ax.set(xlabel="share of genes hidden", ylabel="H (bits per hidden gene)")
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.legend(loc="outside right center")
     return figure

@@ -16,7 +16,6 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
@@ -61,11 +60,10 @@ def use_style(dark: bool = False) -> None:
 
 def grid(
     n_rows: int, n_columns: int, size: tuple[Number, Number] = (10, 5), height_ratios: Sequence[Any] | None = None,
-    sharex: bool = False, sharey: bool = False, width_ratios: Sequence[Any] | None = None,
+    sharex: bool = False, sharey: bool = False,
 ) -> tuple[Figure, Any]:
     """Returns a figure 1000 px wide by default, and its axes."""
-    return plt.subplots(n_rows, n_columns, figsize=size, height_ratios=height_ratios, width_ratios=width_ratios,
-                        sharex=sharex, sharey=sharey)
+    return plt.subplots(n_rows, n_columns, figsize=size, height_ratios=height_ratios, sharex=sharex, sharey=sharey)
 
 
 def alt_text(title: str, values: Mapping[str, Number], unit: str = "", top: int = 8) -> str:
@@ -257,7 +255,6 @@ def _name_point(ax: Axes, name: str, point: tuple[Number, Number], dots: np.ndar
     others = dots[np.abs(dots - own).max(axis=1) > 0.5]
     for x, y, side in BESIDE:
         text = ax.annotate(name, point, (x, y), textcoords="offset points", fontsize=8.5, ha=side)
-        text.set_path_effects([withStroke(linewidth=2.5, foreground=mpl.rcParams["axes.facecolor"])])
         box = text.get_window_extent().padded(2)
         gap, *gaps = (np.hypot(*np.clip(dot, box.min, box.max) - dot) for dot in (own, *others))
         clear = min(gaps, default=np.inf) > gap + CLEAR * ax.figure.dpi / 72

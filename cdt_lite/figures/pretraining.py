@@ -20,7 +20,8 @@ def joined(files: Mapping[str, AnnData], vocabulary: Vocabulary) -> Figure:
 
     A gene's shade is the share of cells with a count; genes that the first file has, too, are marked in the others.
     """
-    figure, (left, right) = plots.grid(1, 2, (10, 3.6), width_ratios=(2, 1))
+    figure, (left, right) = plots.grid(1, 2, (10, 3.6))
+    left.get_gridspec().set_width_ratios((2, 1))
     table, first = np.full((len(files), len(vocabulary)), np.nan), set(next(iter(files.values())).var_names)
     depth = []
     for row, (name, cells) in enumerate(files.items()):
