@@ -87,17 +87,17 @@ class Loop:
         self.device = torch.device(device)
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")  # TF32
+        self.numbers: set[str] = set()
+        if shard:
+            in_half = data.config.in_half(self.device.type)
+            self.numbers = shards.cut(checkpoint.model, self.device, in_half)
         self.model = checkpoint.model.to(self.device).train()
         if data.config.compile:
             self.model.compile()
         sets = share_of(data.config.sets_per_batch)
         part = Part(sets.start, data.config.sets_per_batch) if n_processes() > 1 else None
         self.loss: nn.Module = _Objective(checkpoint, data, part)
-        self.numbers: set[str] = set()
-        if shard:
-            in_half = data.config.in_half(self.device.type)
-            self.numbers = shards.cut(self.model, self.model.blocks, self.device, in_half)
-        elif n_processes() > 1:
+        if n_processes() > 1 and not shard:
             self.loss = shards.copied(self.loss)
         self.weights = dict(self.model.named_parameters())
         self.optimizer = optimizer_for(self.model, data.config)
@@ -160,23 +160,25 @@ class Loop:
         """Writes model and optimizer state, whole, from the first process; any number of processes can go on."""
         self.require_finite()
         state = {name: self._gathered(name, value) for name, value in self.model.state_dict().items()}
-        training = {}
+        self.checkpoint.training = {}
         for name, parameter in self.weights.items():
             for key, value in self.optimizer.state.get(parameter, {}).items():
-                training[f"optimizer.{name}.{key}"] = self._gathered(name, value)
+                self.checkpoint.training[f"optimizer.{name}.{key}"] = self._gathered(name, value)
         if rank():
             return
-        self.checkpoint.training = training
         digests = [store.digest() for store in self.data.stores]
         self.checkpoint.card |= {"cdt_lite": __version__, "n_steps": self.n_steps, "data": digests}
         self.checkpoint.save(out, state=state)
 
     def _gathered(self, name: str, value: Tensor) -> Tensor:
-        value = shards.whole(value)
-        return value.view(()) if name in self.numbers else value
+        """Returns a tensor with all of its shards, in main memory; other processes than the first only help."""
+        found = shards.whole(value)
+        if rank() or found is value:
+            return value
+        return found.view(()).cpu() if name in self.numbers else found.cpu()
 
     def _restore(self) -> None:
-        saved = self.checkpoint.training
+        saved, self.checkpoint.training = self.checkpoint.training, {}
         for name, parameter in self.weights.items():
             state = {}
             for key in MOMENTS:
