@@ -74,7 +74,7 @@ def predict(args: argparse.Namespace) -> int:
                 if line not in said:
                     print(line, flush=True)
             said += lines
-    print(f"{output.path}: {len(output.there)} perturbations, {args.space}")
+    print(f"{output.path}: {args.space}")
     return 0
 
 
