@@ -100,21 +100,21 @@ def write(root: Path = ROOT) -> list[str]:
     owner, _, name = place.partition("/")
     words = {"address": address, "name": name, "site": f"https://{owner.lower()}.github.io/{name}/",
              "badges": LOOKS.badges(place, "notebooks/00_the_whole_picture.ipynb")}
-    changed = []
+    changed: dict[str, None] = {}
     for (file, mark), content in PARTS.items():
         text = (root / file).read_text(encoding="utf-8")
         wanted = put(text, mark, content.format(**words) if address else "")
         if wanted != text:
             (root / file).write_text(wanted, encoding="utf-8")
-            changed.append(file)
+            changed[file] = None
     for path in sorted((root / "notebooks").glob("*.ipynb")):
         notebook = nbformat.read(path, as_version=4)
         before = notebook.cells[0].source
         notebook.cells[0].source = with_badges(before, place, path.name)
         if notebook.cells[0].source != before:
             nbformat.write(notebook, path)
-            changed.append(f"notebooks/{path.name}")
-    return changed
+            changed[f"notebooks/{path.name}"] = None
+    return list(changed)
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def test_set_it_shows_everywhere_and_empty_again_nothing_is_left(root):
     before = {name: text_of(root, name) for name in [*FILES, *NOTEBOOKS]}
     assert not any("Some-One" in text or "github.com/" in text.replace("github.com/OWNER/NAME", "")
                    for name, text in before.items() if name in FILES)
-    assert sorted(set(set_to(root, MADE_UP))) == sorted([*FILES, *NOTEBOOKS])
+    assert sorted(set_to(root, MADE_UP)) == sorted([*FILES, *NOTEBOOKS])
     assert all("Some-One/cells.2" in text_of(root, name) for name in [*FILES, *NOTEBOOKS])
     assert address.write(root) == [], "written twice it is the same"
     set_to(root, "")
