@@ -1,7 +1,11 @@
 """Small things that several test files need: a tiny configuration and a toy screen with a planted effect."""
 
+import shutil
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import anndata as ad
 import numpy as np
@@ -13,6 +17,7 @@ from cdt_lite.model import CDT, PRESETS, V1, Config, Perturbation, build
 from cdt_lite.model.mean_effect import WHOLE, EffectTable
 from cdt_lite.model.perturbation import UNKNOWN_TARGET
 
+ROOT = Path(__file__).resolve().parents[1]
 CONTROL = "non-targeting"
 
 
@@ -106,3 +111,10 @@ def toy_screen(n_cells: int = 240, n_genes: int = 12, seed: int = 0) -> ad.AnnDa
     obs["magnitude"] = change.astype(np.float32)
     var = pd.DataFrame(index=[f"G{i}" for i in range(n_genes)])
     return ad.AnnData(sparse.csr_matrix(rng.poisson(rate).astype(np.float32)), obs=obs, var=var)
+
+
+def linter(name, *words):
+    """Runs a command of the extra `test`, which lies beside this Python, in the repository's root."""
+    command = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+    assert command, f"{name} is not installed: it is one of the extra `test`"
+    return subprocess.run([command, *map(str, words)], capture_output=True, text=True, encoding="utf-8", cwd=ROOT)

@@ -8,7 +8,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from cdt_lite.teaching.check import Exercise, Property
-from tools import copies
+from tools import copies, pages
 
 
 def scale(x: int, n: int) -> int:
@@ -134,6 +134,20 @@ def test_the_tracked_copies_are_those_of_the_notebooks():
     stale = [str(path.relative_to(copies.ROOT)) for path, text in copies.tracked_copies().items()
              if not path.is_file() or path.read_text(encoding="utf-8") != text]
     assert not stale, f"not up to date: {', '.join(stale)}; run: python3 run.py copies"
+
+
+def test_the_badges_of_a_copy_open_the_copy(tmp_path, monkeypatch):
+    notebook = nbformat.read(copies.sources()[0], as_version=4)
+    name = copies.sources()[0].name
+    notebook.cells[0].source += "\n\n" + pages.LOOKS.badges("some-one/cells", f"notebooks/{name}")
+    nbformat.write(notebook, tmp_path / name)
+    monkeypatch.setattr(copies, "sources", lambda: [tmp_path / name])
+    monkeypatch.setattr(pages, "pages", lambda cards: {})
+    made = copies.tracked_copies()
+    assert len(made) == 2
+    for path, text in made.items():
+        assert f"/main/workshop/{path.parent.name}/{name})" in text and f"lab/tree/workshop/{path.parent.name}/" in text
+        assert f"/notebooks/{name}" not in text
 
 
 def test_no_copy_outlives_its_notebook():

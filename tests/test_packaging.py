@@ -144,3 +144,21 @@ def test_the_container_is_made_by_the_same_command():
     text = (ROOT / ".devcontainer" / "devcontainer.json").read_text(encoding="utf-8")
     container = json.loads("\n".join(line for line in text.splitlines() if not line.startswith("//")))
     assert container["postCreateCommand"] == "python3 run.py setup" and "not tried" in text
+
+
+def test_the_image_is_made_by_the_same_command_for_a_user_without_rights():
+    """The rules of a Dockerfile that matter here; hadolint itself, run by hand, had nothing to say."""
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    steps = [line.split(" ", 1) for line in text.splitlines() if line and not line.startswith("#")]
+    said = [name for name, _ in steps]
+    (image,) = [words for name, words in steps if name == "FROM"]
+    assert re.fullmatch(r"python:3\.1\d-slim-\w+", image), "a tag that says which, never latest"
+    assert "ADD" not in said and "sudo" not in text and "apt-get" not in text
+    user, set_up = said.index("USER"), next(i for i, (_, words) in enumerate(steps) if words.endswith("run.py setup"))
+    assert steps[user][1].isdigit() and steps[user][1] != "0" and "USER" not in said[user + 1 :] and user < set_up
+    assert all(words.startswith("/") for name, words in steps if name == "WORKDIR")
+    assert all(words.startswith("--chown=1000:1000 ") for name, words in steps if name == "COPY")
+    command = json.loads(next(words for name, words in steps if name == "CMD"))
+    assert command[:3] == ["python3", "run.py", "lab"]
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
+    assert {".git", ".venv", "output"} <= set(ignored)

@@ -21,7 +21,7 @@ def test_the_example_runs_and_stays_short(tmp_path, monkeypatch, capsys):
 
 def test_every_file_it_links_to_is_there():
     for link in re.findall(r"\]\(([^)#]+)\)", README):
-        assert (ROOT / link).exists(), link
+        assert link.startswith("https://") or (ROOT / link).exists(), link
 
 
 def test_the_notebooks_are_listed_in_order():

@@ -129,6 +129,8 @@ def tracked_copies() -> dict[Path, str]:
         told = notes((ROOT / "workshop" / "notes" / f"{path.name[:2]}.md").read_text(encoding="utf-8"))
         copies = {"student": student(notebook), "instructor": instructor(notebook, cards[-1].exercises, told)}
         for kind, copy in copies.items():
+            card = copy.cells[0]
+            card.source = card.source.replace(f"/notebooks/{path.name}", f"/workshop/{kind}/{path.name}")  # badges
             made[ROOT / "workshop" / kind / path.name] = nbformat.writes(copy) + "\n"
     return made | pages.pages(cards)
 
