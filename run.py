@@ -11,6 +11,7 @@ python3 run.py copies       write student and instructor copies, slides, schedul
 python3 run.py wheels       fill output/wheels with all that a laptop needs without a network
 python3 run.py trial        execute the student and instructor copies with no network, or what is named after it
 python3 run.py browser      work through the student copies in a real browser, with screenshots
+python3 run.py site         build the site into output/site, and follow every link of it
 
 What follows `test` goes to pytest, which then runs alone (test -k tokenizer); what follows `lab`, to JupyterLab.
 What follows `trial` names folders or notebooks (trial notebooks); `browser`, copies (browser 00 03).
@@ -32,7 +33,8 @@ import sys
 import tempfile
 
 ROOT = os.path.dirname(os.path.abspath(__file__))
-COMMANDS = ("notebooks", "test", "lab", "setup", "copies", "wheels", "trial", "browser")
+COMMANDS = ("notebooks", "test", "lab", "setup", "copies", "wheels", "trial", "browser", "site")
+MORE = {"browser": "browser", "site": "docs"}  # what these install beside the rest
 TAKE_MORE = ("test", "lab", "wheels", "trial", "browser")  # what is not ours goes on to them
 # What runs a command with no network but loopback, which a fresh network namespace has, but down.
 LOOPBACK = """
@@ -92,6 +94,8 @@ def steps(options: argparse.Namespace, rest: list[str], python: str) -> dict[str
             "strict notebooks": [*pytest, "--nbmake", "--nbmake-timeout=300", "notebooks"],
             "trial": [*trial, "workshop"],
         }
+    if options.command == "site":
+        return {"site": [python, "-m", "tools.site"], "links": [*pytest, "tests/crawl.py", "-q"]}
     flags = [f"--{flag}" for flag in ("write", "budget") if getattr(options, flag)]
     names = " or ".join(rest)
     place = [f"--ServerApp.root_dir={ROOT}", "--LabApp.default_url=/lab/tree/notebooks/START.md"]
@@ -120,7 +124,7 @@ def run(named: dict[str, list[str]], variables: dict[str, str]) -> int:
         if subprocess.call(command, cwd=ROOT, env=own):
             failed.append(name)
     if len(named) > 1:
-        print("\nrun.py test:", f"failed: {'; '.join(failed)}" if failed else "all passed", flush=True)
+        print("\nrun.py:", f"failed: {'; '.join(failed)}" if failed else "all passed", flush=True)
     return 1 if failed else 0
 
 
@@ -139,8 +143,8 @@ def main(arguments: list[str]) -> int:
         return 0
     if options.command == "wheels":
         return environment.fill_wheels(python, *rest)
-    if options.command == "browser":
-        environment.install(python, f"{environment.EXTRAS},browser")
+    if options.command in MORE:
+        environment.install(python, f"{environment.EXTRAS},{MORE[options.command]}")
     default = "ci" if options.command in ("test", "trial", "browser") else "laptop"
     profile = options.profile or os.environ.get("CDT_PROFILE") or default
     variables = environment.child_variables(python, profile)

@@ -83,7 +83,7 @@ def test_constraints_pin_every_direct_requirement_within_its_range(python, syste
         if line.marker is None or line.marker.evaluate(place):
             assert line.name not in pinned, f"{line.name} is pinned twice for {python} on {system}"
             pinned[line.name] = next(iter(line.specifier)).version
-    for name, requirement in (WANTED | requirements("eval", "browser")).items():
+    for name, requirement in (WANTED | requirements("eval", "browser", "docs")).items():
         assert name in pinned, f"constraints.txt lacks {name}"
         assert requirement.specifier.contains(pinned[name], prereleases=True), f"{requirement} against {pinned[name]}"
 
@@ -115,7 +115,7 @@ def test_the_package_imports_only_what_it_declares():
 @pytest.mark.parametrize("folder", ["tests", "tools"])
 def test_tests_and_tools_import_only_what_run_py_installs(folder):
     undeclared = {name.replace("_", "-") for name in third_party_imports(folder)} - with_what_they_bring(WANTED)
-    undeclared -= {"cell-eval", "cell-eval2", *requirements("browser")}
+    undeclared -= {"cell-eval", "cell-eval2", *requirements("browser", "docs")}
     assert not undeclared, f"not installed by run.py: {sorted(undeclared)}"
 
 

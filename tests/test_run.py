@@ -119,6 +119,7 @@ PLACE = f"--ServerApp.root_dir={environment.ROOT} --LabApp.default_url=/lab/tree
     (["trial"], "pytest tests/trial.py -q -s -k workshop"),
     (["trial", "student/00", "notebooks"], "pytest tests/trial.py -q -s -k student/00 or notebooks"),
     (["browser", "03"], "pytest tests/visit.py -q -s -k 03"),
+    (["site"], "pytest tests/crawl.py -q"),
 ])
 def test_every_command_calls_its_tool(started, arguments, words):
     assert run.main(arguments) == 0
@@ -146,9 +147,15 @@ def test_a_folder_of_wheels_is_named_by_argument_or_variable(started, monkeypatc
     assert found == ["stick"]
 
 
-def test_the_browser_brings_its_own_extra(started):
-    run.main(["browser"])
-    assert started[0][0] == ["notebooks,figures,test,browser"]
+@pytest.mark.parametrize(("command", "extra"), [("browser", "browser"), ("site", "docs")])
+def test_browser_and_site_bring_their_own_extra(started, command, extra):
+    run.main([command])
+    assert started[0][0] == [f"notebooks,figures,test,{extra}"]
+
+
+def test_the_site_is_built_before_it_is_crawled(started):
+    run.main(["site"])
+    assert [command[2] for command, _ in started[1:]] == ["tools.site", "pytest"]
 
 
 # ---- no network

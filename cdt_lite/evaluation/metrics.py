@@ -124,7 +124,7 @@ def significant_gene_ratio(real: DE, predicted: DE) -> float:
 
 
 def energy_distance(real: Matrix, predicted: Matrix, exclude: Genes = (), max_cells: int = 500) -> float:
-    """How different two clouds of cells are: 2 E|x-y| - E|x-x'| - E|y-y'|, 0 in expectation if alike.
+    """How different two clouds of cells are: `2 E|x-y| - E|x-x'| - E|y-y'|`, 0 in expectation if alike.
 
     No cell is compared with itself: unbiased, so real against real scatters around 0 and may be negative.
 

@@ -14,8 +14,8 @@ def detection_power(change: float, sd: float, n_cells: int, sd_control: float, n
                     ) -> float:
     """Returns the chance that a two-sided test of means calls a change, 0 to 1.
 
-    z = |change| / sqrt(sd^2 / n_cells + sd_control^2 / n_controls), and the chance is
-    Phi(z - z_a) + Phi(-z - z_a) with z_a the 1 - alpha / 2 quantile of the normal law.
+    `z = |change| / sqrt(sd^2 / n_cells + sd_control^2 / n_controls)`, and the chance is
+    `Phi(z - z_a) + Phi(-z - z_a)` with z_a the 1 - alpha / 2 quantile of the normal law.
 
     Args:
         change: Of the gene's mean, log1p units.
