@@ -1,6 +1,7 @@
 """How fast cells are read: batches from a memory map, and tokens from a file, beside limits of the same run.
 
-    python -m benchmarks.speed_data             # 1 M cells x 2,000 genes: 4 GB of disk, two minutes
+    python -m benchmarks.speed_data                      # batches of 1 M cells, files of 200,000: two minutes
+    python -m benchmarks.speed_data 1000000 1000000      # files of 1 M, too: 5 GB of disk
 
 Times are CPU times of one thread, rates that are compared alternate. The cells are made up: 15 % controls, three
 replicates, 1,500 targets; a tenth of all counts is not zero.
@@ -145,15 +146,15 @@ def row(what: str, measured: float, limit: float | None, unit: str) -> dict[str,
     return {"what": what, "measured": measured, "limit": limit, "unit": unit}
 
 
-def rows(n_cells: int = 1_000_000) -> list[dict[str, Any]]:
+def rows(n_mapped: int = 1_000_000, n_on_disk: int = 200_000) -> list[dict[str, Any]]:
     """Measures everything; the limit of a rate is that of a plain gather or read in the same run."""
     with tempfile.TemporaryDirectory(prefix="cdt-lite-speed-") as name:
         folder = Path(name)
-        store = mapped(folder, n_cells)
+        store = mapped(folder, n_mapped)
         table = [*of_batches(store, "v1"), *of_batches(store, "default"), *of_batches(store, "lite"), of_digest(store)]
         del store
         os.remove(folder / "tokens.npy")
-        return [*table, *of_files(folder, n_cells)]
+        return [*table, *of_files(folder, n_on_disk)]
 
 
 if __name__ == "__main__":
