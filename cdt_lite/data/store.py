@@ -208,6 +208,8 @@ def set_aside(keys: Int[np.ndarray, "groups 4"], share: float) -> Bool[np.ndarra
 
 def labels_of(parts: Sequence[AnnData], vocabulary: Vocabulary, columns: Columns) -> dict[str, Any]:
     """Reads the labels of all cells, those of several files one after the other."""
+    if not parts:
+        raise CDTError("there are no cells to tokenise: give one file at least")
     what, genes = "the selection", parts[0].var_names
     found = []
     for cells in parts:
@@ -262,4 +264,4 @@ def _warn_of_high_values(n_above: Int[np.ndarray, " G"], adata: AnnData, last: f
     share = n_above.sum() / (adata.n_obs * adata.n_vars)
     warnings.warn(f"{share:.2g} of all values lie above the last bin and are taken for {last:,.0f}, in "
                   f"{np.count_nonzero(n_above)} genes: {', '.join(genes)}. Leave these genes out, or begin a "
-                  "model with these cells: its bins then reach to their largest count", CDTWarning, stacklevel=3)
+                  "model with these cells: its bins then reach to their largest count", CDTWarning, stacklevel=4)
