@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cdt_lite import __version__
 from cdt_lite.data.batches import STAGES, Batch, SetSampler
 from cdt_lite.errors import CDTError
+from cdt_lite.model import compile_blocks
 from cdt_lite.model.config import TrainConfig
 from cdt_lite.model.diffusion import Part
 from cdt_lite.model.layers import PostNormEncoderLayer
@@ -88,12 +89,12 @@ class Loop:
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")  # TF32
         self.numbers: set[str] = set()
+        if data.config.compile:
+            compile_blocks(checkpoint.model)
         if shard:
             in_half = data.config.in_half(self.device.type)
             self.numbers = shards.cut(checkpoint.model, self.device, in_half)
         self.model = checkpoint.model.to(self.device).train()
-        if data.config.compile:
-            self.model.compile()
         sets = share_of(data.config.sets_per_batch)
         part = Part(sets.start, data.config.sets_per_batch) if n_processes() > 1 else None
         self.loss: nn.Module = _Objective(checkpoint, data, part)
