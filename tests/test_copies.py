@@ -120,7 +120,9 @@ def test_slides_show_pictures_with_alt_text_and_fold_their_code():
 
 @pytest.mark.parametrize("path", copies.sources(), ids=lambda path: path.stem)
 def test_slides_open_without_a_network(path):
-    page = copies.slides(nbformat.read(path, as_version=4))
+    shown = nbformat.read(path, as_version=4)
+    shown.cells[0].source += "\n\n" + pages.LOOKS.badges("some-one/cells", path.name)  # as with an address
+    page = copies.slides(shown)
     assert not re.search(OUTSIDE, page) and 'lang="en-GB"' in page and "ArrowRight" in page
     assert page.count("<section>") == page.count("</section>") >= 4
     assert not re.search(r"<img\b(?![^>]*\balt=)", page) and "No description" not in page

@@ -104,6 +104,7 @@ def slides(notebook: NotebookNode) -> str:
     """
     shown, heading = deepcopy(notebook), ""
     for cell in shown.cells:
+        cell.source = re.sub(r"^\[!\[Open in .*\n", "", cell.source, flags=re.MULTILINE)  # badges are on other hosts
         cell.metadata.begins = bool(tags(cell) & {"slide", "subslide"})
         cell.metadata.where = heading
         cell.metadata.drawn = "image/png" in str(cell.get("outputs"))
