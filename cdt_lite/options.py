@@ -12,7 +12,7 @@ SCREEN = ("screen", *COLUMNS.values(), "default-sign", "layer")  # of every comm
 SPLIT = ("unseen", "hold_out", "split_key")
 WITHHOLD = ("withheld", "hold-out", "split-key")
 TRAINING = (*SCREEN, *WITHHOLD, "n-top-genes", "preset", "out", "steps", "seed", "device", "precision", "compile",
-            "learning-rate", "resume", "overwrite", "checkpoint-interval", "gene-vectors", "gene-sets")
+            "learning-rate", "resume", "overwrite", "checkpoint-interval", "gene-vectors", "gene-sets", "shard")
 STAGE = ("precision", "compile", "learning_rate", "seed", "checkpoint_interval")  # fields of `TrainConfig`
 OF_A_RUN = ("preset", "steps", "learning_rate", "seed", "checkpoint_interval", "precision",
             "n_top_genes")  # --resume keeps them
@@ -98,9 +98,10 @@ OPTIONS = {
     "seed": _option(0),
     "steps": _option(None, "length of the stage (default: the preset's epochs)", type=int),
     "device": _option("cpu", "cpu, cuda, cuda:1 or mps"),
-    "precision": _option(choices=["fp32", "bf16"]),
+    "precision": _option(None, "of matrix products (default: bf16 on CUDA, else fp32)", choices=["fp32", "bf16"]),
     "compile": _option(None, "compile the model first (worth it on a GPU)", action="store_const", const=True),
     "learning-rate": _option(type=float),
+    "shard": _option(False, "with torchrun: cut the model into shards, one a process", action="store_true"),
     "resume": _option(False, "go on from --out, with the settings that the run was begun with", action="store_true"),
     "overwrite": _option(False, "let this take the place of another one in --out", action="store_true"),
     "checkpoint-interval": _option(None, "steps between two saves (default: the preset's, 500)", type=int),

@@ -21,14 +21,14 @@ def with_bar(steps: Iterable[Progress], title: str = "") -> Iterator[Progress]:
 
     for stage, group in groupby(steps, attrgetter("stage")):
         first = next(group)
-        loss = first.loss
+        loss = first.nats
         with tqdm(total=first.n_steps, initial=first.step - 1, desc=f"{title} {stage}".strip(), file=sys.stdout,
                   mininterval=0.5, ncols=100) as bar:
             for progress in chain([first], group):
                 kept = min(0.95, progress.step / (progress.step + 9))  # little at first: the start is soon forgotten
-                loss = kept * loss + (1 - kept) * progress.loss
-                bar.set_postfix_str(f"loss {loss:.3f}, {progress.cells_per_second:.0f} cells/s", refresh=False)
-                bar.update()
+                loss = kept * loss + (1 - kept) * progress.nats  # on its device, which is waited for as seldom as drawn
+                if bar.update() or progress.step in (first.step, first.n_steps):
+                    bar.set_postfix_str(f"loss {loss:.3f}, {progress.cells_per_second:.0f} cells/s", refresh=False)
                 yield progress
 
 

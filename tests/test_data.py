@@ -30,6 +30,7 @@ from cdt_lite.data import (
     split_screen,
     splits,
 )
+from cdt_lite.data.batches import _take_others
 from cdt_lite.errors import CDTError
 from cdt_lite.model.config import TokenizerConfig, TrainConfig
 from cdt_lite.model.perturbation import NO_TARGET, UNKNOWN_TARGET, Perturbation
@@ -146,7 +147,9 @@ def test_a_batch_is_made_from_arrays_of_any_whole_numbers():
     told, log_depth, ids = Perturbation.of([3], [-1], [0.0]), np.zeros((1, 2)), np.arange(4)
     for kind in (np.uint8, np.int64):
         batch = Batch.of(np.ones((1, 2, 4), kind), np.ones((1, 3, 4), kind), told, log_depth, ids)
-        assert batch.tokens.dtype == batch.controls.dtype == torch.long and batch.log_depth.dtype == torch.float32
+        assert batch.tokens.dtype == batch.controls.dtype == torch.from_numpy(np.ones(1, kind)).dtype
+        there = batch.to("cpu")
+        assert there.tokens.dtype == there.controls.dtype == torch.long and there.log_depth.dtype == torch.float32
     assert Batch.of(np.ones((1, 2, 4), np.uint8), None, told, log_depth, ids).to("cpu").controls is None
 
 
@@ -155,6 +158,37 @@ def test_a_batch_is_a_function_of_its_number():
     a, b, c = sampler.batch(5), sampler.batch(5), sampler.batch(6)
     assert torch.equal(a.tokens, b.tokens) and torch.equal(a.controls, b.controls)
     assert not torch.equal(a.tokens, c.tokens)
+
+
+def test_processes_that_gather_parts_of_a_plan_have_the_whole_batch():
+    sampler = SetSampler(store_of(toy_screen()), replace(CONFIG.finetune, sets_per_batch=5, magnitude_dropout=0.0))
+    for number in range(8):  # with controls, and without
+        whole, plan = sampler.batch(number), sampler.plan(number)
+        parts = [sampler.gather(plan, sets) for sets in (slice(0, 2), slice(2, 5))]
+        assert {part.tokens.dtype for part in parts} == {torch.uint8}
+        assert torch.equal(torch.cat([part.tokens for part in parts]).long(), whole.tokens)
+        assert torch.equal(torch.cat([part.log_depth for part in parts]), whole.log_depth)
+        assert (whole.controls is None) == (parts[0].controls is None) == (parts[1].controls is None)
+        if whole.controls is not None:
+            assert torch.equal(torch.cat([part.controls for part in parts]).long(), whole.controls)
+        for name in ("target", "sign", "magnitude", "guess", "replicate", "own"):
+            told = torch.cat([getattr(part.perturbation, name) for part in parts])
+            assert torch.equal(told, getattr(whole.perturbation, name))
+
+
+@pytest.mark.parametrize("n", [1, 3, 9, 40])
+def test_others_are_drawn_as_from_a_list_without_the_sets_cells(n):
+    """The draw that never makes the list is the draw from the list (numpy's setdiff1d), cell by cell."""
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        pool = np.flatnonzero(rng.random(30) < rng.random())
+        if not len(pool):
+            continue
+        of_set = rng.choice(30, rng.integers(1, 12))
+        others = np.setdiff1d(pool, of_set)
+        others = others if len(others) else pool
+        want = np.random.default_rng(seed).choice(others, n, replace=len(others) < n)
+        np.testing.assert_array_equal(_take_others(np.random.default_rng(seed), pool, of_set, n), want)
 
 
 def test_controls_are_controls_of_the_same_replicate_and_never_the_cell_itself():

@@ -10,8 +10,9 @@ from cdt_lite.data.batches import SetSampler
 from cdt_lite.data.store import TokenStore
 from cdt_lite.errors import CDTError
 from cdt_lite.training.checkpoint import Checkpoint
+from cdt_lite.training.loop import learning_rate, optimizer_for
 from cdt_lite.training.start import start
-from cdt_lite.training.train import learning_rate, optimizer_for, train, validation_curve
+from cdt_lite.training.train import train, validation_curve
 
 
 def ready(preset="lite", stage="finetune", **changes):
@@ -33,8 +34,8 @@ def losses_of(steps):
 @pytest.mark.parametrize("stage", ["finetune", "pretrain"])
 def test_one_batch_can_be_learnt_by_heart(preset, stage):
     checkpoint, data = ready(preset, stage, learning_rate=1e-2)
-    one = data.batch(0)
-    data.batch = lambda index: one
+    one = data.plan(0)
+    data.plan = lambda index: one
     losses = losses_of(train(checkpoint, data, steps=80))
     assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:5])
 

@@ -48,6 +48,20 @@ def _notes() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _processes(args: argparse.Namespace) -> Iterator[None]:
+    """Joins the processes that torchrun started where a command trains; nothing else may be done several times."""
+    from cdt_lite.training.processes import joined, require_joined
+
+    if "shard" not in args:
+        require_joined()
+        yield
+        return
+    with joined(args.device) as args.device:
+        require_joined(args.shard)
+        yield
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Bad input prints one line and returns 2; everything else that fails shows its traceback."""
     words = sys.argv[1:] if arguments is None else arguments
@@ -58,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         require_sense(vars(args))
         require_device(getattr(args, "device", "cpu"))
-        with sigterm_interrupts(), _notes():
+        with sigterm_interrupts(), _notes(), _processes(args):
             return args.run(args)
     except KeyboardInterrupt as stopped:
         print(f"cdt-lite {args.command}: stopped", file=sys.stderr)

@@ -160,7 +160,8 @@ def _train(checkpoint: "Checkpoint", data: "SetSampler", args: argparse.Namespac
     if not args.resume:
         checkpoint.card["split"] = split_of(args)
     length = checkpoint.card.get("n_steps") if args.resume else args.steps
-    steps = train(checkpoint, data, steps=length, out=args.out, overwrite=args.overwrite, device=args.device, say=say)
+    steps = train(checkpoint, data, steps=length, out=args.out, overwrite=args.overwrite, device=args.device, say=say,
+                  shard=args.shard)
     try:
         for _ in with_bar(steps):
             pass

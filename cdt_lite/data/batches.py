@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,8 +24,8 @@ STAGES = ("pretrain", "finetune")
 class Batch:
     """B sets: S cells each that share a perturbation, and C control cells from the same replicate."""
 
-    tokens: Int[Tensor, "B S G"]
-    controls: Int[Tensor, "B C G"] | None
+    tokens: Integer[Tensor, "B S G"]
+    controls: Integer[Tensor, "B C G"] | None
     perturbation: Perturbation
     log_depth: Float[Tensor, "B S"]
     gene_ids: Int[Tensor, " G"]
@@ -33,16 +33,32 @@ class Batch:
     @classmethod
     def of(cls, tokens: Integer[np.ndarray, "B S G"], controls: Integer[np.ndarray, "B C G"] | None,
            perturbation: Perturbation, log_depth: Float[np.ndarray, "B S"], gene_ids: Int[np.ndarray, " G"]) -> "Batch":
-        """Makes a batch from arrays: tokens of any whole-number type, the log of counts / target depth."""
-        shown = None if controls is None else torch.from_numpy(controls).long()
+        """Makes a batch from arrays: tokens of any whole-number type, the log of counts / target depth.
+
+        Tokens stay as they are, bytes if they are bytes, until `to` brings them to where a model reads them.
+        """
+        shown = None if controls is None else torch.from_numpy(controls)
         depth = torch.from_numpy(log_depth).float()
-        return cls(torch.from_numpy(tokens).long(), shown, perturbation, depth, torch.from_numpy(gene_ids))
+        return cls(torch.from_numpy(tokens), shown, perturbation, depth, torch.from_numpy(gene_ids))
 
     def to(self, device: torch.device | str) -> "Batch":
-        """Returns a copy on a device."""
-        controls = None if self.controls is None else self.controls.to(device)
-        told, depth = self.perturbation.to(device), self.log_depth.to(device)
-        return Batch(self.tokens.to(device), controls, told, depth, self.gene_ids.to(device))
+        """Returns a copy on a device, ready for a model: bytes are moved, and become whole numbers (long) there.
+
+        What lies in pinned memory is copied while the caller goes on.
+        """
+        tokens, depth, gene_ids = (part.to(device, non_blocking=True) for part in
+                                   (self.tokens, self.log_depth, self.gene_ids))
+        controls = None if self.controls is None else self.controls.to(device, non_blocking=True).long()
+        return Batch(tokens.long(), controls, self.perturbation.to(device), depth, gene_ids)
+
+
+class Plan(NamedTuple):
+    """What a batch will show and tell, before a token is read: small, and the same in every process."""
+
+    store: int  # number of the store that the cells are in
+    cells: Int[np.ndarray, "B S"]  # rows of the store
+    controls: Int[np.ndarray, "B C"] | None
+    told: Perturbation
 
 
 class _Group(NamedTuple):
@@ -137,37 +153,50 @@ class SetSampler:
         return max(1, round(epochs * self.n_cells / self.config.batch_size))
 
     def batch(self, index: int) -> Batch:
-        """Returns batch number `index`."""
-        c = self.config
-        rng = np.random.default_rng([c.seed, require_whole("index", index), STAGES.index(self.stage)])
-        which = rng.choice(len(self.stores), p=self._sizes / self._sizes.sum())
-        source = self._sources[which]
-        chosen = rng.choice(len(source.groups), c.sets_per_batch, p=source.weights)
-        return self._batch(rng, source, [source.groups[i] for i in chosen])
+        """Returns batch number `index`, ready for a model on the CPU."""
+        return self.gather(self.plan(index)).to("cpu")
 
     def batch_of(self, group: int) -> Batch:
         """Returns a batch whose sets are all drawn from one group of cells of the first store, by its number."""
         rng = np.random.default_rng([self.config.seed, group])
-        return self._batch(rng, self._sources[0], [self._sources[0].groups[group]] * self.config.sets_per_batch)
+        return self.gather(self._plan(rng, 0, [group] * self.config.sets_per_batch)).to("cpu")
 
-    def _batch(self, rng: Rng, source: _Source, groups: list[_Group]) -> Batch:
-        c, store = self.config, source.store
+    def plan(self, index: int) -> Plan:
+        """Returns which cells batch number `index` shows; its cost does not grow with the cells in the stores."""
+        rng = np.random.default_rng([self.config.seed, require_whole("index", index), STAGES.index(self.stage)])
+        store = rng.choice(len(self.stores), p=self._sizes / self._sizes.sum())
+        source = self._sources[store]
+        chosen = rng.choice(len(source.groups), self.config.sets_per_batch, p=source.weights)
+        return self._plan(rng, int(store), chosen.tolist())
+
+    def gather(self, plan: Plan, sets: slice = slice(None)) -> Batch:
+        """Reads the tokens of a planned batch.
+
+        Args:
+            plan: From `plan`.
+            sets: Those to read: of many processes, each reads its own.
+        """
+        store, cells = self.stores[plan.store], plan.cells[sets]
+        controls = None if plan.controls is None else store.tokens[plan.controls[sets]]
+        of_sets: dict[str, Any] = {name: None if told is None else told[sets] for name, told in vars(plan.told).items()}
+        depth = store.log_depth[cells]
+        return Batch.of(store.tokens[cells], controls, Perturbation(**of_sets), depth, store.gene_ids)
+
+    def _plan(self, rng: Rng, number: int, chosen: list[int]) -> Plan:
+        c, source = self.config, self._sources[number]
+        groups = [source.groups[i] for i in chosen]
         cells = np.stack([_take(rng, group.cells, c.cells_per_set) for group in groups])
         controls = None
         if rng.random() >= c.controls_dropout:
-            controls = store.tokens[self._controls(rng, source, groups, cells)]
-        told = self._perturbations(rng, groups, store)
-        return Batch.of(store.tokens[cells], controls, told, store.log_depth[cells], store.gene_ids)
+            controls = self._controls(rng, source, groups, cells)
+        return Plan(number, cells, controls, self._perturbations(rng, groups, source.store))
 
     def _controls(self, rng: Rng, source: _Source, groups: list[_Group], cells: np.ndarray) -> np.ndarray:
         """Draws each set's control cells from its replicate, or from all where that has none."""
         drawn = []
         for group, of_set in zip(groups, cells, strict=True):
             pool = source.controls.get(group.replicate, source.controls[ALL])
-            others = np.setdiff1d(pool, of_set)
-            if len(others):  # a cell is its own control only where there is no other
-                pool = others
-            drawn.append(_take(rng, pool, self.config.controls_per_set))
+            drawn.append(_take_others(rng, pool, of_set, self.config.controls_per_set))
         return np.stack(drawn)
 
     def _perturbations(self, rng: Rng, groups: list[_Group], store: TokenStore) -> Perturbation:
@@ -207,3 +236,16 @@ def _weights(keys: Int[np.ndarray, "groups 4"], sizes: Int[np.ndarray, " groups"
 def _take(rng: Rng, pool: np.ndarray, n: int) -> np.ndarray:
     """Draws n cells, some more than once only where there are fewer."""
     return rng.choice(pool, n, replace=len(pool) < n)
+
+
+def _take_others(rng: Rng, pool: np.ndarray, of_set: np.ndarray, n: int) -> np.ndarray:
+    """Draws n cells of a sorted pool that are not in a set: by their number among the others, never made as a list."""
+    own = np.unique(of_set)
+    at = np.searchsorted(pool, own)
+    at = at[pool.take(at, mode="clip") == own]
+    if len(at) == len(pool):  # a cell is its own control only where there is no other
+        at = at[:0]
+    n_others = len(pool) - len(at)
+    number = rng.choice(n_others, n, replace=n_others < n)
+    n_passed = np.searchsorted(at - np.arange(len(at)), number, side="right")  # of its own that come before
+    return pool[number + n_passed]

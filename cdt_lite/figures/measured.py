@@ -61,7 +61,7 @@ def example(capsule: Checkpoint, screen: AnnData) -> tuple[Batch, str]:
     log_depth = np.log(depth[[[cell]]] / capsule.tokenizer.target_depth)
     gene_ids = capsule.vocabulary.ids(list(cells.var_names))
     batch = Batch.of(tokens[None, :1], tokens[None, 1:], told, log_depth, gene_ids)
-    return batch, f"one cell of {target} ({replicate}, {depth[cell]:,.0f} counts)"
+    return batch.to("cpu"), f"one cell of {target} ({replicate}, {depth[cell]:,.0f} counts)"
 
 
 @torch.no_grad()

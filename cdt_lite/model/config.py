@@ -144,11 +144,11 @@ class TrainConfig:
     mean_effects: bool = True  # whether fine-tuning begins with a table of what its cells say of mean effects
     checkpoint_interval: int = 500
     seed: int = 0
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # of matrix products; auto: bf16 on CUDA
     compile: bool = False
 
     def __post_init__(self) -> None:
-        _require_one_of(self, "precision", ("fp32", "bf16"))
+        _require_one_of(self, "precision", ("auto", "fp32", "bf16"))
         _require_whole(self, 1, "sets_per_batch", "cells_per_set", "controls_per_set", "checkpoint_interval")
         _require_range(self, 0, 1, "target_dropout", "perturbation_dropout", "magnitude_dropout", "control_share")
         _require_range(self, 0, 1, "controls_dropout", "weight_decay", "validation_share")
@@ -159,6 +159,10 @@ class TrainConfig:
     def batch_size(self) -> int:
         """Cells in one step."""
         return self.sets_per_batch * self.cells_per_set
+
+    def in_half(self, device: str) -> bool:
+        """Says whether matrix products are made in bf16 on a kind of device ("cpu", "cuda", "mps")."""
+        return self.precision == "bf16" or (self.precision == "auto" and device == "cuda")
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,7 @@ class PostNormEncoderLayer(nn.Module):
         super().__init__()
         self.n_head = n_head
         self.dropout = dropout
+        self.part: tuple[int, int] | None = None  # of a step's batch that is spread over processes: first set, sets
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
         self.mlp = MLP(dim, 4 * dim, dim)
@@ -133,13 +134,23 @@ class PostNormEncoderLayer(nn.Module):
 
     def forward(self, x: Float[Tensor, "B C d"]) -> Float[Tensor, "B C d"]:
         """Mixes the cells of each set; the order of the cells does not matter."""
-        p = self.dropout if self.training else 0.0
         q, k, v = self.qkv(x).unflatten(-1, (3, self.n_head, -1)).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=p).transpose(1, 2).flatten(2)
-        x = self.norm1(x + F.dropout(self.out(mixed), p))
+        if self.training and self.dropout:
+            mixed = self.drop((q @ k.mT / math.sqrt(q.shape[-1])).softmax(-1)) @ v
+        else:
+            mixed = F.scaled_dot_product_attention(q, k, v)
+        x = self.norm1(x + self.drop(self.out(mixed.transpose(1, 2).flatten(2))))
         widen, gelu, narrow = self.mlp
-        inner = narrow(F.dropout(gelu(widen(x)), p))
-        return self.norm2(x + F.dropout(inner, p))
+        inner = narrow(self.drop(gelu(widen(x))))
+        return self.norm2(x + self.drop(inner))
+
+    def drop(self, x: Float[Tensor, "B ..."]) -> Float[Tensor, "B ..."]:
+        """Applies dropout in training. It is drawn for all sets of a step's batch, whichever part of them x is of."""
+        if not (self.training and self.dropout):
+            return x
+        first, n_sets = self.part or (0, len(x))
+        kept = torch.rand(n_sets, *x.shape[1:], device=x.device)[first : first + len(x)] >= self.dropout
+        return x * kept / (1 - self.dropout)
 
 
 def token_rank(tokens: Int[Tensor, "*shape"], n_bins: int) -> Float[Tensor, "*shape"]:

@@ -54,9 +54,10 @@ class Perturbation:
 
     def to(self, device: torch.device | str) -> "Perturbation":
         """Returns a copy on a device."""
-        others = (self.guess, self.replicate, self.own, self.pair)
-        moved = [None if ids is None else ids.to(device) for ids in others]
-        return Perturbation(self.target.to(device), self.sign.to(device), self.magnitude.to(device), *moved)
+        moved = {}
+        for name, value in vars(self).items():
+            moved[name] = None if value is None else value.to(device, non_blocking=True)
+        return Perturbation(**moved)
 
 
 def _ids(values: Sequence[int] | Sequence[tuple[int, int]]) -> Int[Tensor, "B ..."]:

@@ -74,7 +74,7 @@ def hidden_nats(checkpoint: Checkpoint, controls: AnnData, cells: AnnData, seed:
         for part in np.array_split(rows, len(rows) // 64 + 1):
             shown = rng.choice(pool, n_controls, replace=len(pool) < n_controls)
             bins, memory = cells.layers["bins"][part], controls.layers["bins"][shown]
-            given = Batch.of(bins[None], memory[None], asked, log_depth[part][None], gene_ids)
+            given = Batch.of(bins[None], memory[None], asked, log_depth[part][None], gene_ids).to("cpu")
             denoise = denoiser(checkpoint.model, given)
             curves[part] = loss_curve(denoise, given.tokens, tokenizer.mask_id, generator, SHARES)
     return curves

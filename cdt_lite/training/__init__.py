@@ -7,7 +7,8 @@ __all__, __getattr__, __dir__ = lazily(__name__, {
     "changes": ["table_changes", "with_clean_table"],
     "checkpoint": ["Checkpoint"],
     "effects": ["effect_table", "fitted"],
+    "loop": ["learning_rate", "loss_of_step", "optimizer_for"],
     "predict": ["Generation", "possible"],
-    "train": ["learning_rate", "loss_of_step", "optimizer_for", "validation_curve"],
+    "train": ["validation_curve"],
     "trust": ["denoiser", "one_step_mean"],
 })

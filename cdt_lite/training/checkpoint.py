@@ -73,14 +73,19 @@ class Checkpoint:
     training: dict[str, Tensor] = field(default_factory=dict)  # optimizer state, while training goes on
     prior: GeneVectors | None = None  # what is known of genes beforehand
 
-    def save(self, folder: str | Path, half: bool = False) -> Path:
-        """Writes the checkpoint and returns its folder; `half` makes a capsule (no training state).
+    def save(self, folder: str | Path, half: bool = False, state: dict[str, Tensor] | None = None) -> Path:
+        """Writes the checkpoint and returns its folder.
+
+        Args:
+            folder: Where to.
+            half: Make a capsule: half precision, no training state.
+            state: The model's `state_dict`, where its own is cut into the shards of several processes.
 
         Raises:
             CDTError: A weight is not finite (what was there stays), or the folder cannot be written.
         """
         folder = open_folder(folder)
-        tensors = _capsule_tensors(self) if half else _all_tensors(self)
+        tensors = _capsule_tensors(self) if half else _all_tensors(self, state or self.model.state_dict())
         tensors |= prior_tensors(self.prior)
         tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         _require_finite(tensors, "nothing was saved")
@@ -267,8 +272,8 @@ def _load_weights(model: CDT | V1, tensors: dict[str, Tensor], folder: str | Pat
     model.eval()
 
 
-def _all_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    tensors = {f"model.{name}": value for name, value in checkpoint.model.state_dict().items()}
+def _all_tensors(checkpoint: Checkpoint, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    tensors = {f"model.{name}": value for name, value in state.items()}
     return tensors | checkpoint.training
 
 

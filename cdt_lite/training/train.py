@@ -1,9 +1,8 @@
 """The training loop: a generator that yields what happened, so that the caller logs, plots and stops as they like."""
 
-import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import nn
 
-from cdt_lite import __version__
-from cdt_lite.data.batches import STAGES, SetSampler
+from cdt_lite.data.batches import SetSampler
 from cdt_lite.errors import CDTError, require_whole
 from cdt_lite.files import locked, named, sweep
-from cdt_lite.model.config import TrainConfig
 from cdt_lite.model.diffusion import SHARES, MaskedDiffusion, loss_curve
 from cdt_lite.training.checkpoint import Checkpoint, open_folder
 from cdt_lite.training.effects import effect_table, magnitudes
+from cdt_lite.training.loop import Loop
+from cdt_lite.training.processes import first_does, require_joined, require_same, share_of, stopping_together
 from cdt_lite.training.runs import require_device
 from cdt_lite.training.trust import denoiser, trust
 
@@ -35,52 +33,30 @@ class Progress:
     stage: str  # "pretrain" or "finetune"
     step: int  # steps done in this stage, after this one
     n_steps: int  # planned
-    loss: float  # nats per hidden gene
+    nats: Float[torch.Tensor, ""]  # the loss, per hidden gene, on the device that made it
     learning_rate: float
     cells_per_second: float  # since this call began
     seconds_left: float  # at that speed
 
-
-def optimizer_for(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """Returns AdamW with weight decay on the matrices of Linear layers only: not on biases, norms or embeddings."""
-    matrices = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear)}
-    decayed = [p for p in model.parameters() if id(p) in matrices]
-    others = [p for p in model.parameters() if id(p) not in matrices]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
-
-
-def learning_rate(config: TrainConfig, step: int, n_steps: int) -> float:
-    """Returns the learning rate of a step: linear warm-up, then a cosine to zero."""
-    warmup = min(config.warmup_steps, max(1, n_steps // 5))
-    if step < warmup:
-        return config.learning_rate * (step + 1) / warmup
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, n_steps - warmup)))
-
-
-def loss_of_step(checkpoint: Checkpoint, data: SetSampler, step: int, device: torch.device | str = "cpu"
-                 ) -> Float[torch.Tensor, ""]:
-    """Returns the loss of a step, nats per hidden gene: batch, masks, dropout depend on (seed, stage, step) alone."""
-    config, stage, device = data.config, data.stage, torch.device(device)
-    batch = data.batch(step).to(device)
-    seed = hash((config.seed, step, STAGES.index(stage))) % 2**63
-    generator = torch.Generator().manual_seed(seed)
-    in_half = config.precision == "bf16"
-    with torch.random.fork_rng(), torch.autocast(device.type, torch.bfloat16, enabled=in_half):
-        torch.manual_seed(seed)  # dropout, too, depends on it
-        denoise = denoiser(checkpoint.model, batch)
-        return checkpoint.process.loss(denoise, batch.tokens, generator, stage, step)
+    @property
+    def loss(self) -> float:
+        """The loss, nats per hidden gene. A GPU is waited for: look now and then, not at every step."""
+        return self.nats.item()
 
 
 def train(checkpoint: Checkpoint, data: SetSampler, *, steps: int | None = None, out: str | Path | None = None,
-          overwrite: bool = False, device: torch.device | str = "cpu", say: Callable[[str], None] | None = None
-          ) -> Generator[Progress, None, None]:
+          overwrite: bool = False, device: torch.device | str = "cpu", say: Callable[[str], None] | None = None,
+          shard: bool = False) -> Generator[Progress, None, None]:
     """Trains a checkpoint's model in place, yielding after every step.
 
     A checkpoint that was loaded from `out` with resume=True goes on from there, exactly: batch, masks and dropout of a
     step depend on (seed, stage, step) alone. Any other begins the stage at its first step, whatever it was trained on
     before. However the loop ends (at its end, `break`, Ctrl-C) the state is saved to `out` first, unless an update was
     half done (then the last save stands).
+
+    Several processes (`torchrun`, `torch.distributed.init_process_group()`) train one model when all call this with the
+    same and go on to the same step: each takes its sets of every batch, the first one writes, and losses and weights
+    are those of one process but for rounding. A run can be gone on with by another number of processes.
 
     Args:
         checkpoint: From `start`, or `Checkpoint.load`.
@@ -89,24 +65,32 @@ def train(checkpoint: Checkpoint, data: SetSampler, *, steps: int | None = None,
         out: Folder for checkpoints, written every `checkpoint_interval` steps and held for this run meanwhile.
         overwrite: Let this run take the place of another one in `out`.
         device: Where to train.
-        say: Is told, before the first step, how long all will take.
+        say: Is told, before the first step, how long all will take; in every process or in none.
+        shard: Cut the weights into shards, one a process (FSDP2), instead of copying them to each; afterwards the model
+            in memory works in all processes together only, and `out` holds it whole.
 
     Raises:
         CDTError: A resumed run on other cells; a folder that holds another run, is in use or cannot be written; a loss
-            that is not finite (the last save stays).
+            that is not finite, found within 50 steps and never saved (the last save stays); several processes that do
+            not know of each other, are more than the sets of a batch, or do not begin with the same.
     """
     config = data.config
     n_steps = data.steps_for(config.epochs) if steps is None else steps
     require_whole("steps", n_steps, 1)
     require_device(str(device))
+    require_joined(shard)
+    share_of(config.sets_per_batch)
     with ExitStack() as held:
         if out is not None:
-            held.enter_context(_hold(named(out), checkpoint, data.stage, overwrite))
+            hold = _hold(named(out), checkpoint, data.stage, overwrite)
+            first_does(lambda: held.enter_context(hold))
         _begin(checkpoint, data)
-        loop = _Loop(checkpoint, data, n_steps, device)
+        require_same("a run", checkpoint.stage, checkpoint.step, n_steps, [store.digest() for store in data.stores])
+        look = held.enter_context(stopping_together())
+        loop = held.enter_context(closing(Loop(checkpoint, data, n_steps, device, shard)))
         if say is not None:
             say(loop.estimate())
-        yield from _run(loop, out)
+        yield from _run(loop, out, look)
 
 
 @contextmanager
@@ -125,38 +109,38 @@ def _hold(folder: Path, checkpoint: Checkpoint, stage: str, overwrite: bool) -> 
         yield
 
 
-def _run(loop: "_Loop", out: str | Path | None) -> Generator[Progress, None, None]:
-    """Steps until the end of the stage, and saves."""
+def _run(loop: Loop, out: str | Path | None, look: Callable[[], None]) -> Generator[Progress, None, None]:
+    """Steps until the end of the stage, and saves; `look` raises where all processes are to stop."""
     checkpoint, config, n_steps = loop.checkpoint, loop.data.config, loop.n_steps
     began, first = time.perf_counter(), checkpoint.step
     try:
         if checkpoint.step == n_steps:  # a run that is gone on with; it may have been stopped before it was judged
-            loop.end(out)
+            _judge(loop, out)
         while checkpoint.step < n_steps:
             loss = loop.step()
             if checkpoint.step == n_steps:
-                loop.end(out)
+                _judge(loop, out)
             speed = (checkpoint.step - first) * config.batch_size / (time.perf_counter() - began)
             left = (n_steps - checkpoint.step) * config.batch_size / speed
             if out is not None and checkpoint.step % config.checkpoint_interval == 0:
                 loop.save(out)
+            look()
             yield Progress(checkpoint.stage, checkpoint.step, n_steps, loss, loop.rate, speed, left)
     finally:
         if out is not None and loop.whole:
             loop.save(out)
-        loop.model.eval()
-        checkpoint.training = {}
 
 
 def _begin(checkpoint: Checkpoint, data: SetSampler) -> None:
     """Begins a stage, or goes on with it; fine-tuning begins with what its cells say of mean effects."""
-    if checkpoint.stage != data.stage or not checkpoint.training:
+    goes_on = checkpoint.stage == data.stage and bool(checkpoint.training)
+    if not goes_on:
         checkpoint.stage, checkpoint.step, checkpoint.training = data.stage, 0, {}
         checkpoint.card.pop(JUDGED, None)
     elif checkpoint.card.get("data") != [store.digest() for store in data.stores]:
         raise CDTError(f"this {data.stage} was begun on other cells than it is to go on with: pass the same data, or "
                        "begin anew from Checkpoint.load(folder) without resume")
-    if data.stage != "finetune" or JUDGED in checkpoint.card:
+    if data.stage != "finetune" or goes_on:  # the checkpoint holds what follows
         return
     names = set(checkpoint.trained_targets)
     for store in data.stores:
@@ -167,6 +151,17 @@ def _begin(checkpoint: Checkpoint, data: SetSampler) -> None:
     if checkpoint.model.effect is not None and data.config.mean_effects:
         known = (data.stores[0], checkpoint.tokenizer, checkpoint.prior)
         checkpoint.model.effect.fill(effect_table(*known, data.config.validation_share))
+
+
+def _judge(loop: Loop, out: str | Path | None) -> None:
+    """Judges a fine-tuned model, once; whoever stops this finds the run saved as it was, and goes on with it."""
+    if loop.data.stage != "finetune" or loop.model.effect is None or JUDGED in loop.checkpoint.card:
+        return
+    if out is not None:
+        loop.save(out)
+    loop.whole = False
+    _end(loop.checkpoint, loop.data)
+    loop.whole = True
 
 
 def _end(checkpoint: Checkpoint, data: SetSampler) -> None:
@@ -184,86 +179,6 @@ def _end(checkpoint: Checkpoint, data: SetSampler) -> None:
         shares, judged = trust(checkpoint, data)
         checkpoint.model.effect.fill(replace(effect_table(*known), trusted=shares))
     checkpoint.card[JUDGED] = judged
-
-
-class _Loop:
-    """The moving parts of a run."""
-
-    def __init__(self, checkpoint: Checkpoint, data: SetSampler, n_steps: int, device: torch.device | str) -> None:
-        self.checkpoint, self.data, self.n_steps = checkpoint, data, n_steps
-        self.device = torch.device(device)
-        self.model = checkpoint.model.to(self.device).train()
-        if data.config.compile:
-            self.model.compile()
-        self.optimizer = optimizer_for(self.model, data.config)
-        self.optimizer.zero_grad(set_to_none=True)  # an interrupted run may have left some behind
-        self.rate, self.whole = 0.0, True
-        self._restore()
-
-    def estimate(self) -> str:
-        """Says how long the steps that are left will take, from one that changes nothing."""
-        for _ in range(2):  # the first may take longer
-            began = time.perf_counter()
-            loss = loss_of_step(self.checkpoint, self.data, self.checkpoint.step, self.device)
-            loss.backward()
-            loss.item()  # waits for the device
-            seconds = time.perf_counter() - began
-            self.optimizer.zero_grad(set_to_none=True)
-            if seconds > 1:
-                break
-        left = self.n_steps - self.checkpoint.step
-        return f"{left:,} steps of about {seconds:.2g} s: {left * seconds / 3600:.2f} hours"
-
-    def step(self) -> float:
-        """Does one step and returns its loss."""
-        config, number = self.data.config, self.checkpoint.step
-        self.model.train()  # between steps the caller may have predicted with it
-        loss = loss_of_step(self.checkpoint, self.data, number, self.device)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.gradient_clip)
-        if not (loss.isfinite() and norm.isfinite()):
-            self.whole = False  # what was saved last stays
-            raise CDTError(f"the loss of step {number + 1} is {loss.item():g}, its gradient {norm.item():g}: this run "
-                           f"ends, its last save stays. Lower the learning rate ({config.learning_rate:g})")
-        self.rate = learning_rate(config, number, self.n_steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate
-        self.whole = False
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.checkpoint.step = number + 1
-        self.whole = True
-        return loss.item()
-
-    def end(self, out: str | Path | None) -> None:
-        """Judges a fine-tuned model, once; whoever stops this finds the run saved as it was, and goes on with it."""
-        if self.data.stage != "finetune" or self.checkpoint.model.effect is None or JUDGED in self.checkpoint.card:
-            return
-        if out is not None:
-            self.save(out)
-        self.whole = False
-        _end(self.checkpoint, self.data)
-        self.whole = True
-
-    def save(self, out: str | Path) -> None:
-        """Writes model and optimizer state."""
-        self.checkpoint.training = {}
-        for name, parameter in self.model.named_parameters():
-            for key, value in self.optimizer.state.get(parameter, {}).items():
-                self.checkpoint.training[f"optimizer.{name}.{key}"] = value
-        digests = [store.digest() for store in self.data.stores]
-        self.checkpoint.card |= {"cdt_lite": __version__, "n_steps": self.n_steps, "data": digests}
-        self.checkpoint.save(out)
-
-    def _restore(self) -> None:
-        saved = self.checkpoint.training
-        for name, parameter in self.model.named_parameters():
-            state = {}
-            for key in ("step", "exp_avg", "exp_avg_sq"):  # what AdamW keeps
-                if f"optimizer.{name}.{key}" in saved:
-                    state[key] = saved[f"optimizer.{name}.{key}"].to(self.device, copy=True)
-            if state:
-                self.optimizer.state[parameter] = state
 
 
 @torch.no_grad()
