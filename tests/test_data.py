@@ -57,7 +57,7 @@ def test_a_file_on_disk_gives_the_same_store(tmp_path):
     screen.write_h5ad(tmp_path / "s.h5ad")
     backed = ad.read_h5ad(tmp_path / "s.h5ad", backed="r")
     tokenizer = fit_tokenizer(CONFIG.tokenizer, screen)
-    on_disk = TokenStore.from_adata(backed, tokenizer, Vocabulary(screen.var_names), path=tmp_path / "t.npy")
+    on_disk = TokenStore.from_adata(backed, tokenizer, Vocabulary(screen.var_names), path=tmp_path / "t")
     assert isinstance(on_disk.tokens, np.memmap) and on_disk.digest() == store_of(screen).digest()
     backed.file.close()
 

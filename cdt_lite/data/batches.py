@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
-from cdt_lite.data.store import TokenStore, set_aside
+from cdt_lite.data.store import TokenStore, cells_of, set_aside
 from cdt_lite.errors import CDTError, require_whole
 from cdt_lite.model.config import TrainConfig
 from cdt_lite.model.perturbation import NO_TARGET, UNKNOWN_TARGET, Perturbation
@@ -85,9 +85,8 @@ class _Source:
             keys = np.stack([nothing + NO_TARGET, nothing, replicates, replicates], 1)
             wanted = np.ones(len(keys), bool)
             is_control = np.ones(len(store), bool)
-        sizes = np.bincount(number.ravel(), minlength=len(keys))
-        order = np.argsort(number.ravel(), kind="stable")
-        cells = np.split(order, np.cumsum(sizes)[:-1])
+        sizes = np.bincount(number, minlength=len(keys))
+        cells = cells_of(number, len(keys))
         self.groups = []
         for i in np.flatnonzero(wanted):
             target, sign, replicate, fold = keys[i].tolist()
@@ -99,10 +98,11 @@ class _Source:
             self.weights[of_controls] *= share / self.weights[of_controls].sum()
             self.weights[~of_controls] *= (1 - share) / self.weights[~of_controls].sum()
         self.weights /= self.weights.sum()
-        self.controls = {ALL: np.flatnonzero(is_control)}
-        for replicate in np.unique(store.group[is_control]).tolist():
-            here = is_control & (store.group == replicate)
-            self.controls[replicate] = np.flatnonzero(here)
+        pool = np.flatnonzero(is_control)
+        self.controls = {ALL: pool}
+        replicates, number = np.unique(store.group[pool], return_inverse=True)
+        for replicate, places in zip(replicates.tolist(), cells_of(number, len(replicates)), strict=False):
+            self.controls[replicate] = pool[places]
 
 
 class SetSampler:
@@ -116,7 +116,7 @@ class SetSampler:
         aside: Draw from the groups of cells that training does not see (`set_aside`), instead of from all others.
 
     Raises:
-        CDTError: No cells, or fine-tuning without control cells.
+        CDTError: No cells, fine-tuning without control cells, or stores with different bins.
     """
 
     def __init__(self, stores: TokenStore | Sequence[TokenStore], config: TrainConfig, stage: str = "finetune",
@@ -127,6 +127,9 @@ class SetSampler:
         self._sizes = np.array([len(store) for store in self.stores], float)
         if not self.stores or not self._sizes.all():
             raise CDTError("no cells to train on: the selection is empty.")
+        longest = max(self.stores, key=lambda store: len(store.symbols))
+        for store in self.stores:
+            store.require(longest.tokenizer, longest.symbols, "another")
         self._sources = []
         for i, store in enumerate(self.stores):  # cells are set aside from the first: mean effects are its own
             own = config if i == 0 else replace(config, validation_share=0.0)

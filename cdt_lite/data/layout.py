@@ -16,6 +16,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from jaxtyping import Bool, Float, Int, Shaped
 
+from cdt_lite.data.blocks import in_memory, part_of
 from cdt_lite.data.counts import check_counts, check_depths, check_structure
 from cdt_lite.data.expression import depths
 from cdt_lite.data.labels import check_targets, tidy_targets
@@ -171,11 +172,11 @@ def read_controls(adata: AnnData, columns: Columns = Columns(), what: str = "the
     Raises:
         CDTError: No cells, genes named twice, labels that are none, no controls, no counts.
     """
-    if adata.isbacked and adata.is_view:
-        adata = adata.to_memory()  # anndata takes no cells from a part of a file
     check_cells(adata, what)
     labels = read_labels(adata, columns, what=what)
     require_controls(labels, columns, what)
+    if adata.isbacked:
+        return in_memory(part_of(adata, labels.is_control), what), labels.batch[labels.is_control]
     genes = np.arange(adata.n_vars)  # by number: scipy takes no rows from columns that a view has reversed
     with readable(what):
         check_structure(adata.X, what)  # before rows are taken: entries out of bounds would end the process

@@ -5,7 +5,7 @@ log-spaced. `counts`: the raw count itself while it is small, geometric integer 
 shallow data and a generated cell is a count vector; sequencing depth then travels beside the tokens.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,14 +13,11 @@ import numpy as np
 from anndata import AnnData
 from jaxtyping import Real, UInt8
 
-from cdt_lite.data.counts import check_counts, check_structure
+from cdt_lite.data.blocks import count_blocks
 from cdt_lite.data.expression import check_target_depth, depths
-from cdt_lite.data.layout import Columns, read_controls
+from cdt_lite.data.layout import Columns, check_cells, read_labels, require_controls
 from cdt_lite.errors import CDTError
-from cdt_lite.files import readable
 from cdt_lite.model.config import TokenizerConfig
-
-BLOCK = 4096  # rows read at a time
 
 
 def bin_edges(config: TokenizerConfig) -> np.ndarray:
@@ -65,6 +62,15 @@ class Tokenizer:
         self.target_depth = check_target_depth(target_depth)
         self.edges = bin_edges(config)
         self.centres = bin_centres(config)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Tokenizer):
+            return False
+        return (self.config, self.target_depth) == (other.config, other.target_depth)
+
+    def __repr__(self) -> str:
+        c = self.config
+        return f"{c.n_bins} bins of {c.space} up to {self.edges[-1]:,.0f} at a depth of {self.target_depth:,.6g}"
 
     def encode(self, values: Real[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
         """Returns the bin number of each value, in the tokenizer's own space (no scaling).
@@ -115,33 +121,29 @@ class Tokenizer:
         return np.rint(values * scale[:, None]).astype(np.float32)
 
 
-def count_blocks(cells: AnnData, what: str = "the screen") -> Iterator[tuple[slice, Any]]:
-    """Yields rows and their counts, block by block, so that a file on disk is never read whole.
-
-    Raises:
-        CDTError: They are no raw counts.
-    """
-    with readable(what):
-        values = cells.X
-        check_structure(values, what)  # before rows are taken: entries out of bounds would end the process
-        if values is None or values.shape != cells.shape:
-            raise CDTError(f"{what}: X must hold {cells.n_obs} cells x {cells.n_vars} genes")
-    for begin in range(0, cells.n_obs, BLOCK):
-        rows = slice(begin, begin + BLOCK)
-        with readable(what):
-            block = values[rows]
-        check_counts(cells, what, block)
-        yield rows, block
-
-
-def fit_tokenizer(config: TokenizerConfig, screen: AnnData, columns: Columns = Columns()) -> Tokenizer:
+def fit_tokenizer(config: TokenizerConfig, screen: AnnData | Sequence[AnnData], columns: Columns = Columns()
+                  ) -> Tokenizer:
     """Makes a tokenizer for (training) cells: their controls' median depth, and bins up to their largest count.
+
+    Args:
+        config: Space and bins.
+        screen: Cells, in memory or on disk; or those of several files.
+        columns: Where their labels are.
 
     Raises:
         CDTError: No control cells, or no raw counts.
     """
-    controls, _ = read_controls(screen, columns)
+    parts = [screen] if isinstance(screen, AnnData) else screen
+    of_controls, largest = [], config.highest
+    for cells in parts:
+        check_cells(cells)
+        labels = read_labels(cells, columns)
+        require_controls(labels, columns)
+        depth = np.empty(cells.n_obs)
+        for rows, block in count_blocks(cells):
+            depth[rows] = depths(block)
+            largest = max(largest, float(block.max()))
+        of_controls.append(depth[labels.is_control])
     if config.space == "counts":
-        largest = max(float(block.max()) for _, block in count_blocks(screen))
-        config = replace(config, highest=max(config.highest, largest))
-    return Tokenizer(config, float(np.median(depths(controls.X))))
+        config = replace(config, highest=largest)
+    return Tokenizer(config, float(np.median(np.concatenate(of_controls))))

@@ -8,8 +8,9 @@ from jaxtyping import Float, Int
 from scipy import sparse
 
 from cdt_lite.data.batches import ALL
+from cdt_lite.data.blocks import BLOCK
 from cdt_lite.data.store import TokenStore, set_aside
-from cdt_lite.data.tokenizer import BLOCK, Tokenizer
+from cdt_lite.data.tokenizer import Tokenizer
 from cdt_lite.model.mean_effect import NAMELESS, OWN, WHOLE, EffectTable
 from cdt_lite.model.perturbation import UNKNOWN_TARGET
 from cdt_lite.training.gene_vectors import coexpression

@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from cdt_lite.data.blocks import count_blocks
 from cdt_lite.data.expression import dense, log1p_counts
 from cdt_lite.data.gene_sets import Sets
 from cdt_lite.data.labels import check_targets
 from cdt_lite.data.layout import Columns, read_labels
-from cdt_lite.data.tokenizer import Tokenizer, count_blocks, fit_tokenizer
+from cdt_lite.data.tokenizer import Tokenizer, fit_tokenizer
 from cdt_lite.data.vocabulary import Vocabulary
 from cdt_lite.errors import CDTError, require_whole
 from cdt_lite.model import build
