@@ -1,0 +1,206 @@
+"""What does not fit, and what makes it fit: bytes of cells, peaks of memory, rows and products a second."""
+
+import time
+import tracemalloc
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+
+from cdt_lite.data.batches import SetSampler
+from cdt_lite.data.store import TokenStore
+from cdt_lite.figures import accounting
+from cdt_lite.teaching.sentences import listed, number
+from cdt_lite.training.checkpoint import Checkpoint
+from cdt_lite.training.loop import loss_of_step
+
+T = TypeVar("T")
+HALF = 0.5  # of the speed of a plain gather: what the sampler should reach
+GB = 1e9
+
+
+def lighter(sizes: pd.Series, density: float) -> str:
+    """Says what cells weigh in each form, and which is the lightest.
+
+    Args:
+        sizes: Bytes, by form; the last are tokens.
+        density: Share of counts above 0.
+    """
+    told = listed([f"{size / GB:.1f} GB as {form}" for form, size in sizes.items()])
+    best = sizes.idxmin()
+    moral = f"{best} are the lightest, an eighth of the first" if best == sizes.index[-1] else f"{best} is the lightest"
+    return (f"A million cells x 2,000 genes: {told}; {density:.0%} of the counts are above 0. Here {moral}. (Where fewer "
+            "than an eighth are, sparse counts weigh less than tokens.)")
+
+
+def piled(cells: AnnData, n: int, path: Path) -> AnnData:
+    """Writes a file of n cells, a screen's again and again, and opens it without reading it ("backed").
+
+    Args:
+        cells: A screen's.
+        n: How many.
+        path: Of the .h5ad file.
+    """
+    labels = cells.obs[["target_gene", "batch", "sign", "magnitude"]].iloc[np.arange(n) % cells.n_obs]
+    labels.index = pd.Index([f"cell{i}" for i in range(n)])
+    AnnData(cells.X[np.arange(n) % cells.n_obs], obs=labels, var=cells.var[[]]).write_h5ad(path)
+    return ad.read_h5ad(path, backed="r")
+
+
+def peak_while(action: Callable[[], T]) -> tuple[T, int]:
+    """Does something, and returns what came of it and the most bytes that Python and NumPy held for it at once."""
+    tracemalloc.start()
+    try:
+        return action(), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def peaks(cells: AnnData, sizes: Sequence[int], network: Checkpoint, folder: Path) -> pd.DataFrame:
+    """Measures the peak of memory, bytes, while cells become float64 counts, tokens in memory, and tokens on disk.
+
+    Args:
+        cells: A screen's, piled up.
+        sizes: Numbers of cells.
+        network: Its bins and its vocabulary.
+        folder: Where files are written.
+    """
+    rows = {}
+    for n in sizes:
+        file = piled(cells, n, folder / f"{n}.h5ad")
+        known = (file, network.tokenizer, network.vocabulary)
+        rows[n] = {
+            "float64 counts": peak_while(lambda file=file: file.X[:].toarray().astype(np.float64))[1],
+            "tokens in memory": peak_while(lambda known=known: TokenStore.from_adata(*known))[1],
+            "tokens on disk": peak_while(lambda known=known, n=n: TokenStore.from_adata(*known, path=folder / str(n)))[1],
+        }
+        file.file.close()
+    return pd.DataFrame(rows).T.rename_axis("cells")
+
+
+def grows(found: pd.DataFrame, n: int = 10**6) -> str:
+    """Says how the peaks of memory grow with the cells, and where a straight line puts them at n cells.
+
+    Args:
+        found: From `peaks`.
+        n: Cells that were not tried.
+    """
+    first, last = found.index[0], found.index[-1]
+    told = []
+    for form, column in found.items():
+        slope = (column[last] - column[first]) / (last - first)
+        told.append(f"{form} {slope:,.0f} bytes a cell, {(column[last] + slope * (n - last)) / GB:.2f} GB at {n:,}")
+    least = found.iloc[-1].idxmin()
+    return f"Memory at its peak grows by: {'; '.join(told)}. The least with {last:,} cells: {least}."
+
+
+def rows_a_second(sampler: SetSampler, n_batches: int, rng: np.random.Generator) -> pd.Series:
+    """Measures how many cells a second are read, by the sampler and by a plain random gather of as many rows.
+
+    Both are timed in turn, batch by batch, so that what else the machine does hurts both alike; medians.
+    """
+    store = sampler.stores[0]
+    speeds: dict[str, list[float]] = {"drawn and read": [], "read": [], "a plain gather": []}
+    for index in range(n_batches):
+        began = time.perf_counter()
+        plan = sampler.plan(index)
+        planned = time.perf_counter()
+        sampler.gather(plan)
+        read = time.perf_counter()
+        n = plan.cells.size + (0 if plan.controls is None else plan.controls.size)
+        rows = rng.integers(0, len(store), n)
+        ready = time.perf_counter()
+        store.tokens[rows]
+        spans = read - began, read - planned, time.perf_counter() - ready
+        for name, span in zip(speeds, spans, strict=True):
+            speeds[name].append(n / span)
+    return pd.Series({name: float(np.median(values)) for name, values in speeds.items()}, name="rows a second")
+
+
+def as_fast(rates: pd.Series, wanted: float) -> str:
+    """Says whether reading keeps up: with a plain gather, and with what a card asks for.
+
+    Args:
+        rates: From `rows_a_second`.
+        wanted: Cells and controls a second that a card could train on.
+    """
+    share = rates["read"] / rates["a plain gather"]
+    verdict = "keeps up with" if share >= HALF else "is behind"
+    need = "enough for" if rates["drawn and read"] >= wanted else "too slow for"
+    return (f"Drawn and read: {rates['drawn and read']:,.0f} rows a second; read alone {rates['read']:,.0f}, which "
+            f"{verdict} a plain gather ({share:.0%} of its {rates['a plain gather']:,.0f}). That is {need} a card that "
+            f"wants {wanted:,.0f}.")
+
+
+def pace(network: Checkpoint, data: SetSampler, n: int, device: str = "cpu") -> pd.DataFrame:
+    """Times a training step (forward and back) and a matrix product of its own size in turn; FLOP/s of each.
+
+    Args:
+        network: The model.
+        data: Its batches.
+        n: Times; a row each.
+        device: Where.
+    """
+    c, stage = network.config, data.config
+    model = network.model.to(device).train()
+    size = {"n_genes": len(data.stores[0].gene_ids), "n_controls": stage.controls_per_set,
+            "cells_per_set": stage.cells_per_set, "n_sets": stage.sets_per_batch}
+    step = accounting.training_flops(accounting.products(c, **size))
+    rows, width, wide = stage.batch_size * size["n_genes"], c.model.dim, c.model.ffn_mult * c.model.dim
+    left, right = torch.randn(rows, width, device=device), torch.randn(width, wide, device=device)
+    found = []
+    for index in range(n + 1):
+        product = _seconds(lambda: left @ right, device)
+        back = _seconds(lambda index=index: loss_of_step(network, data, index, device).backward(), device)
+        model.zero_grad(set_to_none=True)
+        found.append({"a step": step / back, "a matrix product": 2 * rows * width * wide / product})
+    model.to("cpu")
+    return pd.DataFrame(found[1:])  # the first of each warms up
+
+
+def _seconds(action: Callable[[], object], device: str) -> float:
+    began = time.perf_counter()
+    action()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def used(found: pd.DataFrame, name: str) -> str:
+    """Says how much of what its matrix products could do a processor does in a step.
+
+    Args:
+        found: From `pace`.
+        name: Of the processor, at the start of the sentence.
+    """
+    step, product = found.median()
+    return (f"{name} does {product / GB:,.0f} billion operations a second in a matrix product and {step / GB:,.0f} in a "
+            f"training step, {step / product:.0%} of them (medians of {len(found)}, in turn).")
+
+
+def fits_on(need: float, cards: pd.Series, what: str) -> str:
+    """Says which cards hold what a training step needs.
+
+    Args:
+        need: Bytes.
+        cards: Memory, GB, by name.
+        what: That is to fit.
+    """
+    fit = [name for name, size in cards.items() if need <= size * GB]
+    rest = [name for name in cards.index if name not in fit]
+    where = f"fits on {listed(fit)}" if fit else "fits on none of them"
+    but = f", not on {listed(rest)}" if fit and rest else ""
+    return f"{what} needs {need / GB:.1f} GB: it {where}{but}."
+
+
+def pays(whole: float, sharded: float, halved: float) -> str:
+    """Says which makes a step smaller: shards over eight processes, or half the cells; bytes in one process."""
+    gains = {"eight shards": whole - sharded, "half the cells": whole - halved}
+    best = max(gains, key=lambda name: gains[name])
+    told = [f"{name} save {number(gain / GB, 1)} GB" for name, gain in gains.items()]
+    return f"Of {whole / GB:.1f} GB {listed(told)}: begin with {best}."
