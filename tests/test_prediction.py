@@ -16,6 +16,7 @@ from cdt_lite.data.store import TokenStore
 from cdt_lite.errors import CDTError, CDTWarning
 from cdt_lite.evaluation.evaluate import evaluate
 from cdt_lite.model.perturbation import NO_TARGET, UNKNOWN_TARGET, Perturbation
+from cdt_lite.model.read import Conditioned
 from cdt_lite.training.checkpoint import Checkpoint
 from cdt_lite.training.effects import effect_table
 from cdt_lite.training.predict import Generation, _guided, _Plan, as_log1p, predict, predict_mean
@@ -73,11 +74,11 @@ def test_provenance_says_how_many_steps_were_taken(preset, asked, taken, monkeyp
     def counted(self, *condition):
         denoise = forward(self, *condition)
 
-        def call(*state):
+        def call(*state, read):
             calls.append(1)
-            return denoise(*state)
+            return denoise.logits(*state, read=read)
 
-        return call
+        return Conditioned(call)
 
     monkeypatch.setattr(type(checkpoint.model), "given", counted)
     controls = SCREEN[IS_CONTROL & (SCREEN.obs["batch"] == "a").to_numpy()]

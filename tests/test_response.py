@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy.special import expit, logit
 
-from cdt_lite.model.cdt import Response, drawn_states
 from cdt_lite.model.mean_effect import Known, tilts
+from cdt_lite.model.response import Response, drawn_states
 
 VALUES = torch.log1p(torch.arange(4.0))
 MASK, GENES, DIM = len(VALUES), 3, 5

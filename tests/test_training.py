@@ -1,15 +1,18 @@
 import itertools
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from helpers import tiny, toy_screen
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cdt_lite.data.batches import SetSampler
 from cdt_lite.data.store import TokenStore
 from cdt_lite.errors import CDTError
 from cdt_lite.training.checkpoint import Checkpoint
+from cdt_lite.training.loader import Loader
 from cdt_lite.training.loop import learning_rate, optimizer_for
 from cdt_lite.training.start import start
 from cdt_lite.training.train import train, validation_curve
@@ -227,3 +230,70 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_save(tmp_path
     with pytest.raises(CDTError, match="the loss of step 4 is"):
         next(steps)
     assert Checkpoint.load(tmp_path).step == 2
+
+
+def test_a_broken_run_that_nobody_looked_at_is_not_saved(tmp_path):
+    checkpoint, data = ready(checkpoint_interval=2)
+    steps = train(checkpoint, data, steps=60, out=tmp_path)
+    losses_of(itertools.islice(steps, 2))
+    with torch.no_grad():
+        checkpoint.model.head.bias[0] = float("inf")
+    assert not np.isfinite(next(steps).loss)
+    with pytest.raises(CDTError, match="the loss of step 3 is"):
+        steps.close()
+    assert Checkpoint.load(tmp_path).step == 2
+
+
+class Waits(TorchDispatchMode):
+    """Counts what would wait for a GPU: a number that is read from a tensor."""
+
+    n = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.n += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("preset", ["lite", "v1"])
+def test_no_step_waits_for_its_device(preset, monkeypatch):
+    checkpoint, data = ready(preset)
+    moved = []
+    cpu = torch.Tensor.cpu
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: moved.append(tensor) or cpu(tensor))
+    with closing(train(checkpoint, data, steps=30)) as steps, Waits() as waits:
+        losses = [next(steps) for _ in range(20)]
+        assert waits.n == 0 and not moved
+        assert losses[3].loss > 0 and waits.n == 1  # the stub counts
+
+
+def test_batches_that_are_read_ahead_are_those_of_their_steps():
+    _, data = ready()
+    whole = Loader(data, 6, slice(None), torch.device("cpu"))
+    halves = [Loader(data, 6, sets, torch.device("cpu")) for sets in (slice(0, 1), slice(1, 3))]
+    for index in (0, 1, 1, 2, 5):
+        expected, found = data.batch(index), whole.batch(index)
+        parts = [half.batch(index) for half in halves]
+        assert torch.equal(found.tokens, expected.tokens) and found.tokens.dtype == torch.long
+        assert torch.equal(torch.cat([part.tokens for part in parts]), expected.tokens)
+        assert torch.equal(torch.cat([part.perturbation.target for part in parts]), expected.perturbation.target)
+    for loader in (whole, *halves):
+        loader.close()
+
+
+def test_going_on_asks_the_cells_nothing_again(tmp_path, monkeypatch):
+    """At 155 k cells the table of mean effects takes a minute; the checkpoint holds it."""
+    checkpoint, data = ready()
+    list(itertools.islice(train(checkpoint, data, steps=4, out=tmp_path), 2))
+    table = Checkpoint.load(tmp_path).model.effect.effect.clone()
+    monkeypatch.setattr("cdt_lite.training.train.effect_table", None)
+    again = Checkpoint.load(tmp_path, resume=True)
+    next(train(again, data, steps=4, out=tmp_path))
+    assert len(table) and torch.equal(again.model.effect.effect, table)
+    assert again.trained_targets == ["G3", "G5"]
+
+
+def test_matrix_products_are_in_half_precision_where_there_is_cuda_or_it_is_asked_for():
+    _, data = ready()
+    assert [data.config.in_half(device) for device in ("cpu", "mps", "cuda")] == [False, False, True]
+    assert replace(data.config, precision="bf16").in_half("cpu")
+    assert not replace(data.config, precision="fp32").in_half("cuda")

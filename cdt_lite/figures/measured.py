@@ -20,8 +20,8 @@ from cdt_lite.data.layout import read_labels
 from cdt_lite.figures import plots
 from cdt_lite.figures.trace import process_of
 from cdt_lite.model import Config, Perturbation, V1Diffusion
-from cdt_lite.model.cdt import drawn_states
 from cdt_lite.model.diffusion import hide, random_turns, sample_steps
+from cdt_lite.model.response import drawn_states
 from cdt_lite.model.schedule import cosine_counts
 from cdt_lite.model.v1 import N_TIMESTEPS, expected_reveals, mask_probabilities
 from cdt_lite.training.checkpoint import Checkpoint

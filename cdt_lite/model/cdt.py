@@ -1,7 +1,7 @@
 """The Conditional Diffusion Transformer: partly masked cells in, logits over expression bins for every gene out."""
 
 import math
-from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,11 +17,25 @@ from cdt_lite.model.layers import (
     initialise_linears,
     token_rank,
 )
-from cdt_lite.model.mean_effect import Known, MeanEffect, tilts
+from cdt_lite.model.mean_effect import Known, MeanEffect
 from cdt_lite.model.perturbation import PartialPerturbationEmbedding, Perturbation
+from cdt_lite.model.read import Conditioned, Read
+from cdt_lite.model.response import Response, States
 
-States = Callable[[Float[Tensor, "B S"]], Bool[Tensor, "B S"]]
 RANK_SPREAD = 0.2  # of a gene's token ranks among like cells, roughly
+
+
+class Condition(NamedTuple):
+    """All that a network makes of a condition, whatever the cells hold: the same in every step of sampling."""
+
+    genes: Float[Tensor, "G E"]
+    ranks: Float[Tensor, "B C G"] | None  # of the controls
+    known: Known  # effects (B, G), and the controls' law
+    tokens: Float[Tensor, "V D"]  # the vector of every token
+    position: Float[Tensor, "B G D"]  # what a gene brings along
+    modulation: Float[Tensor, "B S 9 D"]
+    memory: Float[Tensor, "B C M"] | None
+    tilt: Float[Tensor, "B G"] | None  # None: no effects are known
 
 
 class CDT(nn.Module):
@@ -52,9 +66,10 @@ class CDT(nn.Module):
         self.initialise(seed)
 
     def forward(self, xt: Int[Tensor, "B S G"], perturbation: Perturbation,
-                controls: Int[Tensor, "B C G"] | None, gene_ids: Int[Tensor, " G"],
-                log_depth: Float[Tensor, "B S"], states: States | None = None) -> Float[Tensor, "B S G K"]:
-        """Predicts, for every gene of every cell, how likely each expression bin is.
+                controls: Int[Tensor, "B C G"] | None, gene_ids: Int[Tensor, " G"], log_depth: Float[Tensor, "B S"],
+                states: States | None = None, read: Read | None = None, condition: Condition | None = None
+               ) -> Float[Tensor, "... K"]:
+        """Predicts, for every gene of every cell (B, S, G, K) or where it is read (n, K), how likely each bin is.
 
         Args:
             xt: Tokens, some of them [MASK].
@@ -63,20 +78,31 @@ class CDT(nn.Module):
             gene_ids: Row of each position's gene in the gene table.
             log_depth: log(counts in the cell / target depth).
             states: Chooses, by the log odds, which cells answer to their perturbation. None: what may be, is mixed.
+            read: The positions that are asked for; None: all.
+            condition: What `prepare` made of the same arguments; None: it is made here.
         """
-        genes = self.gene_table(gene_ids)                           # (G, E)
-        ranks = self.ranks(controls)                                # (B, C, G) or None
-        known = self.effect.look_up(perturbation, gene_ids)         # effects (B, G), and the controls' law
-        h = self.embed(xt, genes, known, ranks)                     # (B, S, G, D)
-        modulation = self.modulate(perturbation, log_depth)         # (B, S, 9, D)
-        memory = self.control_set(ranks, genes)                     # (B, C, M) or None
-        for block in self.blocks:
-            h = block(h, modulation, memory)                        # (B, S, G, D)
-        h = self.norm(h)                                            # (B, S, G, D)
-        logits = self.head(h)                                       # (B, S, G, K)
-        if self.effect.empty:  # before fine-tuning
+        told = condition or self.prepare(perturbation, controls, gene_ids, log_depth)
+        h = self.embed(xt, told.genes, told.known, told.ranks, told)  # (B, S, G, D)
+        *first, last = self.blocks
+        for block in first:
+            h = block(h, told.modulation, told.memory)              # (B, S, G, D)
+        h = last(h, told.modulation, told.memory, read)             # (B, S, G, D); with `read` (n, D) from here on
+        h = self.norm(h)
+        logits = self.head(h)
+        if told.tilt is None:
             return logits
-        return self.response(logits, h, xt, log_depth, known, states)  # (B, S, G, K)
+        return self.response(logits, h, xt, log_depth, told.known, states, read, told.tilt)
+
+    def prepare(self, perturbation: Perturbation, controls: Int[Tensor, "B C G"] | None,
+                gene_ids: Int[Tensor, " G"], log_depth: Float[Tensor, "B S"]) -> Condition:
+        """Returns what does not depend on the cells' tokens; arguments as in `forward`."""
+        genes, ranks = self.gene_table(gene_ids), self.ranks(controls)
+        known = self.effect.look_up(perturbation, gene_ids)
+        return Condition(
+            genes, ranks, known, self.embed.table(), self.embed.position(genes, known, ranks),
+            self.modulate(perturbation, log_depth), self.control_set(ranks, genes),
+            None if self.effect.empty else self.response.tilt(known),  # empty before fine-tuning
+        )
 
     @property
     def effect(self) -> MeanEffect:
@@ -95,9 +121,14 @@ class CDT(nn.Module):
 
     def given(self, perturbation: Perturbation, controls: Int[Tensor, "B C G"] | None,
               gene_ids: Int[Tensor, " G"], log_depth: Float[Tensor, "B S"],
-              states: States | None = None) -> Callable[[Tensor], Tensor]:
-        """Returns the model with its condition filled in: xt -> logits."""
-        return lambda xt: self(xt, perturbation, controls, gene_ids, log_depth, states)
+              states: States | None = None) -> Conditioned:
+        """Returns the model with its condition filled in: xt -> logits.
+
+        Without gradients the condition is prepared here, once: ask for another denoiser after the model has changed.
+        """
+        told = (perturbation, controls, gene_ids, log_depth)
+        condition = None if torch.is_grad_enabled() else self.prepare(*told)
+        return Conditioned(lambda xt, read: self(xt, *told, states, read, condition))
 
     def initialise(self, seed: int) -> None:
         """Sets every weight, once: Linear N(0, 1/fan-in), gates zero, tables N(0, 1).
@@ -126,13 +157,13 @@ class Block(nn.Module):
         self.mlp = ModulatedResidual(dim, MLP(dim, config.ffn_mult * dim, dim))
 
     def forward(self, h: Float[Tensor, "B S G D"], modulation: Float[Tensor, "B S 9 D"],
-                memory: Float[Tensor, "B C M"] | None) -> Float[Tensor, "B S G D"]:
-        """Updates the residual stream h."""
+                memory: Float[Tensor, "B C M"] | None, read: Read | None = None) -> Float[Tensor, "... D"]:
+        """Updates the residual stream h; with `read` only what is read of it is left, (n, D)."""
         first, second, third = modulation.chunk(3, dim=-2)
-        h = self.self_attention(h, first)
+        h = self.self_attention(h, first, None, read)
         if memory is not None:
-            h = self.cross_attention(h, second, memory)
-        return self.mlp(h, third)
+            h = self.cross_attention(h, second, memory, read)
+        return self.mlp(h, third, None, read)
 
 
 class Embedding(nn.Module):
@@ -158,14 +189,22 @@ class Embedding(nn.Module):
         rank = token_rank(ids, self.n_bins)[:, None].to(self.token.weight.dtype)
         return self.token.weight + self.rank(rank) * is_bin
 
-    def forward(self, xt: Int[Tensor, "B S G"], genes: Float[Tensor, "G E"], known: Known,
-                ranks: Float[Tensor, "B C G"] | None) -> Float[Tensor, "B S G D"]:
-        """Adds the parts up. `ranks` are the controls' token ranks, None in the unconditional mode."""
+    def position(self, genes: Float[Tensor, "G E"], known: Known, ranks: Float[Tensor, "B C G"] | None
+                ) -> Float[Tensor, "B G D"]:
+        """Returns what a gene brings along in any cell of a set."""
         position = self.identity(genes)[None]                       # (1, G, D)
         if ranks is not None:
             position = position + self.statistics(ranks)            # (B, G, D)
-        position = position + self.effect(known.effect)             # (B, G, D)
-        h = F.embedding(xt, self.table()) + position[:, None]       # (B, S, G, D)
+        return position + self.effect(known.effect)                 # (B, G, D)
+
+    def forward(self, xt: Int[Tensor, "B S G"], genes: Float[Tensor, "G E"], known: Known,
+                ranks: Float[Tensor, "B C G"] | None, condition: Condition | None = None) -> Float[Tensor, "B S G D"]:
+        """Adds the parts up. `ranks` are the controls' token ranks, None in the unconditional mode."""
+        if condition is None:
+            tokens, position = self.table(), self.position(genes, known, ranks)
+        else:
+            tokens, position = condition.tokens, condition.position
+        h = F.embedding(xt, tokens) + position[:, None]             # (B, S, G, D)
         own = token_rank(xt, self.n_bins).to(h.dtype)               # (B, S, G)
         return h + self.summary(own, xt < self.n_bins, genes, ranks)  # (B, S, G, D)
 
@@ -235,59 +274,3 @@ class ControlSet(nn.Module):
         for layer in self.layers:
             cells = layer(cells)
         return self.out(cells)
-
-
-class Response(nn.Module):
-    """A cell answers to its perturbation, or it escapes: which, by its visible genes, and what follows for the others.
-
-    A share p answers, by effect / p, the others not at all. Where the cell answers, what is known of the mean effect
-    tilts each gene's distribution: were softmax(logits) the controls' law, its mean would move by effect / p, or as far
-    as it can (`tilts` are bounded). The network has learned how far to trust that, gene by gene; at first it does not
-    correct it.
-
-    By the controls' law and the tilted one, the log odds that a cell answers are logit p + the sum over visible genes
-    of the log ratio of both, a x - log Z for a tilt a. n genes that vary together say less than n times what one says,
-    so the sum is divided by 1 + overlap * the sum of what the genes tell on average (a effect / p, the divergence of
-    both laws: Jeffreys 1946). x is read at the target depth, and Z is that of cells of all depths: nearly the same.
-
-    Source: Mixscape's two states (Papalexi et al. 2021); exponential tilts (Csiszar 1975).
-    """
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.responders = nn.Parameter(torch.tensor(1.4))  # logit of the share that answers: at first 80 %
-        self.weight = nn.Parameter(torch.tensor(0.0))  # log of what the evidence of a gene alone counts
-        self.overlap = nn.Parameter(torch.tensor(-2.3))  # log of what the evidence of genes has in common
-        self.trust = nn.Linear(dim, 1)
-
-    def forward(self, logits: Float[Tensor, "B S G K"], h: Float[Tensor, "B S G D"], xt: Int[Tensor, "B S G"],
-                log_depth: Float[Tensor, "B S"], known: Known, states: States | None) -> Float[Tensor, "B S G K"]:
-        """Returns the logits of the mixture of both states, or of the state that `states` chooses for each cell."""
-        tilt = tilts(known.shares, known.values, known.effect / self.responders.sigmoid())  # (B, G)
-        odds = self.log_odds(xt, log_depth, known, tilt)            # (B, S)
-        step = tilt[:, None, :, None] * known.values                # (B, 1, G, K)
-        escaped = logits.float() + self.trust(h) * step             # (B, S, G, K)
-        answered = escaped + step                                   # (B, S, G, K)
-        if states is not None:
-            return torch.where(states(odds)[..., None, None], answered, escaped)
-        odds = odds[..., None, None]
-        one, other = F.logsigmoid(odds), F.logsigmoid(-odds)
-        return torch.logaddexp(one + answered.log_softmax(-1), other + escaped.log_softmax(-1))
-
-    def log_odds(self, xt: Int[Tensor, "B S G"], log_depth: Float[Tensor, "B S"], known: Known,
-                 tilt: Float[Tensor, "B G"]) -> Float[Tensor, "B S"]:
-        """Returns the log odds that each cell answers, as far as its visible genes tell; without any, logit p."""
-        visible = (xt < len(known.values)).to(tilt.dtype)           # (B, S, G)
-        worth = F.pad(known.values.expm1(), (0, 1))[xt] * (-log_depth * known.counted).exp()[..., None]
-        log_z = (known.shares.log() + tilt[..., None] * known.values).logsumexp(-1).to(tilt.dtype)  # (B, G)
-        log_ratio = (visible * (worth.log1p() * tilt[:, None] - log_z[:, None])).sum(-1)
-        told = (visible * (tilt * known.effect)[:, None]).sum(-1) / self.responders.sigmoid()
-        return self.responders + self.weight.exp() * log_ratio / (1 + self.overlap.exp() * told)
-
-
-def drawn_states(generator: torch.Generator) -> States:
-    """Returns a choice of states for `CDT.forward`: each cell answers with the probability that its odds give.
-
-    In sampling, genes that are revealed together then share a state, and vary together.
-    """
-    return lambda odds: torch.rand(odds.shape, generator=generator).to(odds.device) < odds.sigmoid()

@@ -6,6 +6,7 @@ Everything here takes any denoiser: a callable xt (B, S, G) -> logits (B, S, G, 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +15,18 @@ from torch import Tensor
 
 from cdt_lite.errors import CDTError
 from cdt_lite.model.config import DiffusionConfig
+from cdt_lite.model.read import Read, read_at
 from cdt_lite.model.schedule import cosine_counts, learned_counts, uniform_counts
 
 Denoiser = Callable[[Tensor], Tensor]
 SHARES = (0.05, 0.25, 0.5, 0.75, 0.95, 1.0)  # of hidden genes, at which a loss curve is measured
+
+
+class Part(NamedTuple):
+    """Which sets of a step's batch a process holds: those from `first` on, of `n_sets`."""
+
+    first: int
+    n_sets: int
 
 
 def draw_masks(shape: tuple[int, ...], generator: torch.Generator) -> Bool[Tensor, "B S G"]:
@@ -27,16 +36,28 @@ def draw_masks(shape: tuple[int, ...], generator: torch.Generator) -> Bool[Tenso
         shape: (B, S, G).
         generator: Source of randomness (CPU).
     """
-    n_sets, n_cells, n_genes = shape
-    n = n_sets * n_cells
-    strata = (torch.randperm(n, generator=generator) + torch.rand(n, generator=generator)) / n
-    k = (strata * n_genes).long().clamp(max=n_genes - 1).view(n_sets, n_cells) + 1
+    k = draw_numbers(shape, generator)
     return random_turns(shape, generator) < k[..., None]
 
 
-def random_turns(shape: tuple[int, ...], generator: torch.Generator) -> Int[Tensor, "..."]:
-    """Draws each gene's turn, 0 to G - 1, in every cell: the first k are hidden in training, revealed in sampling."""
-    return torch.rand(shape, generator=generator).argsort(-1).argsort(-1)
+def draw_numbers(shape: tuple[int, ...], generator: torch.Generator) -> Int[Tensor, "B S"]:
+    """Draws how many genes of every cell are hidden: see `draw_masks`."""
+    n_sets, n_cells, n_genes = shape
+    n = n_sets * n_cells
+    strata = (torch.randperm(n, generator=generator) + torch.rand(n, generator=generator)) / n
+    return (strata * n_genes).long().clamp(max=n_genes - 1).view(n_sets, n_cells) + 1
+
+
+def random_turns(shape: tuple[int, ...], generator: torch.Generator, device: torch.device | str = "cpu"
+                ) -> Int[Tensor, "..."]:
+    """Draws each gene's turn, 0 to G - 1, in every cell: the first k are hidden in training, revealed in sampling.
+
+    Another device than the CPU draws its own numbers, from a seed that the generator gives.
+    """
+    if torch.device(device).type != "cpu":
+        seed = torch.randint(2**62, (1,), generator=generator).tolist()[0]
+        generator = torch.Generator(device).manual_seed(seed)
+    return torch.rand(shape, generator=generator, device=device).argsort(-1).argsort(-1)
 
 
 def hide(tokens: Integer[Tensor, "B S G"], mask: Bool[Tensor, "B S G"], mask_id: int) -> Int[Tensor, "B S G"]:
@@ -63,6 +84,20 @@ def nelbo(logits: Float[Tensor, "B S G classes"], tokens: Int[Tensor, "B S G"], 
     """
     nats = _hidden_nats(logits, tokens, mask)
     return (nats.sum(-1) / mask.sum(-1).clamp(min=1)).mean()
+
+
+def read_loss(logits: Float[Tensor, "n classes"], tokens: Int[Tensor, "B S G"], read: Read, n_hidden: int
+             ) -> Float[Tensor, ""]:
+    """Returns `masked_loss` of logits that are of the hidden genes alone.
+
+    Args:
+        logits: Of the genes that are read.
+        tokens: Whole cells.
+        read: Where genes are hidden.
+        n_hidden: Hidden genes of the step's whole batch, by which the sum is divided.
+    """
+    truth = tokens.flatten()[read.at].long()
+    return F.cross_entropy(logits.float(), truth, reduction="sum") / max(1, n_hidden)
 
 
 def _hidden_nats(logits: Tensor, tokens: Tensor, mask: Tensor) -> Float[Tensor, "B S G"]:
@@ -162,10 +197,24 @@ class MaskedDiffusion:
     mask_id: int
 
     def loss(self, denoise: Denoiser, tokens: Int[Tensor, "B S G"], generator: torch.Generator, stage: str,
-             step: int) -> Float[Tensor, ""]:
-        """Hides genes and returns what the denoiser's guesses cost (stage and step make no difference here)."""
-        mask = draw_masks(tuple(tokens.shape), generator).to(tokens.device)
-        return masked_loss(denoise(hide(tokens, mask, self.mask_id)).float(), tokens, mask)
+             step: int, part: Part | None = None) -> Float[Tensor, ""]:
+        """Hides genes and returns what the denoiser's guesses cost, nats per hidden gene of the step's whole batch.
+
+        Args:
+            denoise: xt -> logits.
+            tokens: Cells of the batch, or of the part that this process holds.
+            generator: Source of randomness (CPU); every process draws the masks of the whole batch.
+            stage: Makes no difference here.
+            step: Neither does this.
+            part: Which sets these are; the losses of all parts add up to the loss. None: the whole batch.
+        """
+        first, n_sets = part or (0, len(tokens))
+        shape, own = (n_sets, *tokens.shape[1:]), slice(first, first + len(tokens))
+        k = draw_numbers(shape, generator)
+        mask = random_turns(shape, generator, tokens.device)[own] < k[own, :, None].to(tokens.device, non_blocking=True)
+        read = Read.of(mask, k[own])
+        logits = read_at(denoise, hide(tokens, mask, self.mask_id), read)
+        return read_loss(logits, tokens, read, sum(k.flatten().tolist()))
 
     def counts(self, n_genes: int, steps: int | None = None) -> list[int]:
         """Returns how many genes each sampling step reveals; `steps` replaces the configured number.

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from cdt_lite.model.read import Read
+
 
 class MultiQueryAttention(nn.Module):
     """Attention in which every head asks its own question of one shared set of keys and values.
@@ -34,22 +36,34 @@ class MultiQueryAttention(nn.Module):
             self.kv = nn.Linear(memory_dim, 2 * self.head_dim)
         self.out = nn.Linear(dim, dim)
 
-    def project(self, x: Float[Tensor, "N G D"], memory: Float[Tensor, "N M E"] | None = None
-               ) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns q (N, G*H, hd), k (N, M, hd), v (N, M, hd)."""
-        if memory is None:
-            q, k, v = self.qkv(x).split([x.shape[-1], self.head_dim, self.head_dim], dim=-1)
-        else:
+    def project(self, x: Float[Tensor, "... G D"], memory: Float[Tensor, "N M E"] | None = None,
+                read: Read | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns q (N, G*H, hd), k (N, M, hd), v (N, M, hd); of what is read, q has H rows for every slot."""
+        dim = self.out.in_features
+        if memory is not None:
             q = self.q(x)
             k, v = self.kv(memory).chunk(2, dim=-1)
-        return q.reshape(len(x), -1, self.head_dim), k, v
+        elif read is None:
+            q, k, v = self.qkv(x).split([dim, self.head_dim, self.head_dim], dim=-1)
+        else:
+            weight, bias = self.qkv.weight, self.qkv.bias
+            q = F.linear(read.rows(x), weight[:dim], bias[:dim])
+            k, v = F.linear(x, weight[dim:], bias[dim:]).chunk(2, dim=-1)
+        if read is not None:
+            q = read.padded(q)
+        return q.reshape(len(k), -1, self.head_dim), k, v
 
-    def forward(self, x: Float[Tensor, "N G D"], memory: Float[Tensor, "N M E"] | None = None
-               ) -> Float[Tensor, "N G D"]:
-        """Attends from each of the G positions of `x` to `memory`, or to `x` itself."""
-        q, k, v = self.project(x, memory)
+    def forward(self, x: Float[Tensor, "... G D"], memory: Float[Tensor, "N M E"] | None = None,
+                read: Read | None = None) -> Float[Tensor, "... D"]:
+        """Attends from each of the G positions of `x` to `memory`, or to `x` itself.
+
+        With `read` from the positions that are read alone; `x` holds these where there is a memory, else all genes.
+        """
+        q, k, v = self.project(x, memory, read)
         mixed = F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])
-        return self.out(mixed.reshape(x.shape))
+        if read is None:
+            return self.out(mixed.reshape(x.shape))
+        return self.out(read.unpadded(mixed.reshape(-1, self.out.in_features)))
 
     def weights(self, x: Float[Tensor, "N G D"], memory: Float[Tensor, "N M E"] | None = None
                ) -> Float[Tensor, "N H G M"]:
@@ -79,10 +93,11 @@ class Residual(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.inner = inner
 
-    def forward(self, h: Float[Tensor, "B S G D"], memory: Float[Tensor, "B C E"] | None = None
-               ) -> Float[Tensor, "B S G D"]:
-        """Applies the step."""
-        return h + by_cell(self.inner, self.norm(h), memory)
+    def forward(self, h: Float[Tensor, "... G D"], memory: Float[Tensor, "B C E"] | None = None,
+                read: Read | None = None) -> Float[Tensor, "... D"]:
+        """Applies the step; `read` as in `by_cell`."""
+        mixed = by_cell(self.inner, self.norm(h), memory, read)
+        return _where(h, read) + mixed
 
 
 class ModulatedResidual(nn.Module):
@@ -99,19 +114,44 @@ class ModulatedResidual(nn.Module):
         self.inner = inner
         self.offset = nn.Parameter(torch.zeros(3, dim))
 
-    def forward(self, h: Float[Tensor, "B S G D"], modulation: Float[Tensor, "B S 3 D"],
-                memory: Float[Tensor, "B C E"] | None = None) -> Float[Tensor, "B S G D"]:
-        """Applies the step."""
-        shift, scale, gate = (modulation + self.offset)[..., None, :].unbind(-3)
-        x = self.norm(h) * (1 + scale) + shift
-        return h + gate * by_cell(self.inner, x, memory)
+    def forward(self, h: Float[Tensor, "... G D"], modulation: Float[Tensor, "B S 3 D"],
+                memory: Float[Tensor, "B C E"] | None = None, read: Read | None = None
+               ) -> Float[Tensor, "... D"]:
+        """Applies the step; `read` as in `by_cell`."""
+        shift, scale, gate = (modulation + self.offset).unbind(-2)  # (B, S, D)
+        x = self.norm(h) * (1 + _of_gene(scale, h, read)) + _of_gene(shift, h, read)
+        mixed = by_cell(self.inner, x, memory, read)
+        h = _where(h, read)
+        return h + _of_gene(gate, h, read) * mixed
 
 
-def by_cell(inner: nn.Module, x: Float[Tensor, "B S G D"], memory: Tensor | None) -> Float[Tensor, "B S G D"]:
-    """Applies a layer to each cell alone; with `memory`, to the genes of a set's S cells, which share it."""
+def by_cell(inner: nn.Module, x: Float[Tensor, "... G D"], memory: Tensor | None = None, read: Read | None = None
+           ) -> Float[Tensor, "... D"]:
+    """Applies a layer to each cell alone; with `memory`, to the genes of a set's S cells, which share it.
+
+    Args:
+        inner: The layer.
+        x: (B, S, G, D); or rows (n, D), once only what is read is left.
+        memory: For cross-attention.
+        read: Where the result is wanted, as rows; None: everywhere.
+    """
+    if x.dim() == 2:
+        return inner(x) if memory is None else inner(x, memory, read)
+    if read is not None:
+        return inner(x.flatten(0, 1), None, read)
     if memory is None:
         return inner(x.flatten(0, 1)).view_as(x)
     return inner(x.flatten(1, 2), memory).view_as(x)
+
+
+def _where(h: Tensor, read: Read | None) -> Float[Tensor, "... D"]:
+    """What is read of h, where it is not taken out yet."""
+    return h if read is None or h.dim() == 2 else read.rows(h)
+
+
+def _of_gene(x: Float[Tensor, "B S D"], h: Tensor, read: Read | None) -> Tensor:
+    """A cell's vector for every gene, or row, of h."""
+    return x[..., None, :] if read is None or h.dim() == 4 else read.of_cell(x)
 
 
 class PostNormEncoderLayer(nn.Module):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -54,7 +55,7 @@ class Perturbation:
 
     def to(self, device: torch.device | str) -> "Perturbation":
         """Returns a copy on a device."""
-        moved = {}
+        moved: dict[str, Any] = {}
         for name, value in vars(self).items():
             moved[name] = None if value is None else value.to(device, non_blocking=True)
         return Perturbation(**moved)

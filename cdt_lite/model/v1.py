@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from cdt_lite.errors import CDTError
 from cdt_lite.model.config import ModelConfig
-from cdt_lite.model.diffusion import draw, hide, masked_loss
+from cdt_lite.model.diffusion import Part, draw, hide, read_loss
 from cdt_lite.model.layers import MLP, MultiQueryAttention, PostNormEncoderLayer, Residual, initialise_linears
 from cdt_lite.model.perturbation import Perturbation, PerturbationEmbedding
+from cdt_lite.model.read import Conditioned, Read, read_at
 
 N_TIMESTEPS = 10
 MASK_RATIO = 0.3  # the largest mask probability, at the last timestep
@@ -85,38 +86,44 @@ class V1(nn.Module):
         self.initialise(seed)
 
     def forward(self, xt: Int[Tensor, "B S G"], t: Float[Tensor, "B S"], perturbation: Perturbation,
-                controls: Int[Tensor, "B C G"] | None) -> Float[Tensor, "B S G V"]:
-        """Predicts, for every gene of every cell, how likely each token is, [MASK] among them.
+                controls: Int[Tensor, "B C G"] | None, read: Read | None = None,
+                memory: Float[Tensor, "B C M"] | None = None) -> Float[Tensor, "... V"]:
+        """Predicts, for every gene of every cell or where it is read, how likely each token is, [MASK] among them.
 
         Args:
             xt: Tokens, some of them [MASK].
             t: Timestep / (T - 1), in [0, 1].
             perturbation: One a set; `Perturbation.none(B)` for the unconditional mode.
             controls: Tokens of the control cells; None leaves the controls out.
+            read: The positions that are asked for, then logits are (n, V); None: all, (B, S, G, V).
+            memory: What the control encoder makes of the controls; None: it is made here.
 
         Raises:
             CDTError: The cells do not fit the model's panel.
         """
-        memory = self.control_set(controls)                         # (B, C, M)
+        if memory is None:
+            memory = self.control_set(controls)                     # (B, C, M), or None
         condition = self.perturbation(perturbation, self.gene_table)[:, None] + self.time(t)
         h = self.embed(xt) + condition[..., None, :]                # (B, S, G, D)
-        for block in self.blocks:
+        *first, last = self.blocks
+        for block in first:
             h = block(h, memory)                                    # (B, S, G, D)
-        return self.head(self.norm(h))                              # (B, S, G, V)
+        return self.head(self.norm(last(h, memory, read)))          # (B, S, G, V), or (n, V)
 
     def given(self, perturbation: Perturbation, controls: Int[Tensor, "B C G"] | None,
               gene_ids: Int[Tensor, " G"], log_depth: Float[Tensor, "B S"],
-              states: Callable[[Tensor], Tensor] | None = None) -> Callable[..., Tensor]:
+              states: Callable[[Tensor], Tensor] | None = None) -> Conditioned:
         """Returns the model with its condition filled in: (xt, t) -> logits; t is by default the share hidden in xt.
 
-        Neither depth nor states of cells make a difference to it.
+        Depth and states of cells make no difference to it. Without gradients the controls are encoded here, once.
         """
+        memory = None if torch.is_grad_enabled() else self.control_set(controls)
 
-        def denoise(xt: Tensor, t: Tensor | None = None) -> Tensor:
+        def logits(xt: Tensor, t: Tensor | None = None, *, read: Read | None) -> Tensor:
             hidden = (xt == self.config.n_bins).float().mean(-1)
-            return self(xt, hidden if t is None else t, perturbation, controls)
+            return self(xt, hidden if t is None else t, perturbation, controls, read, memory)
 
-        return denoise
+        return Conditioned(logits)
 
     def initialise(self, seed: int) -> None:
         """Sets every weight, once: Linear N(0, 1/fan-in), tables N(0, 1), tokens and positions N(0, 0.02^2)."""
@@ -140,12 +147,13 @@ class V1Block(nn.Module):
         self.cross_attention = Residual(dim, MultiQueryAttention(dim, heads, config.control_set_dim_out))
         self.mlp = Residual(dim, MLP(dim, config.ffn_mult * dim, dim))
 
-    def forward(self, h: Float[Tensor, "B S G D"], memory: Float[Tensor, "B C M"] | None) -> Float[Tensor, "B S G D"]:
-        """Updates the residual stream h."""
-        h = self.self_attention(h)
+    def forward(self, h: Float[Tensor, "B S G D"], memory: Float[Tensor, "B C M"] | None,
+                read: Read | None = None) -> Float[Tensor, "... D"]:
+        """Updates the residual stream h; with `read` only what is read of it is left, (n, D)."""
+        h = self.self_attention(h, None, read)
         if memory is not None:
-            h = self.cross_attention(h, memory)
-        return self.mlp(h)
+            h = self.cross_attention(h, memory, read)
+        return self.mlp(h, None, read)
 
 
 class TokenAndPosition(nn.Module):
@@ -220,12 +228,21 @@ class V1Diffusion:
     mask_id: int
 
     def loss(self, denoise: Callable[..., Tensor], tokens: Int[Tensor, "B S G"], generator: torch.Generator,
-             stage: str, step: int) -> Float[Tensor, ""]:
-        """Hides genes by the stage's law and returns the mean cross-entropy over hidden genes, nats per gene."""
-        mask = beta_masks(tuple(tokens.shape), generator, stage, step).to(tokens.device)
-        step_index = torch.randint(N_TIMESTEPS, tuple(tokens.shape[:2]), generator=generator)
-        t = (step_index / (N_TIMESTEPS - 1)).to(tokens.device)
-        return masked_loss(denoise(hide(tokens, mask, self.mask_id), t).float(), tokens, mask)
+             stage: str, step: int, part: Part | None = None) -> Float[Tensor, ""]:
+        """Hides genes by the stage's law and returns the mean cross-entropy over hidden genes, nats per gene.
+
+        Arguments as in `MaskedDiffusion.loss`.
+        """
+        first, n_sets = part or (0, len(tokens))
+        own = slice(first, first + len(tokens))
+        masks = beta_masks((n_sets, *tokens.shape[1:]), generator, stage, step)
+        step_index = torch.randint(N_TIMESTEPS, masks.shape[:2], generator=generator)
+        n_hidden = masks.sum(-1)
+        mask = masks[own].to(tokens.device, non_blocking=True)
+        t = (step_index[own] / (N_TIMESTEPS - 1)).to(tokens.device, non_blocking=True)
+        read = Read.of(mask, n_hidden[own])
+        logits = read_at(denoise, hide(tokens, mask, self.mask_id), read, t)
+        return read_loss(logits, tokens, read, sum(n_hidden.flatten().tolist()))
 
     def sample_steps(self, denoise: Callable[..., Tensor], shape: tuple[int, int, int],
                      generator: torch.Generator, device: torch.device | str = "cpu"

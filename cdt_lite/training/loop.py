@@ -13,6 +13,8 @@ from cdt_lite import __version__
 from cdt_lite.data.batches import STAGES, Batch, SetSampler
 from cdt_lite.errors import CDTError
 from cdt_lite.model.config import TrainConfig
+from cdt_lite.model.diffusion import Part
+from cdt_lite.model.layers import PostNormEncoderLayer
 from cdt_lite.training import shards
 from cdt_lite.training.checkpoint import Checkpoint
 from cdt_lite.training.loader import Loader
@@ -48,12 +50,15 @@ def loss_of_step(checkpoint: Checkpoint, data: SetSampler, step: int, device: to
 
 
 class _Objective(nn.Module):
-    """The loss as a module's forward pass, as `DistributedDataParallel` wants it."""
+    """The loss as a module's forward pass, as `DistributedDataParallel` wants it; of a part of each batch, or of all."""
 
-    def __init__(self, checkpoint: Checkpoint, data: SetSampler) -> None:
+    def __init__(self, checkpoint: Checkpoint, data: SetSampler, part: Part | None = None) -> None:
         super().__init__()
-        self.model = checkpoint.model
+        self.model, self.part = checkpoint.model, part
         self.process, self.config, self.stage = checkpoint.process, data.config, data.stage
+        for layer in self.model.modules():
+            if isinstance(layer, PostNormEncoderLayer):
+                layer.part = part  # dropout
 
     def forward(self, batch: Batch, step: int) -> Float[Tensor, ""]:
         """Returns what the sets of this process add to the loss of the whole batch."""
@@ -63,7 +68,7 @@ class _Objective(nn.Module):
         own_gpu = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(devices=own_gpu), half(self.config, device):
             torch.manual_seed(seed)  # dropout, too, depends on it
-            return self.process.loss(denoiser(self.model, batch), batch.tokens, generator, self.stage, step)
+            return self.process.loss(denoiser(self.model, batch), batch.tokens, generator, self.stage, step, self.part)
 
 
 def half(config: TrainConfig, device: torch.device) -> AbstractContextManager:
@@ -83,7 +88,8 @@ class Loop:
         self.model = checkpoint.model.to(self.device).train()
         if data.config.compile:
             self.model.compile()
-        self.loss: nn.Module = _Objective(checkpoint, data)
+        sets, n_sets = share_of(data.config.sets_per_batch), data.config.sets_per_batch
+        self.loss: nn.Module = _Objective(checkpoint, data, Part(sets.start, n_sets))
         self.numbers: set[str] = set()
         if shard:
             in_half = data.config.in_half(self.device.type)
@@ -93,7 +99,7 @@ class Loop:
         self.weights = dict(self.model.named_parameters())
         self.optimizer = optimizer_for(self.model, data.config)
         self.optimizer.zero_grad(set_to_none=True)  # an interrupted run may have left some behind
-        self.loader = Loader(data, n_steps, share_of(data.config.sets_per_batch), self.device)
+        self.loader = Loader(data, n_steps, sets, self.device)
         self.rate, self.whole = 0.0, True
         self.unread: list[Tensor] = []  # loss and gradient of the steps that nobody has looked at
         self._restore()

@@ -18,10 +18,11 @@ from cdt_lite.data.expression import check_target_depth, dense, log1p_counts
 from cdt_lite.data.layout import Columns, read_controls
 from cdt_lite.errors import CDTError, require_whole
 from cdt_lite.model import CDT, V1
-from cdt_lite.model.cdt import States, drawn_states
 from cdt_lite.model.config import MOST
-from cdt_lite.model.diffusion import Denoiser, guide
+from cdt_lite.model.diffusion import guide
 from cdt_lite.model.perturbation import Perturbation
+from cdt_lite.model.read import Conditioned, Read
+from cdt_lite.model.response import States, drawn_states
 from cdt_lite.training.checkpoint import Checkpoint
 from cdt_lite.training.request import Request, check_request
 from cdt_lite.training.runs import require_device
@@ -182,17 +183,23 @@ def _provenance(checkpoint: Checkpoint, options: Generation, n_genes: int) -> di
     }
 
 
-def _guided(checkpoint: Checkpoint, batch: Batch, guidance: float, states: States | None = None) -> Denoiser:
+def _guided(checkpoint: Checkpoint, batch: Batch, guidance: float, states: States | None = None) -> Conditioned:
     conditional = trusting(checkpoint.model, batch, checkpoint.tokenizer, states)
     if guidance == 1:
         return conditional
     plain = denoiser(checkpoint.model, replace(batch, perturbation=Perturbation.none(1, batch.tokens.device)))
     n = checkpoint.config.model.n_bins
-    return lambda *state: guide(conditional(*state)[..., :n], plain(*state)[..., :n], guidance)
 
 
-def possible(denoise: Denoiser, model: CDT | V1, gene_ids: Int[Tensor, " G"],
-             shown: Int[Tensor, " G"] | None = None) -> Denoiser:
+    def logits(*state: Tensor, read: Read | None) -> Tensor:
+        told, untold = conditional.logits(*state, read=read), plain.logits(*state, read=read)
+        return guide(told[..., :n], untold[..., :n], guidance)
+
+    return Conditioned(logits)
+
+
+def possible(denoise: Conditioned, model: CDT | V1, gene_ids: Int[Tensor, " G"],
+             shown: Int[Tensor, " G"] | None = None) -> Conditioned:
     """Returns a denoiser that gives no gene a value above all that it showed in training.
 
     Args:
@@ -210,7 +217,7 @@ def possible(denoise: Denoiser, model: CDT | V1, gene_ids: Int[Tensor, " G"],
     impossible = torch.arange(n_bins, device=highest.device) > highest[:, None]
     if not impossible.any():
         return denoise
-    return lambda *state: denoise(*state)[..., :n_bins].masked_fill(impossible, float("-inf"))
+    return denoise.then(lambda logits, genes: logits[..., :n_bins].masked_fill(impossible[genes], float("-inf")))
 
 
 class _Plan:
@@ -234,7 +241,7 @@ class _Plan:
         self.rng = np.random.default_rng(self.seed)
         checkpoint.model.to(options.device).eval()
 
-    def possible(self, denoise: Denoiser) -> Denoiser:
+    def possible(self, denoise: Conditioned) -> Conditioned:
         """Returns a denoiser that gives no gene a value above all that training and these controls have shown."""
         return possible(denoise, self.checkpoint.model, torch.as_tensor(self.gene_ids), self.shown)
 

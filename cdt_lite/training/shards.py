@@ -1,6 +1,8 @@
 """A model spread over processes: copied to each, or cut into shards; and its tensors whole again, to be saved."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
@@ -52,6 +54,21 @@ def cut(model: nn.Module, blocks: nn.ModuleList, device: torch.device, half: boo
     for module in (*blocks, model):
         fully_shard(module, mesh=mesh, mp_policy=policy)
     return numbers
+
+
+@contextmanager
+def gathered(model: nn.Module) -> Iterator[None]:
+    """Holds whole, in every process, what lies outside a model's blocks: so it can be asked for parts of an answer."""
+    from torch.distributed.fsdp import FSDPModule
+
+    if not isinstance(model, FSDPModule):
+        yield
+        return
+    model.unshard()
+    try:
+        yield
+    finally:
+        model.reshard()
 
 
 def whole(value: Tensor) -> Tensor:

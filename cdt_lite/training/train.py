@@ -20,6 +20,7 @@ from cdt_lite.training.effects import effect_table, magnitudes
 from cdt_lite.training.loop import Loop
 from cdt_lite.training.processes import first_does, require_joined, require_same, share_of, stopping_together
 from cdt_lite.training.runs import require_device
+from cdt_lite.training.shards import gathered
 from cdt_lite.training.trust import denoiser, trust
 
 VALIDATION_BATCHES = 4
@@ -160,7 +161,8 @@ def _judge(loop: Loop, out: str | Path | None) -> None:
     if out is not None:
         loop.save(out)
     loop.whole = False
-    _end(loop.checkpoint, loop.data)
+    with gathered(loop.model):
+        _end(loop.checkpoint, loop.data)
     loop.whole = True
 
 

@@ -12,10 +12,11 @@ from cdt_lite.data.batches import Batch, SetSampler
 from cdt_lite.data.store import set_aside
 from cdt_lite.data.tokenizer import Tokenizer
 from cdt_lite.model import CDT, V1
-from cdt_lite.model.cdt import States
 from cdt_lite.model.diffusion import Denoiser
 from cdt_lite.model.mean_effect import tilts
 from cdt_lite.model.perturbation import UNKNOWN_TARGET, Perturbation
+from cdt_lite.model.read import Conditioned
+from cdt_lite.model.response import States
 from cdt_lite.training.checkpoint import Checkpoint
 from cdt_lite.training.effects import measured_effects
 
@@ -31,7 +32,7 @@ class Changes(NamedTuple):
     weight: Float[np.ndarray, " n"]  # 1 / variance of the noise of `real`
 
 
-def denoiser(model: CDT | V1, batch: Batch, states: States | None = None) -> Denoiser:
+def denoiser(model: CDT | V1, batch: Batch, states: States | None = None) -> Conditioned:
     """Returns the model with a batch's condition filled in: xt -> logits.
 
     To make cells, `states` chooses in every call which of them answer to their perturbation (`drawn_states`).
@@ -64,7 +65,7 @@ def change(model: CDT | V1, batch: Batch, tokenizer: Tokenizer) -> Float[Tensor,
 
 
 @torch.no_grad()
-def trusting(model: CDT | V1, batch: Batch, tokenizer: Tokenizer, states: States | None = None) -> Denoiser:
+def trusting(model: CDT | V1, batch: Batch, tokenizer: Tokenizer, states: States | None = None) -> Conditioned:
     """Returns the denoiser of one set, tilted so that its mean change is the mixture that held-out cells asked for.
 
     Where the network's own mean change is n and the table's is t, the mean change becomes n + share (t - n).
@@ -86,7 +87,7 @@ def trusting(model: CDT | V1, batch: Batch, tokenizer: Tokenizer, states: States
         weights = [share_answering, 1 - share_answering]
     laws = [_law(denoiser(model, batch, choice), batch, tokenizer) for choice in every]
     tilt = tilts(torch.stack(laws), model.effect.values, missing, weights)[0, :, None] * model.effect.values
-    return lambda xt: denoise(xt)[..., : tokenizer.mask_id] + tilt
+    return denoise.then(lambda logits, genes: logits[..., : tokenizer.mask_id] + tilt[genes])
 
 
 def _law(denoise: Denoiser, batch: Batch, tokenizer: Tokenizer) -> Float[Tensor, "G bins"]:

@@ -1,4 +1,4 @@
-"""What several processes do in the tests: torchrun tests/processes.py FOLDER. The first one writes what came of it."""
+"""What several processes do in the tests: torchrun tests/ranks.py FOLDER. The first one writes what came of it."""
 
 import json
 import sys
