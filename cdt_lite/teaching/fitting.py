@@ -2,9 +2,9 @@
 
 import time
 import tracemalloc
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import anndata as ad
 import numpy as np
@@ -19,7 +19,6 @@ from cdt_lite.teaching.sentences import listed, number
 from cdt_lite.training.checkpoint import Checkpoint
 from cdt_lite.training.loop import loss_of_step
 
-T = TypeVar("T")
 HALF = 0.5  # of the speed of a plain gather: what the sampler should reach
 GB = 1e9
 
@@ -33,9 +32,8 @@ def lighter(sizes: pd.Series, density: float) -> str:
     """
     told = listed([f"{size / GB:.1f} GB as {form}" for form, size in sizes.items()])
     best = sizes.idxmin()
-    moral = f"{best} are the lightest, an eighth of the first" if best == sizes.index[-1] else f"{best} is the lightest"
-    return (f"A million cells x 2,000 genes: {told}; {density:.0%} of the counts are above 0. Here {moral}. (Where fewer "
-            "than an eighth are, sparse counts weigh less than tokens.)")
+    return (f"A million cells x 2,000 genes: {told}, with {density:.0%} of the counts above 0. Here {best} are the "
+            "lightest. (Where fewer than an eighth are above 0, sparse counts weigh less than tokens.)")
 
 
 def piled(cells: AnnData, n: int, path: Path) -> AnnData:
@@ -52,11 +50,13 @@ def piled(cells: AnnData, n: int, path: Path) -> AnnData:
     return ad.read_h5ad(path, backed="r")
 
 
-def peak_while(action: Callable[[], T]) -> tuple[T, int]:
-    """Does something, and returns what came of it and the most bytes that Python and NumPy held for it at once."""
+@contextmanager
+def peak(of: dict[str, int], name: str) -> Iterator[None]:
+    """Notes, under a name, the most bytes that Python and NumPy held at once for what a block does."""
     tracemalloc.start()
     try:
-        return action(), tracemalloc.get_traced_memory()[1]
+        yield
+        of[name] = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
 
@@ -73,12 +73,14 @@ def peaks(cells: AnnData, sizes: Sequence[int], network: Checkpoint, folder: Pat
     rows = {}
     for n in sizes:
         file = piled(cells, n, folder / f"{n}.h5ad")
-        known = (file, network.tokenizer, network.vocabulary)
-        rows[n] = {
-            "float64 counts": peak_while(lambda file=file: file.X[:].toarray().astype(np.float64))[1],
-            "tokens in memory": peak_while(lambda known=known: TokenStore.from_adata(*known))[1],
-            "tokens on disk": peak_while(lambda known=known, n=n: TokenStore.from_adata(*known, path=folder / str(n)))[1],
-        }
+        row: dict[str, int] = {}
+        with peak(row, "float64 counts"):
+            file.X[:].toarray().astype(np.float64)
+        with peak(row, "tokens in memory"):
+            TokenStore.from_adata(file, network.tokenizer, network.vocabulary)
+        with peak(row, "tokens on disk"):
+            TokenStore.from_adata(file, network.tokenizer, network.vocabulary, path=folder / f"{n} cells")
+        rows[n] = row
         file.file.close()
     return pd.DataFrame(rows).T.rename_axis("cells")
 
@@ -152,23 +154,28 @@ def pace(network: Checkpoint, data: SetSampler, n: int, device: str = "cpu") -> 
             "cells_per_set": stage.cells_per_set, "n_sets": stage.sets_per_batch}
     step = accounting.training_flops(accounting.products(c, **size))
     rows, width, wide = stage.batch_size * size["n_genes"], c.model.dim, c.model.ffn_mult * c.model.dim
-    left, right = torch.randn(rows, width, device=device), torch.randn(width, wide, device=device)
+    kind = torch.bfloat16 if stage.in_half(device) else torch.float32
+    left = torch.randn(rows, width, device=device, dtype=kind)
+    right = torch.randn(width, wide, device=device, dtype=kind)
     found = []
     for index in range(n + 1):
-        product = _seconds(lambda: left @ right, device)
-        back = _seconds(lambda index=index: loss_of_step(network, data, index, device).backward(), device)
+        began = time.perf_counter()
+        loss_of_step(network, data, index, device).backward()
+        stepped = _now(device)
+        torch.matmul(left, right)
+        done = _now(device)
         model.zero_grad(set_to_none=True)
-        found.append({"a step": step / back, "a matrix product": 2 * rows * width * wide / product})
+        speed = {"a step": step / (stepped - began), "a matrix product": 2 * rows * width * wide / (done - stepped)}
+        found.append(speed)
     model.to("cpu")
     return pd.DataFrame(found[1:])  # the first of each warms up
 
 
-def _seconds(action: Callable[[], object], device: str) -> float:
-    began = time.perf_counter()
-    action()
+def _now(device: str) -> float:
+    """The time, once all that was asked of a device is done."""
     if device != "cpu":
         torch.cuda.synchronize()
-    return time.perf_counter() - began
+    return time.perf_counter()
 
 
 def used(found: pd.DataFrame, name: str) -> str:
@@ -179,8 +186,8 @@ def used(found: pd.DataFrame, name: str) -> str:
         name: Of the processor, at the start of the sentence.
     """
     step, product = found.median()
-    return (f"{name} does {product / GB:,.0f} billion operations a second in a matrix product and {step / GB:,.0f} in a "
-            f"training step, {step / product:.0%} of them (medians of {len(found)}, in turn).")
+    return (f"{name} does {product / GB:,.0f} billion operations a second in a matrix product and {step / GB:,.0f} in "
+            f"a training step, {step / product:.0%} of them (medians of {len(found)}, in turn).")
 
 
 def fits_on(need: float, cards: pd.Series, what: str) -> str:
@@ -198,9 +205,36 @@ def fits_on(need: float, cards: pd.Series, what: str) -> str:
     return f"{what} needs {need / GB:.1f} GB: it {where}{but}."
 
 
-def pays(whole: float, sharded: float, halved: float) -> str:
-    """Says which makes a step smaller: shards over eight processes, or half the cells; bytes in one process."""
-    gains = {"eight shards": whole - sharded, "half the cells": whole - halved}
-    best = max(gains, key=lambda name: gains[name])
-    told = [f"{name} save {number(gain / GB, 1)} GB" for name, gain in gains.items()]
-    return f"Of {whole / GB:.1f} GB {listed(told)}: begin with {best}."
+def pays(whole: float, gains: pd.Series, what: str) -> str:
+    """Says which remedy makes a step smaller.
+
+    Args:
+        whole: Gigabytes of a step in one process.
+        gains: Gigabytes that remedies save, by name.
+        what: Whose step, after "Of".
+    """
+    told = [f"{name} save {number(gain, 1)}" for name, gain in gains.items()]
+    return f"Of {what}'s {whole:.1f} GB {listed(told)}: begin with {gains.idxmax()}."
+
+
+def fits_after_all(sizes: pd.Series, rates: pd.Series, alike: bool, gains: pd.Series) -> str:
+    """Answers the title's question: what each remedy brought here, and what it costs.
+
+    Args:
+        sizes: Bytes of a million cells x 2,000 genes: the first as float64, the last as tokens.
+        rates: From `rows_a_second`.
+        alike: Whether several processes made the model of one.
+        gains: Gigabytes that remedies save of a step's memory, by name.
+    """
+    wide, tokens = sizes.iloc[0], sizes.iloc[-1]
+    share = rates["read"] / rates["a plain gather"]
+    best, rest = gains.idxmax(), gains.drop(gains.idxmax())
+    others = listed([f"{name} {number(gain, 1)}" for name, gain in rest.items()])
+    cells = f"Cells go to disk as tokens: {tokens / GB:.1f} GB instead of {wide / GB:.1f} for a million x 2,000 genes"
+    if sizes.min() < tokens:
+        cells += f" ({sizes.idxmin()} would weigh {sizes.min() / GB:.1f})"
+    time_ = "Time is bought with processes: two made the model of one"
+    if not alike:
+        time_ = "More processes are no remedy yet: two did not make the model of one"
+    return (f"{cells}, read at {share:.0%} of the pace of a plain gather. {time_}. And of the memory of v1's step {best} "
+            f"save {gains.max():.1f} GB, {others}.")

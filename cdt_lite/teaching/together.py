@@ -13,32 +13,37 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from cdt_lite.data.expression import gene_means
 from cdt_lite.data.store import TokenStore
 from cdt_lite.errors import CDTError
 from cdt_lite.model import PRESETS
 from cdt_lite.teaching.sentences import listed
+from cdt_lite.teaching.train_together import run
 from cdt_lite.training.checkpoint import Checkpoint
 from cdt_lite.training.start import start
 
 SCRIPT = Path(__file__).with_name("train_together.py")
 SECONDS = 300  # for all cases of a call: a busy machine takes one
 SAME_LOSS, SAME_WEIGHT = 1e-5, 1e-4  # what rounding alone may make of sums in another order
+N_GENES = 64  # those with the most counts
 LAST_LINES = 12  # of what a failed call printed
 
 
 def begun(cells: AnnData, folder: Path, n_sets: int = 6) -> str:
     """Writes what several processes need: `tokens`, a new model in `begun`, and the script; returns the script.
 
-    The model is `lite` with a narrow network and without a table of mean effects: its steps take milliseconds.
+    The model is `lite` with a narrow network, on few genes and without a table of mean effects: it steps fast.
 
     Args:
         cells: The training side of a screen.
         folder: Where to write.
         n_sets: Sets of a batch.
     """
+    loud = np.sort(np.argsort(-gene_means(cells.X), kind="stable")[:N_GENES])
+    cells = cells[:, loud].copy()
     lite = PRESETS["lite"]
     size = replace(lite.model, dim=32, n_layer=2, gene_embed_dim=16, control_set_dim_hidden=16, control_set_dim_out=32)
-    stage = replace(lite.finetune, learning_rate=6e-3, sets_per_batch=n_sets, cells_per_set=4, controls_per_set=8,
+    stage = replace(lite.finetune, learning_rate=1e-3, sets_per_batch=n_sets, cells_per_set=2, controls_per_set=8,
                     validation_share=0.0, mean_effects=False)
     network = start(replace(lite, model=size, finetune=stage), cells)
     TokenStore.from_adata(cells, network.tokenizer, network.vocabulary, path=folder / "tokens")
@@ -47,8 +52,8 @@ def begun(cells: AnnData, folder: Path, n_sets: int = 6) -> str:
     return SCRIPT.read_text(encoding="utf-8")
 
 
-def launch(folder: Path, cases: Sequence[str], n: int = 1) -> pd.DataFrame:
-    """Runs the script of a folder, by torchrun where several processes are asked for, and prints the command.
+def launch(folder: Path, cases: Sequence[str], n: int) -> pd.DataFrame:
+    """Runs the script of a folder with torchrun, and prints the command.
 
     The processes talk over this machine's own loopback, at a free port.
 
@@ -63,15 +68,25 @@ def launch(folder: Path, cases: Sequence[str], n: int = 1) -> pd.DataFrame:
     Raises:
         CDTError: It failed; with the last lines that it printed.
     """
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n)] if n > 1 else []
-    shown = f"torchrun --standalone --nproc-per-node {n}" if n > 1 else "python"
-    print(f"$ {shown} {SCRIPT.name} {' '.join(cases)}")
-    variables = os.environ | {"OMP_NUM_THREADS": "1", "USE_LIBUV": "0"}  # Windows has torch without libuv
-    words = [sys.executable, *torchrun, SCRIPT.name, *cases]
-    done = subprocess.run(words, cwd=folder, env=variables, capture_output=True, text=True, timeout=SECONDS)
+    words = ["--standalone", "--nproc-per-node", str(n), SCRIPT.name, *cases]
+    print(f"$ torchrun {' '.join(words)}")
+    command = [sys.executable, "-m", "torch.distributed.run", *words]
+    variables = os.environ | {"OMP_NUM_THREADS": "1", "USE_LIBUV": "0"}  # torch for Windows comes without libuv
+    done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=SECONDS)
     if done.returncode:
         last = "\n".join((done.stdout + done.stderr).splitlines()[-LAST_LINES:])
         raise CDTError(f"{n} processes did not come to their end (exit status {done.returncode}):\n{last}")
+    return _told(folder, cases, n)
+
+
+def alone(folder: Path, cases: Sequence[str]) -> pd.DataFrame:
+    """Does the same in this process, which is then the only one; returns as much."""
+    for case in cases:
+        run(case, folder)
+    return _told(folder, cases, 1)
+
+
+def _told(folder: Path, cases: Sequence[str], n: int) -> pd.DataFrame:
     told = []
     for case in cases:
         for process in range(n):
@@ -80,18 +95,19 @@ def launch(folder: Path, cases: Sequence[str], n: int = 1) -> pd.DataFrame:
     return pd.DataFrame(told).set_index(["case", "process"])
 
 
-def losses_of(*runs: pd.Series) -> pd.Series:
-    """Joins the losses, by step, of runs that went on from each other."""
+def losses_of(*rows: pd.Series) -> pd.Series:
+    """Joins the losses, by step, of runs that went on from each other; rows of `launch` and `alone`."""
     joined: dict[int, float] = {}
-    for run in runs:
-        joined |= {int(step): loss for step, loss in run["losses"].items()}
+    for row in rows:
+        joined |= {int(step): loss for step, loss in row["losses"].items()}
     return pd.Series(joined).rename_axis("step")
 
 
 def weights_apart(one: Path, other: Path) -> float:
     """Returns the largest difference of a weight between two kept models."""
     states = [Checkpoint.load(folder).model.state_dict() for folder in (one, other)]
-    return max(float((states[0][name] - states[1][name]).abs().max()) for name in states[0])
+    gaps = [(states[0][name] - states[1][name]).abs() for name in states[0]]
+    return max(float(gap.max()) for gap in gaps if gap.numel())
 
 
 def one_model(losses: pd.DataFrame, apart: float, what: str) -> str:

@@ -14,25 +14,26 @@ import torch
 from cdt_lite import Checkpoint, SetSampler, TokenStore, train
 from cdt_lite.training.processes import joined, n_processes, rank
 
-STEPS = 24
+STEPS = 16
 
 
-def run(case: str) -> None:
+def run(case: str, folder: Path = Path()) -> None:
     """Trains one case to its end, and writes what this process saw of it."""
-    goes_on = Path(case, "checkpoint.json").is_file()
-    checkpoint = Checkpoint.load(case if goes_on else "begun", resume=goes_on)
-    data = SetSampler(TokenStore.open("tokens"), checkpoint.config.finetune)
+    goes_on = (folder / case / "checkpoint.json").is_file()
+    checkpoint = Checkpoint.load(folder / case if goes_on else folder / "begun", resume=goes_on)
+    data = SetSampler(TokenStore.open(folder / "tokens"), checkpoint.config.finetune)
     stop = STEPS // 2 if case == "half" and not goes_on else STEPS
-    losses, began = {}, time.perf_counter()
-    for progress in train(checkpoint, data, steps=STEPS, out=case, shard=case == "cut"):
+    losses, ended = {}, []
+    for progress in train(checkpoint, data, steps=STEPS, out=folder / case, shard=case == "cut"):
         losses[progress.step] = progress.loss
+        ended.append(time.perf_counter())
         if progress.step == stop:
             break
-    seconds = (time.perf_counter() - began) / len(losses)
-    weights = sum(getattr(own, "to_local", lambda own=own: own)().numel() for own in checkpoint.model.parameters())
-    facts = {"case": case, "of": n_processes(), "process": rank(), "weights": weights, "seconds": seconds}
-    name = f"{case}, process {rank()} of {n_processes()}.json"
-    Path(name).write_text(json.dumps({**facts, "losses": losses}), encoding="utf-8")
+    parts = [getattr(own, "to_local", lambda own=own: own)() for own in checkpoint.model.parameters()]
+    facts = {"case": case, "process": rank(), "weights": sum(part.numel() for part in parts), "losses": losses,
+             "seconds": (ended[-1] - ended[0]) / (len(ended) - 1)}
+    path = folder / f"{case}, process {rank()} of {n_processes()}.json"
+    path.write_text(json.dumps(facts), encoding="utf-8")
 
 
 if __name__ == "__main__":

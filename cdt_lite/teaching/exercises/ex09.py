@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -33,7 +32,7 @@ def _parts(fn: Answer, n_ranks: int, n_sets: int) -> list[list[int]]:
     return [[int(number) for number in fn(rank, n_ranks, n_sets)] for rank in range(n_ranks)]
 
 def _end_to_end(fn: Answer, n_ranks: int, n_sets: int) -> list[int]:
-    return sum(_parts(fn, n_ranks, n_sets), [])
+    return [number for part in _parts(fn, n_ranks, n_sets) for number in part]
 
 @sets_of.requires("two processes, six sets: 0 1 2 and 3 4 5")
 def _(fn: Answer) -> Pair:
@@ -176,9 +175,10 @@ def _(fn: Answer) -> Pair:
 @part_of_loss.requires("its gradient: each hidden gene counts 1 / 4, in both")
 def _(fn: Answer) -> Pair:
     """Gradients flow through your own costs alone: all_reduce counts, not costs, and detach nothing."""
-    ranks = [(nats.clone().requires_grad_(), hidden) for nats, hidden in (ONE, OTHER)]
-    torch.stack([torch.as_tensor(part) for part in _together(fn, ranks)]).sum().backward()
-    return [0.25] * 3 + [0.0] + [0.25] + [0.0] * 3, np.ravel([nats.grad.tolist() for nats, _ in ranks]).tolist()
+    costs = [nats.clone().requires_grad_() for nats, _ in (ONE, OTHER)]
+    parts = _together(fn, [(costs[0], ONE[1]), (costs[1], OTHER[1])])
+    gradients = torch.autograd.grad(torch.stack([torch.as_tensor(part) for part in parts]).sum(), costs)
+    return [0.25] * 3 + [0.0] + [0.25] + [0.0] * 3, torch.cat(gradients, 1)[0].tolist()
 
 
 @exercise(
