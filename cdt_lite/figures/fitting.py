@@ -27,7 +27,6 @@ def weighed(shares: pd.Series, sizes: pd.Series) -> Figure:
     axes[1].bar_label(drawn, [f"{size / 1e9:.1f} GB" for size in sizes], padding=4)
     axes[1].set(xlabel="a million cells x 2,000 genes, GB", xlim=(0, 1.2 * sizes.max() / 1e9))
     axes[1].invert_yaxis()
-    figure.tight_layout()
     return figure
 
 
@@ -37,7 +36,7 @@ def memory_over_cells(found: pd.DataFrame) -> Figure:
     for form, column in found.items():
         ax.plot(found.index, column / 1e6, marker="o", color=FORMS[str(form)], label=form)
     ax.set(xlabel="cells in the file", ylabel="memory at its peak, MB", ylim=(0, None))
-    ax.xaxis.set_major_formatter("{x:,.0f}")
+    ax.set_xticks(found.index, [f"{n:,}" for n in found.index])
     ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
     return figure
 
@@ -80,10 +79,9 @@ def beside_one(losses: pd.DataFrame, names: Mapping[str, str]) -> Figure:
         axes[1].plot(losses.index, gap, color=plots.INK, **look)
     axes[0].set(xlabel="step", ylabel="loss, nats per hidden gene")
     axes[1].axhline(1e-5, color=plots.PALETTE["other"], ls="--", lw=1, label="more than rounding")
-    axes[1].set(xlabel="step", ylabel="difference, nats", yscale="log", ylim=(5e-10, 1e-3))
-    axes[1].set_yticks([1e-9, 1e-7, 1e-5, 1e-3], ["0", "1e-7", "1e-5", "1e-3"])
+    axes[1].set(xlabel="step", ylabel="difference, nats", yscale="log", ylim=(5e-10, 1e-1))
+    axes[1].set_yticks([1e-9, 1e-7, 1e-5, 1e-3, 1e-1], ["0", "1e-7", "1e-5", "1e-3", "0.1"])
     axes[1].set_yticks([], minor=True)
     axes[0].legend(loc="upper right", fontsize=9)
     axes[1].legend(loc="upper right", fontsize=9)
-    figure.tight_layout()
     return figure

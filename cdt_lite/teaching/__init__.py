@@ -127,6 +127,7 @@ from cdt_lite.teaching.together import (
     losses_of,
     one_model,
     quicker,
+    talk,
     weights_apart,
 )
 from cdt_lite.teaching.verdict import all_scores, averages, judgeable, plates, questions, verdicts
@@ -149,8 +150,8 @@ __all__ = [
     "questions", "quicker", "relatives_of", "right_way", "rows_a_second", "same_depth", "same_losses", "saved",
     "searched", "sets_of", "shares_with_intervals", "shown_before", "shows", "silence", "simulated_genes", "sinks",
     "small_network", "steps_cost", "still_apart", "strange_files", "strength", "strongest_two", "surer",
-    "table_alone", "tipped", "token_shares", "told", "told_apart", "told_by_relatives", "top", "total_variation",
-    "tried", "trusted", "untrained", "used", "valley_told", "verdicts", "walk", "walked", "way", "weights_apart",
-    "what_it_does", "what_it_holds", "who_listens", "why", "with_and_without", "with_bar", "with_errors",
-    "with_spread", "worth", "written",
+    "table_alone", "talk", "tipped", "token_shares", "told", "told_apart", "told_by_relatives", "top",
+    "total_variation", "tried", "trusted", "untrained", "used", "valley_told", "verdicts", "walk", "walked", "way",
+    "weights_apart", "what_it_does", "what_it_holds", "who_listens", "why", "with_and_without", "with_bar",
+    "with_errors", "with_spread", "worth", "written",
 ]

@@ -85,20 +85,20 @@ def peaks(cells: AnnData, sizes: Sequence[int], network: Checkpoint, folder: Pat
     return pd.DataFrame(rows).T.rename_axis("cells")
 
 
-def grows(found: pd.DataFrame, n: int = 10**6) -> str:
-    """Says how the peaks of memory grow with the cells, and where a straight line puts them at n cells.
+def grows(found: pd.DataFrame) -> str:
+    """Says how peaks of memory grow with the cells, where a straight line puts a million, and which is then least.
 
     Args:
         found: From `peaks`.
-        n: Cells that were not tried.
     """
     first, last = found.index[0], found.index[-1]
-    told = []
+    told, at_a_million = [], {}
     for form, column in found.items():
         slope = (column[last] - column[first]) / (last - first)
-        told.append(f"{form} {slope:,.0f} bytes a cell, {(column[last] + slope * (n - last)) / GB:.2f} GB at {n:,}")
-    least = found.iloc[-1].idxmin()
-    return f"Memory at its peak grows by: {'; '.join(told)}. The least with {last:,} cells: {least}."
+        at_a_million[form] = column[last] + slope * (10**6 - last)
+        told.append(f"{slope:,.0f} bytes as {form} (for a million {at_a_million[form] / GB:.2f} GB)")
+    least = f", the least as {min(at_a_million, key=at_a_million.__getitem__)}" if len(told) > 1 else ""
+    return f"One cell more takes, where memory is at its peak, {listed(told)}{least}."
 
 
 def rows_a_second(sampler: SetSampler, n_batches: int, rng: np.random.Generator) -> pd.Series:
@@ -124,7 +124,7 @@ def rows_a_second(sampler: SetSampler, n_batches: int, rng: np.random.Generator)
     return pd.Series({name: float(np.median(values)) for name, values in speeds.items()}, name="rows a second")
 
 
-def as_fast(rates: pd.Series, wanted: float) -> str:
+def as_fast(rates: pd.Series, wanted: int | float) -> str:
     """Says whether reading keeps up: with a plain gather, and with what a card asks for.
 
     Args:
@@ -190,7 +190,7 @@ def used(found: pd.DataFrame, name: str) -> str:
             f"a training step, {step / product:.0%} of them (medians of {len(found)}, in turn).")
 
 
-def fits_on(need: float, cards: pd.Series, what: str) -> str:
+def fits_on(need: int | float, cards: pd.Series, what: str) -> str:
     """Says which cards hold what a training step needs.
 
     Args:
@@ -198,14 +198,15 @@ def fits_on(need: float, cards: pd.Series, what: str) -> str:
         cards: Memory, GB, by name.
         what: That is to fit.
     """
-    fit = [name for name, size in cards.items() if need <= size * GB]
-    rest = [name for name in cards.index if name not in fit]
-    where = f"fits on {listed(fit)}" if fit else "fits on none of them"
-    but = f", not on {listed(rest)}" if fit and rest else ""
-    return f"{what} needs {need / GB:.1f} GB: it {where}{but}."
+    fit = cards.index[cards * GB >= need].tolist()
+    rest = cards.index.drop(fit).tolist()
+    if not fit:
+        return f"{what} needs {need / GB:.1f} GB: none of the cards has that."
+    small = f"; too small: {listed(rest)}" if rest else ""
+    return f"{what} needs {need / GB:.1f} GB. Large enough: {listed(fit)}{small}."
 
 
-def pays(whole: float, gains: pd.Series, what: str) -> str:
+def pays(whole: int | float, gains: pd.Series, what: str) -> str:
     """Says which remedy makes a step smaller.
 
     Args:
@@ -236,5 +237,5 @@ def fits_after_all(sizes: pd.Series, rates: pd.Series, alike: bool, gains: pd.Se
     time_ = "Time is bought with processes: two made the model of one"
     if not alike:
         time_ = "More processes are no remedy yet: two did not make the model of one"
-    return (f"{cells}, read at {share:.0%} of the pace of a plain gather. {time_}. And of the memory of v1's step {best} "
-            f"save {gains.max():.1f} GB, {others}.")
+    return (f"{cells}, read at {share:.0%} of the pace of a plain gather. {time_}. And of the memory of v1's step "
+            f"{best} save {gains.max():.1f} GB, {others}.")

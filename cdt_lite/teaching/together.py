@@ -121,7 +121,7 @@ def one_model(losses: pd.DataFrame, apart: float, what: str) -> str:
     gap = float((losses.iloc[:, 1] - losses.iloc[:, 0]).abs().max())
     same = gap <= SAME_LOSS and apart <= SAME_WEIGHT
     verdict = "one and the same model, but for rounding" if same else "not the same model"
-    return (f"{what}: over {len(losses)} steps its losses are within {gap:.1g} nats of those of one process, its "
+    return (f"{what}: over {len(losses)} steps the losses are within {gap:.1g} nats of those of one process, the "
             f"weights in the end within {apart:.1g}: {verdict}.")
 
 
@@ -157,3 +157,18 @@ def equal_batches(one: Sequence[np.ndarray], other: Sequence[np.ndarray], where:
     n = sum(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
     verdict = "all are equal, bit for bit" if n == len(one) else f"only {n} are equal"
     return f"Of {len(one)} batches drawn from memory and from {where}, {verdict}."
+
+
+def talk(sent: float, links: pd.Series, step: float) -> str:
+    """Says how long gradients are on the way, over several links, and which of them take longer than a step.
+
+    Args:
+        sent: Bytes that a process sends in a step.
+        links: Bytes a second, by name.
+        step: Seconds of a step.
+    """
+    seconds = sent / links
+    told = listed([f"{1e3 * span:.1f} ms over {name}" for name, span in seconds.items()])
+    slow = seconds.index[seconds > step].tolist()
+    moral = f"over {listed(slow)} the talk takes longer than the step" if slow else "the talk is shorter everywhere"
+    return f"Gradients, {sent / 1e6:.0f} MB a step: {told}. A step takes {1e3 * step:.0f} ms at least: {moral}."
