@@ -144,15 +144,20 @@ def _require_whole_indices(path: str | Path) -> None:
         file.visititems(look)
 
 
-def read_h5ad(path: str | Path) -> "AnnData":
-    """Reads cells from an .h5ad file. Raises CDTError where there is none, or it cannot be read."""
+def read_h5ad(path: str | Path, backed: bool = False) -> "AnnData":
+    """Reads cells from an .h5ad file. Raises CDTError where there is none, or it cannot be read.
+
+    Args:
+        path: The file.
+        backed: Leave X on the disk.
+    """
     import anndata  # here, so that writing bytes does not wait for it
 
     if not Path(path).is_file():
         raise CDTError(f"there is no file {str(path)!r}")
     try:
         _require_whole_indices(path)
-        return anndata.read_h5ad(path)
+        return anndata.read_h5ad(path, backed="r" if backed else None)
     except Exception as error:  # h5py and anndata raise many kinds
         raise CDTError(f"{path} is not an .h5ad file that can be read, or it is cut short: {error}") from error
 

@@ -12,11 +12,12 @@ SCREEN = ("screen", *COLUMNS.values(), "default-sign", "layer")  # of every comm
 SPLIT = ("unseen", "hold_out", "split_key")
 WITHHOLD = ("withheld", "hold-out", "split-key")
 TRAINING = (*SCREEN, *WITHHOLD, "n-top-genes", "preset", "out", "steps", "seed", "device", "precision", "compile",
-            "learning-rate", "resume", "overwrite", "checkpoint-interval", "gene-vectors", "gene-sets", "shard")
+            "learning-rate", "resume", "overwrite", "checkpoint-interval", "gene-vectors", "gene-sets", "store",
+            "shard")
 STAGE = ("precision", "compile", "learning_rate", "seed", "checkpoint_interval")  # fields of `TrainConfig`
 OF_A_RUN = ("preset", "steps", "learning_rate", "seed", "checkpoint_interval", "precision",
             "n_top_genes")  # --resume keeps them
-FLAGS = {"models": "checkpoint", "model": "checkpoint", "withheld": "unseen"}  # options that share a name with others
+FLAGS = {"models": "checkpoint", "model": "checkpoint", "withheld": "unseen", "files": "more"}  # share a name
 COUNTS = ("n_top_genes", "steps", "checkpoint_interval", "cells", "seeds", "sampling_steps", "pretrain_steps",
           "finetune_steps")
 SIMULATED = ("n_genes", "n_targets", "n_cells", "seed", "world")
@@ -106,6 +107,8 @@ OPTIONS = {
     "overwrite": _option(False, "let this take the place of another one in --out", action="store_true"),
     "checkpoint-interval": _option(None, "steps between two saves (default: the preset's, 500)", type=int),
     "more": _option(None, "further .h5ad files, or none (default: blood and simulated cells)", nargs="*"),
+    "files": _option([], "further .h5ad files of the same screen, into one store", nargs="+", metavar="FILE"),
+    "store": _option(None, "train from the tokens in FOLDER (cdt-lite tokenize) instead of cells", metavar="FOLDER"),
     "gene-vectors": _option(None, "CSV, a gene symbol and numbers a row (default: co-expression in training cells)"),
     "gene-sets": _option(None, "FILE (.gmt, .json), immune, planted (simulated), none; default: a public screen's"),
     "start": _option(None, "pretrained checkpoint to start from"),
@@ -142,6 +145,7 @@ OPTIONS = {
 }
 COMMANDS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {  # options, and defaults of its own
     "figures": (("preset", "model", *SCREEN, "out", "dark"), {"out": "figures"}),
+    "tokenize": ((*SCREEN, *WITHHOLD, "files", "n-top-genes", "preset", "start", "out"), {"out": "output/tokens"}),
     "pretrain": ((*TRAINING, "more"), {"out": "output/pretrained", "seed": None}),
     "finetune": ((*TRAINING, "start"), {"out": "output/finetuned", "seed": None}),
     "predict": (("checkpoint", *SCREEN, "target", "targets", "all", "sign", "magnitude", "cells", "seed", "guidance",

@@ -26,7 +26,7 @@ from cdt_lite.training.checkpoint import Checkpoint
 from cdt_lite.training.train import train
 
 INTERVAL, LIFE = 10, 1.5  # steps between two saves; seconds that a run lives at most, once it is under way
-STEPS_A_KILL = 60
+STEPS_A_KILL = 40
 
 
 def train_on(folder, n_steps):

@@ -1,4 +1,4 @@
-"""The command line: cdt-lite figures, pretrain, finetune, predict, evaluate, account, bench, capsule, doctor."""
+"""The command line: figures, tokenize, pretrain, finetune, predict, evaluate, account, bench, capsule, doctor."""
 
 import argparse
 import shlex
@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from cdt_lite.cli.machine import account, bench, doctor
+from cdt_lite.cli.tokens import tokenize
 from cdt_lite.cli.training import capsule, finetune, pretrain
 from cdt_lite.cli.use import evaluate, figures, predict
 from cdt_lite.errors import CDTError, CDTWarning
@@ -21,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     """Returns the parser of all commands."""
     top = argparse.ArgumentParser(prog="cdt-lite", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True)
-    for function in (figures, pretrain, finetune, predict, evaluate, account, bench, capsule, doctor):
+    for function in (figures, tokenize, pretrain, finetune, predict, evaluate, account, bench, capsule, doctor):
         options, defaults = COMMANDS[function.__name__]
         purpose = (function.__doc__ or "").rstrip(".")
         sub = commands.add_parser(function.__name__, help=purpose, description=function.__doc__)

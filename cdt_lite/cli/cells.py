@@ -39,6 +39,56 @@ def screen_of(args: argparse.Namespace, split: Mapping[str, Any] | None = None, 
     return on_panel(screen, genes) if genes else choose_panel(screen, n_top_genes)
 
 
+def files_of(args: argparse.Namespace, genes: Sequence[str], n_top_genes: int
+             ) -> tuple[list["AnnData"], list[str], dict[str, Any]]:
+    """The training sides of a screen that is in one file or several, their counts on the disk.
+
+    They have one split, as if they were one file, and one panel, chosen on the first.
+
+    Args:
+        args: What was typed.
+        genes: Those of a model that knows no others; none: a panel is chosen.
+        n_top_genes: Its size.
+
+    Returns:
+        The cells of each file, the targets of all, and what a store keeps of them.
+    """
+    import anndata
+    import pandas as pd
+
+    from cdt_lite.data import CONTROL, load_screen, named_split
+    from cdt_lite.data.blocks import part_of
+    from cdt_lite.data.panel import choose_panel, on_panel
+    from cdt_lite.data.splits import CHOSEN, as_words
+    from cdt_lite.report.tasks import places_of
+
+    screens = []
+    for name in (args.screen, *args.more):
+        screens.append(load_screen(name, _columns(args), layer=args.layer, default_sign=args.default_sign,
+                                   n_top_genes=None, backed=args.layer is None))
+    facts = screens[0].uns["screen"]
+    every = anndata.AnnData(obs=pd.concat([screen.obs for screen in screens]), uns={"screen": facts})
+    split = split_of(args)
+    every = _with_split(every, **split) if split else every
+    side = named_split(every)
+    targets = sorted(set(every.obs["target_gene"].astype(str)) - {CONTROL})
+    parts, begin = [], 0
+    for screen in screens:
+        screen.obs[CHOSEN] = side[begin : begin + screen.n_obs].astype(str)
+        begin += screen.n_obs
+        part = on_panel(screen, genes) if genes else choose_panel(screen, n_top_genes, targets=targets)
+        genes = genes or list(part.var_names)
+        if list(part.var_names) != genes:
+            missing = sorted(set(genes) - set(part.var_names))
+            raise CDTError(f"{screen.uns['screen']['source']} lacks {len(missing)} of the panel's genes "
+                           f"{missing[:3]}: files of one store must all have them")
+        parts.append(part_of(part, (part.obs[CHOSEN] == "train").to_numpy()))
+    held_out = sorted(set(places_of(every[side == "held_out"])))
+    about = {"name": facts["name"], "gene_sets": facts.get("gene_sets"), "held_out": held_out,
+             "split": as_words(every, side) if args.more and not split else split}
+    return parts, targets, about
+
+
 def unlabelled_cells(path: str, args: argparse.Namespace, n_top_genes: int) -> "AnnData":
     """Cells to pretrain on, from a file whose labels are not read."""
     from cdt_lite.data.panel import choose_panel

@@ -3,7 +3,7 @@
 import argparse
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cdt_lite.cli.cells import screen_of, split_of, unlabelled_cells
@@ -13,7 +13,8 @@ from cdt_lite.options import OF_A_RUN, STAGE
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from cdt_lite.data import SetSampler
+    from cdt_lite.data import SetSampler, TokenStore
+    from cdt_lite.data.gene_sets import Sets
     from cdt_lite.model import Config
     from cdt_lite.training.checkpoint import Checkpoint
 
@@ -24,6 +25,8 @@ def pretrain(args: argparse.Namespace) -> int:
     from cdt_lite.training.capsule import pretraining_cells
 
     found, config = _settings(args)
+    if args.store:
+        return _from_store(args, found, config)
     screen = _training_screen(args, found, config)
     cells = screen[named_split(screen) == "train"].copy()
     if args.more is None:
@@ -46,6 +49,8 @@ def finetune(args: argparse.Namespace) -> int:
     if args.start and args.gene_vectors:
         raise CDTError("--start brings its own gene vectors: give --gene-vectors to the pretraining instead")
     found, config = _settings(args)
+    if args.store:
+        return _from_store(args, found, config)
     screen = _training_screen(args, found, config)
     side = named_split(screen)
     cells = screen[side == "train"].copy()
@@ -59,6 +64,32 @@ def finetune(args: argparse.Namespace) -> int:
     checkpoint.vocabulary = checkpoint.vocabulary.extended(sorted(targets))
     store = TokenStore.from_adata(cells, checkpoint.tokenizer, checkpoint.vocabulary)
     return _train(checkpoint, SetSampler(store, config.finetune), args)
+
+
+def _from_store(args: argparse.Namespace, found: "Checkpoint | None", config: "Config") -> int:
+    """Trains from tokens on the disk, with the panel and the split that they were made with."""
+    from cdt_lite.data import SetSampler, TokenStore
+    from cdt_lite.training.prior import give_gene_sets
+    from cdt_lite.training.runs import with_panel
+    from cdt_lite.training.start import start_from
+
+    if split_of(args) or args.n_top_genes:
+        raise CDTError("--store brings its own split and panel: give --unseen, --hold-out, --split-key and "
+                       "--n-top-genes to cdt-lite tokenize")
+    if getattr(args, "more", None) is not None:
+        raise CDTError("--store holds all cells to train on: leave out --more, or give it to cdt-lite tokenize")
+    store = TokenStore.open(args.store)
+    if found is None:
+        config = with_panel(config, len(store.panel))
+    checkpoint = start_from(found, store) if found else _begun(args, config, store)
+    checkpoint.config = config
+    if args.command == "finetune":
+        sets = _sets_of(store, args.gene_sets) if found and args.gene_sets else None
+        if sets:
+            give_gene_sets(checkpoint, sets, sorted(store.targets))
+        checkpoint.card["held_out"] = store.about.get("held_out", [])
+    data = SetSampler(store, getattr(config, args.command), args.command)
+    return _train(checkpoint, data, args, store.about.get("split", {}))
 
 
 def capsule(args: argparse.Namespace) -> int:
@@ -133,14 +164,22 @@ def _training_screen(args: argparse.Namespace, found: "Checkpoint | None", confi
     return screen_of(args, split, genes, config.model.n_genes)
 
 
-def _begun(args: argparse.Namespace, config: "Config", *files: "AnnData") -> "Checkpoint":
+def _sets_of(cells: "AnnData | TokenStore", asked: str | None) -> "Sets | None":
+    """Gene sets for cells, or for tokens of which only their screen's facts are left."""
+    from anndata import AnnData
+
+    from cdt_lite.data import TokenStore, sets_for
+
+    return sets_for(AnnData(uns={"screen": dict(cells.about)}) if isinstance(cells, TokenStore) else cells, asked)
+
+
+def _begun(args: argparse.Namespace, config: "Config", *files: "AnnData | TokenStore") -> "Checkpoint":
     """A new model for these cells."""
-    from cdt_lite.data import sets_for
     from cdt_lite.training.gene_vectors import read_gene_vectors
     from cdt_lite.training.start import start
 
     vectors = read_gene_vectors(args.gene_vectors) if args.gene_vectors else None
-    sets = sets_for(files[0], _asked_sets(args, config))
+    sets = _sets_of(files[0], _asked_sets(args, config))
     return start(config, *files, gene_vectors=vectors, gene_sets=sets, seed=args.seed or 0)
 
 
@@ -149,7 +188,8 @@ def _asked_sets(args: argparse.Namespace, config: "Config") -> str | None:
     return args.gene_sets or ("none" if config.gene_vectors == "random" else None)
 
 
-def _train(checkpoint: "Checkpoint", data: "SetSampler", args: argparse.Namespace) -> int:
+def _train(checkpoint: "Checkpoint", data: "SetSampler", args: argparse.Namespace,
+           split: Mapping[str, Any] | None = None) -> int:
     from cdt_lite.terminal import memory_wanted, with_bar
     from cdt_lite.training.train import train
 
@@ -158,7 +198,7 @@ def _train(checkpoint: "Checkpoint", data: "SetSampler", args: argparse.Namespac
         print(f"{len(checkpoint.panel):,} genes, {estimate}; memory {memory:.1f} GB", flush=True)
 
     if not args.resume:
-        checkpoint.card["split"] = split_of(args)
+        checkpoint.card["split"] = split_of(args) if split is None else dict(split)
     length = checkpoint.card.get("n_steps") if args.resume else args.steps
     steps = train(checkpoint, data, steps=length, out=args.out, overwrite=args.overwrite, device=args.device, say=say,
                   shard=args.shard)

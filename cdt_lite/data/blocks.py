@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 from anndata import AnnData
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from cdt_lite.data.counts import check_counts, check_structure
+from cdt_lite.data.expression import depths
 from cdt_lite.errors import CDTError
 from cdt_lite.files import readable
 
@@ -65,6 +66,14 @@ def _blocks_of_part(cells: AnnData, values: Any, what: str) -> Iterator[tuple[Ro
         block = block[place[begin:end] - first]
         yield order[begin:end], block if every else block[:, genes]
         begin = end
+
+
+def block_depths(cells: AnnData, what: str = "the screen") -> Float[np.ndarray, " cells"]:
+    """Returns the total counts of every cell. Raises CDTError where they are no raw counts."""
+    depth = np.empty(cells.n_obs)
+    for rows, block in count_blocks(cells, what):
+        depth[rows] = depths(block)
+    return depth
 
 
 def in_memory(cells: AnnData, what: str = "the screen") -> AnnData:

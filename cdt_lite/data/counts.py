@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 from anndata import AnnData
+from jaxtyping import Float
 
 from cdt_lite.data.expression import depths
 from cdt_lite.errors import CDTError
@@ -12,9 +13,15 @@ from cdt_lite.errors import CDTError
 NOISE = 1e-6  # share of a count by which arithmetic in floating point may have moved it
 
 
-def check_depths(adata: AnnData, what: str = "the screen") -> None:
-    """Raises CDTError where a cell has no count."""
-    n = int((depths(adata.X) == 0).sum())
+def check_depths(adata: AnnData, what: str = "the screen", depth: Float[np.ndarray, " cells"] | None = None) -> None:
+    """Raises CDTError where a cell has no count.
+
+    Args:
+        adata: Cells.
+        what: What to call them in a message.
+        depth: Their total counts, if they are known.
+    """
+    n = int(((depths(adata.X) if depth is None else depth) == 0).sum())
     if n:
         raise CDTError(f"{what}: {n} cells have no count in these {adata.n_vars} genes: "
                        "scanpy.pp.filter_cells(min_counts=1)")

@@ -124,7 +124,7 @@ def with_symbols(adata: AnnData, column: str, what: str) -> AnnData:
             continue
         symbols = adata.var[key].astype(object).where(adata.var[key].notna(), "").astype(str)
         unclear = symbols.duplicated(keep=False) | (symbols == "")
-        named = adata.copy()
+        named = adata if adata.isbacked else adata.copy()
         named.var_names = np.where(unclear, adata.var_names, symbols)
         kept = f"; {int(unclear.sum())} without a symbol of their own keep their ids" if unclear.any() else ""
         warnings.warn(f"{what}: genes are called by var[{key!r}], as the targets are, not by their Ensembl ids{kept}",

@@ -16,7 +16,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from jaxtyping import Bool, Float, Int, Shaped
 
-from cdt_lite.data.blocks import in_memory, part_of
+from cdt_lite.data.blocks import block_depths, in_memory, part_of
 from cdt_lite.data.counts import check_counts, check_depths, check_structure
 from cdt_lite.data.expression import depths
 from cdt_lite.data.labels import check_targets, tidy_targets
@@ -149,8 +149,8 @@ def check_cells(adata: AnnData, what: str = "the screen") -> None:
 
 
 def check_screen(adata: AnnData, columns: Columns = Columns(), *, default_sign: int = -1,
-                 what: str = "the screen") -> Labels:
-    """Refuses what is not a screen of raw counts; returns its labels.
+                 what: str = "the screen") -> tuple[Labels, Float[np.ndarray, " N"]]:
+    """Refuses what is not a screen of raw counts; returns its labels and the depth of every cell.
 
     Raises:
         CDTError: Nothing left, genes named twice, labels that are none, no controls, no counts; the message says what
@@ -159,10 +159,14 @@ def check_screen(adata: AnnData, columns: Columns = Columns(), *, default_sign: 
     check_cells(adata, what)
     labels = read_labels(adata, columns, default_sign=default_sign, what=what)
     require_controls(labels, columns, what)
-    check_counts(adata, what)
-    check_depths(adata, what)
+    if adata.isbacked:
+        depth = block_depths(adata, what)
+    else:
+        check_counts(adata, what)
+        depth = depths(adata.X)
+    check_depths(adata, what, depth)
     check_targets(labels.target[~labels.is_control].tolist(), adata, columns.target, what)
-    return labels
+    return labels, depth
 
 
 def read_controls(adata: AnnData, columns: Columns = Columns(), what: str = "the screen"
@@ -205,17 +209,23 @@ def in_layout(counts: Any, obs: pd.DataFrame, genes: Iterable[str], facts: dict[
     counts = sp.csr_matrix(counts, dtype=np.float32)
     counts.sum_duplicates()
     counts.data = np.rint(counts.data)
-    obs = obs.assign(
+    obs = obs.assign(n_umi=depths(counts).astype(np.float32))
+    adata = labelled(AnnData(counts, obs=obs, var=pd.DataFrame(index=pd.Index(genes).astype(str))), obs, facts)
+    adata.uns["screen"]["sha256"] = screen_hash(adata)
+    return adata
+
+
+def labelled(adata: AnnData, obs: pd.DataFrame, facts: dict[str, Any]) -> AnnData:
+    """Gives cells, whose counts may lie on the disk, the labels and facts of the layout."""
+    adata.obs = obs.assign(
         target_gene=pd.Categorical(obs["target_gene"].astype(str)),
         batch=pd.Categorical(obs["batch"].astype(str)),
         sign=obs["sign"].astype(np.int8),
         magnitude=obs["magnitude"].astype(np.float32),
-        n_umi=depths(counts).astype(np.float32),
     )
-    adata = AnnData(counts, obs=obs, var=pd.DataFrame(index=pd.Index(genes).astype(str)))
-    unmeasured = set(obs["target_gene"].cat.categories) - {CONTROL} - set(adata.var_names)
+    unmeasured = set(adata.obs["target_gene"].cat.categories) - {CONTROL} - set(adata.var_names)
     targets = np.array(sorted(unmeasured), object)
-    adata.uns["screen"] = {**facts, "control": CONTROL, "unmeasured_targets": targets, "sha256": screen_hash(adata)}
+    adata.uns["screen"] = {**facts, "control": CONTROL, "unmeasured_targets": targets, "sha256": ""}
     return adata
 
 

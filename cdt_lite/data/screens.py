@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
+from jaxtyping import Float
 
+from cdt_lite.data.blocks import count_blocks
 from cdt_lite.data.counts import check_counts, check_depths
-from cdt_lite.data.expression import depths, log1p_counts
+from cdt_lite.data.expression import dense, log1p_counts
 from cdt_lite.data.labels import with_symbols
-from cdt_lite.data.layout import CONTROL, Columns, Labels, check_cells, check_screen, in_layout
+from cdt_lite.data.layout import CONTROL, Columns, Labels, check_cells, check_screen, in_layout, labelled
 from cdt_lite.data.panel import choose_panel
 from cdt_lite.data.public import SCREENS, Unreachable, load_public
 from cdt_lite.data.simulate import simulate_screen
@@ -23,7 +25,7 @@ FEWEST_TARGETS, MOST_OF = 4, 0.75  # measured ones, to judge the direction of a 
 
 
 def load_screen(name_or_path: str | Path, columns: Columns = Columns(), *, layer: str | None = None,
-                default_sign: int = -1, n_top_genes: int | None = 2000) -> AnnData:
+                default_sign: int = -1, n_top_genes: int | None = 2000, backed: bool = False) -> AnnData:
     """Loads the cells of a perturbation screen, in the one layout that everything here reads.
 
     Args:
@@ -34,6 +36,9 @@ def load_screen(name_or_path: str | Path, columns: Columns = Columns(), *, layer
             Challenge) or +1 (activation).
         n_top_genes: Size of the panel if there are more genes: all perturbed genes, then those that vary most on the
             training side of `named_split`. None: all genes.
+        backed: Leave the counts of a file on the disk, to be read block by block (X of the whole file is the file's,
+            of a part of it `TokenStore.from_adata` and `start` know the way). A panel is then chosen on 20,000 training
+            cells, and there is no hash.
 
     Returns:
         Raw counts (CSR float32, cells x genes); obs has target_gene, batch, sign, magnitude, n_umi and what else the
@@ -48,7 +53,7 @@ def load_screen(name_or_path: str | Path, columns: Columns = Columns(), *, layer
     if name in SCREENS:
         adata = load_public(name)
     else:
-        adata = _load_file(Path(name), columns, layer, default_sign)
+        adata = _load_file(Path(name), columns, layer, default_sign, backed)
     if n_top_genes is None:
         return adata
     return choose_panel(adata, n_top_genes)
@@ -98,30 +103,36 @@ def load_cells(path: str | Path, columns: Columns = Columns(), *, layer: str | N
     return in_layout(adata.X, obs, adata.var_names, _facts(path))
 
 
-def _load_file(path: Path, columns: Columns, layer: str | None, default_sign: int) -> AnnData:
+def _load_file(path: Path, columns: Columns, layer: str | None, default_sign: int, backed: bool) -> AnnData:
     """Reads an .h5ad file, checks it, and puts it into the layout."""
-    adata = with_symbols(_read(path, layer), columns.target, "the screen")
-    labels = check_screen(adata, columns, default_sign=default_sign)
+    adata = with_symbols(_read(path, layer, backed), columns.target, "the screen")
+    labels, depth = check_screen(adata, columns, default_sign=default_sign)
     if len(set(labels.batch)) == 1:
         warnings.warn("the screen has one replicate: how far its effects can be trusted is learned from random parts "
                       "of its cells, and no replicate can be held out. Name a column of replicates with "
                       "Columns(batch=...) if there is one", CDTWarning, stacklevel=3)
     if columns.sign not in adata.obs:
-        _check_direction(adata, labels, default_sign)
+        _check_direction(adata, labels, depth, default_sign)
     obs = adata.obs.assign(target_gene=labels.target, batch=labels.batch)
     obs = obs.assign(sign=labels.sign, magnitude=labels.magnitude)
+    if backed:
+        return labelled(adata, obs.assign(n_umi=depth.astype(np.float32)), _facts(path))
     return in_layout(adata.X, obs, adata.var_names, _facts(path))
 
 
-def _check_direction(adata: AnnData, labels: Labels, sign: int) -> None:
+def _check_direction(adata: AnnData, labels: Labels, depth: Float[np.ndarray, " N"], sign: int) -> None:
     """Warns where no column gives signs and most measured targets move against the sign that is taken for all."""
-    log1p = log1p_counts(sp.csr_matrix(adata.X), float(np.median(depths(adata.X)))).tocsc()
     measured = sorted(set(labels.target[~labels.is_control]) & set(adata.var_names))
-    against = 0
-    for target in measured:
-        own = log1p[:, adata.var_names.get_loc(target)].toarray().ravel()
-        change = own[labels.target == target].mean() - own[labels.is_control].mean()
-        against += change * sign < 0
+    gene = adata.var_names.get_indexer(pd.Index(measured))
+    number = pd.Index(measured).get_indexer(pd.Index(labels.target))  # of each cell's target, or -1
+    perturbed, controls = np.zeros(len(measured)), np.zeros(len(measured))
+    for rows, block in count_blocks(adata):
+        own = dense(log1p_counts(sp.csr_matrix(block), float(np.median(depth)))[:, gene])
+        here = np.flatnonzero(number[rows] >= 0)
+        np.add.at(perturbed, number[rows][here], own[here, number[rows][here]])
+        controls += own[labels.is_control[rows]].sum(0)
+    change = perturbed / np.bincount(number[number >= 0], minlength=len(measured)) - controls / labels.is_control.sum()
+    against = int((change * sign < 0).sum())
     if len(measured) < FEWEST_TARGETS or against < MOST_OF * len(measured):
         return
     way = "rises" if sign < 0 else "falls"
@@ -130,13 +141,16 @@ def _check_direction(adata: AnnData, labels: Labels, sign: int) -> None:
                   f"the other sign with default_sign={-sign}", CDTWarning, stacklevel=4)
 
 
-def _read(path: Path, layer: str | None) -> AnnData:
+def _read(path: Path, layer: str | None, backed: bool = False) -> AnnData:
     """Reads an .h5ad file, with the counts of a layer in X."""
     if not path.is_file():
         screens = ["simulated", *SCREENS]
         close = suggest(str(path), [*screens, *map(str, path.parent.glob("*.h5ad"))])
         raise CDTError(f"no screen or file is called {str(path)!r}; screens: {screens}{close}")
-    adata = read_h5ad(path)
+    if backed and layer is not None:
+        raise CDTError(f"layer {layer!r}: of a file that stays on the disk X alone can be read; write the layer "
+                       "to X of a file of its own, or load it into memory (backed=False)")
+    adata = read_h5ad(path, backed)
     if layer == "raw" and adata.raw is not None and layer not in adata.layers:
         return adata.raw.to_adata()
     if layer is not None:

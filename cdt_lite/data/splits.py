@@ -50,7 +50,7 @@ def choose_split(screen: AnnData, unseen: Sequence[str] = (), held_out: Pairs = 
     """Returns a screen with a split of your choice: `named_split` gives it for this screen and for any part of it.
 
     Args:
-        screen: Cells in the layout of `load_screen`.
+        screen: Cells in the layout of `load_screen`; those on disk are given the split themselves, others a copy.
         unseen: Targets withheld altogether.
         held_out: (target, batch) pairs withheld.
         column: Instead of these: a column of obs with "train", "held_out" or "unseen" for every cell.
@@ -58,14 +58,31 @@ def choose_split(screen: AnnData, unseen: Sequence[str] = (), held_out: Pairs = 
     Raises:
         CDTError: A name that is not there, a target that is withheld twice or in part, or nothing left to train on.
     """
+    if screen.isbacked and screen.is_view:
+        raise CDTError("a part of a file on disk takes no split: choose it for the whole file, then take parts")
     if column is None:
         side = split_screen(screen, unseen, held_out)
     else:
         side = _sides_in(screen, column)
     _check_sides(screen, side, [*held_out])
-    screen = screen.copy()
+    screen = screen if screen.isbacked else screen.copy()
     screen.obs[CHOSEN] = side.astype(str)
     return screen
+
+
+def as_words(screen: AnnData, side: np.ndarray) -> dict[str, list[str]]:
+    """Returns a split as the options of the command line name it: targets, and replicates of targets.
+
+    Raises:
+        CDTError: It holds out some cells of a replicate, which no option names.
+    """
+    target, batch = (screen.obs[key].astype(str).to_numpy() for key in ("target_gene", "batch"))
+    pairs = sorted(set(zip(target[side == "held_out"], batch[side == "held_out"], strict=True)))
+    for pair in pairs:
+        if (side[(target == pair[0]) & (batch == pair[1])] != "held_out").any():
+            raise CDTError(f"the rule holds out some cells of {pair[0]!r}, since no target was made in two replicates: "
+                           "name what to withhold, with --unseen or --split-key")
+    return {"unseen": sorted(set(target[side == "unseen"])), "hold_out": [":".join(pair) for pair in pairs]}
 
 
 def _sides_in(screen: AnnData, column: str) -> np.ndarray:

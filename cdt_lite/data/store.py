@@ -125,6 +125,16 @@ class TokenStore:
                 raise CDTError(f"a store was made with another vocabulary: gene {number} is {own!r} there, and in "
                                f"that of {of} {other!r}: {remedy}")
 
+    @property
+    def panel(self) -> list[str]:
+        """Symbols of the genes, in order."""
+        return [self.symbols[gene] for gene in self.gene_ids]
+
+    @property
+    def targets(self) -> set[str]:
+        """Symbols of the targets of all perturbed cells."""
+        return {self.symbols[gene] for gene in np.unique(self.target[self.target >= 0])}
+
     def __len__(self) -> int:
         return len(self.target)
 

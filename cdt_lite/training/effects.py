@@ -13,7 +13,7 @@ from cdt_lite.data.store import TokenStore, set_aside
 from cdt_lite.data.tokenizer import Tokenizer
 from cdt_lite.model.mean_effect import NAMELESS, OWN, WHOLE, EffectTable
 from cdt_lite.model.perturbation import UNKNOWN_TARGET
-from cdt_lite.training.gene_vectors import coexpression
+from cdt_lite.training.gene_vectors import coexpression, expression_of
 from cdt_lite.training.kriging import Kriging, Measured, genes_in
 from cdt_lite.training.prior import GeneVectors
 
@@ -101,7 +101,7 @@ def fitted(store: TokenStore, tokenizer: Tokenizer, prior: GeneVectors | None = 
 
 def coexpression_of(store: TokenStore, tokenizer: Tokenizer) -> GeneVectors:
     """Returns vectors of the panel's genes that point the same way where genes vary together."""
-    vectors = coexpression((block for _, block in _expression(store, tokenizer)), above_noise=True)
+    vectors = coexpression((block for _, block in expression_of(store, tokenizer)), above_noise=True)
     return GeneVectors(store.gene_ids, sparse.csr_array(vectors))
 
 
@@ -146,9 +146,11 @@ def measured_effects(store: TokenStore, tokenizer: Tokenizer, genes: Int[np.ndar
     keys, which = store.groups()
     cells = np.bincount(which).astype(float)
     means, squares = np.zeros((2, len(keys), store.tokens.shape[1]))
-    for rows, expression in _expression(store, tokenizer):
-        np.add.at(means, which[rows], expression)
-        np.add.at(squares, which[rows], expression**2)
+    for rows, expression in expression_of(store, tokenizer):
+        here, number = np.unique(which[rows], return_inverse=True)
+        member = sparse.csr_array((np.ones(len(number)), (number, np.arange(len(number)))))
+        means[here] += member @ expression
+        squares[here] += member @ expression**2
     means, squares = means / cells[:, None], squares / cells[:, None]
     is_control = keys[:, 1] == 0
     share = cells[is_control] / cells[is_control].sum()
@@ -165,23 +167,14 @@ def measured_effects(store: TokenStore, tokenizer: Tokenizer, genes: Int[np.ndar
     return measured, np.sqrt(np.maximum(variance, LEAST_SD**2))
 
 
-def _expression(store: TokenStore, tokenizer: Tokenizer) -> Iterator[tuple[slice, Float[np.ndarray, "rows G"]]]:
-    """Reads log1p expression block by block; a token stands for its bin's centre."""
-    centres = np.asarray(tokenizer.centres)
-    for begin in range(0, len(store), BLOCK):
-        rows = slice(begin, begin + BLOCK)
-        values = centres[store.tokens[rows]]
-        if tokenizer.config.space == "counts":
-            values = values * np.exp(-store.log_depth[rows, None])
-        yield rows, np.log1p(values)
-
-
 def _control_shares(store: TokenStore, n_bins: int) -> Float[np.ndarray, "G bins"]:
     """Shares of the control cells in every bin, with half a cell more at 0 and at 1: no value is impossible."""
-    found = np.zeros((store.tokens.shape[1], n_bins))
+    n_genes = store.tokens.shape[1]
+    found = np.zeros((n_genes, n_bins))
     found[:, :2] = 0.5
     controls = np.flatnonzero(store.sign == 0)
+    first = n_bins * np.arange(n_genes)  # place of a gene's bin 0
     for begin in range(0, len(controls), BLOCK):
-        tokens = np.asarray(store.tokens[controls[begin : begin + BLOCK]])
-        np.add.at(found, (np.arange(len(found)), tokens), 1)
+        places = first + store.tokens[controls[begin : begin + BLOCK]]
+        found += np.bincount(places.ravel(), minlength=found.size).reshape(found.shape)
     return found / found.sum(1, keepdims=True)

@@ -6,7 +6,7 @@ mean effects from perturbed genes to others (`training/effects.py`): it is one c
 """
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from io import StringIO
 from pathlib import Path
@@ -16,6 +16,9 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
+from cdt_lite.data.blocks import BLOCK
+from cdt_lite.data.store import TokenStore
+from cdt_lite.data.tokenizer import Tokenizer
 from cdt_lite.errors import CDTError
 from cdt_lite.training.checkpoint import Checkpoint
 
@@ -49,6 +52,17 @@ def coexpression(blocks: Iterable[Float[np.ndarray, "_cells G"]], above_noise: b
         kept[-1] = True
         vectors = vectors[:, kept]
     return vectors[:, ::-1]
+
+
+def expression_of(store: TokenStore, tokenizer: Tokenizer) -> Iterator[tuple[slice, Float[np.ndarray, "_rows G"]]]:
+    """Yields rows of a store and their log1p expression, block by block; a token stands for its bin's centre."""
+    centres = np.asarray(tokenizer.centres)
+    for begin in range(0, len(store), BLOCK):
+        rows = slice(begin, begin + BLOCK)
+        values = centres[store.tokens[rows]]
+        if tokenizer.config.space == "counts":
+            values = values * np.exp(-store.log_depth[rows, None])
+        yield rows, np.log1p(values)
 
 
 def read_gene_vectors(path: str | Path) -> pd.DataFrame:

@@ -50,7 +50,7 @@ def loss_of_step(checkpoint: Checkpoint, data: SetSampler, step: int, device: to
 
 
 class _Objective(nn.Module):
-    """The loss as a module's forward pass, as `DistributedDataParallel` wants it; of a part of each batch, or of all."""
+    """The loss as a module's forward pass, as `DistributedDataParallel` wants it: of a batch, or of a part of each."""
 
     def __init__(self, checkpoint: Checkpoint, data: SetSampler, part: Part | None = None) -> None:
         super().__init__()
@@ -66,9 +66,11 @@ class _Objective(nn.Module):
         seed = hash((self.config.seed, step, STAGES.index(self.stage))) % 2**63
         generator = torch.Generator().manual_seed(seed)
         own_gpu = [device] if device.type == "cuda" else []
+        own_part = () if self.part is None else (self.part,)  # processes of a reader's own may know no parts
         with torch.random.fork_rng(devices=own_gpu), half(self.config, device):
             torch.manual_seed(seed)  # dropout, too, depends on it
-            return self.process.loss(denoiser(self.model, batch), batch.tokens, generator, self.stage, step, self.part)
+            denoise = denoiser(self.model, batch)
+            return self.process.loss(denoise, batch.tokens, generator, self.stage, step, *own_part)
 
 
 def half(config: TrainConfig, device: torch.device) -> AbstractContextManager:
@@ -88,8 +90,9 @@ class Loop:
         self.model = checkpoint.model.to(self.device).train()
         if data.config.compile:
             self.model.compile()
-        sets, n_sets = share_of(data.config.sets_per_batch), data.config.sets_per_batch
-        self.loss: nn.Module = _Objective(checkpoint, data, Part(sets.start, n_sets))
+        sets = share_of(data.config.sets_per_batch)
+        part = Part(sets.start, data.config.sets_per_batch) if n_processes() > 1 else None
+        self.loss: nn.Module = _Objective(checkpoint, data, part)
         self.numbers: set[str] = set()
         if shard:
             in_half = data.config.in_half(self.device.type)

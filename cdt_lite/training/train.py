@@ -134,6 +134,8 @@ def _run(loop: Loop, out: str | Path | None, look: Callable[[], None]) -> Genera
 
 def _begin(checkpoint: Checkpoint, data: SetSampler) -> None:
     """Begins a stage, or goes on with it; fine-tuning begins with what its cells say of mean effects."""
+    for store in data.stores:
+        store.require(checkpoint.tokenizer, checkpoint.vocabulary.symbols)
     goes_on = checkpoint.stage == data.stage and bool(checkpoint.training)
     if not goes_on:
         checkpoint.stage, checkpoint.step, checkpoint.training = data.stage, 0, {}
