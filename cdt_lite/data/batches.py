@@ -91,13 +91,14 @@ class _Source:
         for i in np.flatnonzero(wanted):
             target, sign, replicate, fold = keys[i].tolist()
             self.groups.append(_Group(target, sign, replicate, fold, cells[i]))
-        self.weights = _weights(keys[wanted], sizes[wanted])
+        weights = _weights(keys[wanted], sizes[wanted])
         of_controls = keys[wanted][:, 0] == NO_TARGET
         if of_controls.any() and not of_controls.all():
             share = config.control_share  # controls are many: they get this, perturbed sets the rest
-            self.weights[of_controls] *= share / self.weights[of_controls].sum()
-            self.weights[~of_controls] *= (1 - share) / self.weights[~of_controls].sum()
-        self.weights /= self.weights.sum()
+            weights[of_controls] *= share / weights[of_controls].sum()
+            weights[~of_controls] *= (1 - share) / weights[~of_controls].sum()
+        self.up_to = np.cumsum(weights / weights.sum())
+        self.up_to /= self.up_to[-1]
         pool = np.flatnonzero(is_control)
         self.controls = {ALL: pool}
         replicates, number = np.unique(store.group[pool], return_inverse=True)
@@ -167,10 +168,11 @@ class SetSampler:
     def plan(self, index: int) -> Plan:
         """Returns which cells batch number `index` shows; its cost does not grow with the cells in the stores."""
         rng = np.random.default_rng([self.config.seed, require_whole("index", index), STAGES.index(self.stage)])
-        store = rng.choice(len(self.stores), p=self._sizes / self._sizes.sum())
-        source = self._sources[store]
-        chosen = rng.choice(len(source.groups), self.config.sets_per_batch, p=source.weights)
-        return self._plan(rng, int(store), chosen.tolist())
+        sizes = np.cumsum(self._sizes / self._sizes.sum())
+        store = int(np.searchsorted(sizes / sizes[-1], rng.random(), side="right"))
+        # as rng.choice(..., p=weights) draws, without adding up all weights each time
+        chosen = np.searchsorted(self._sources[store].up_to, rng.random(self.config.sets_per_batch), side="right")
+        return self._plan(rng, store, chosen.tolist())
 
     def gather(self, plan: Plan, sets: slice = slice(None)) -> Batch:
         """Reads the tokens of a planned batch.
@@ -243,11 +245,13 @@ def _take(rng: Rng, pool: np.ndarray, n: int) -> np.ndarray:
 
 def _take_others(rng: Rng, pool: np.ndarray, of_set: np.ndarray, n: int) -> np.ndarray:
     """Draws n cells of a sorted pool that are not in a set: by their number among the others, never made as a list."""
-    own = np.unique(of_set)
-    at = np.searchsorted(pool, own)
-    at = at[pool.take(at, mode="clip") == own]
+    place = np.searchsorted(pool, of_set)
+    own = pool.take(place, mode="clip") == of_set
+    if not own.any():
+        return _take(rng, pool, n)
+    at = np.unique(place[own])
     if len(at) == len(pool):  # a cell is its own control only where there is no other
-        at = at[:0]
+        return _take(rng, pool, n)
     n_others = len(pool) - len(at)
     number = rng.choice(n_others, n, replace=n_others < n)
     n_passed = np.searchsorted(at - np.arange(len(at)), number, side="right")  # of its own that come before

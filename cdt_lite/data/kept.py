@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -27,21 +27,17 @@ class TokenArray:
     n_done = 0
 
     def __init__(self, shape: tuple[int, int]) -> None:
-        self._tokens = np.empty(shape, np.uint8)
+        self.tokens = np.empty(shape, np.uint8)
         self.log_depth = np.empty(shape[0], np.float32)
 
     def write(self, rows: Int[np.ndarray, " n"], tokens: UInt8[np.ndarray, "n G"], log_depth: Float[np.ndarray, " n"]
               ) -> None:
         """Takes the tokens of some cells."""
-        self._tokens[rows], self.log_depth[rows] = tokens, log_depth
+        self.tokens[rows], self.log_depth[rows] = tokens, log_depth
 
     def end_part(self, n_done: int) -> None:
         """All cells up to here are there."""
         self.n_done = n_done
-
-    def tokens(self) -> UInt8[np.ndarray, "cells G"]:
-        """Returns all tokens."""
-        return self._tokens
 
 
 class TokenFile:
@@ -96,9 +92,11 @@ class TokenFile:
             with replacing(self.folder / UNFINISHED) as temporary, temporary.open("wb") as file:
                 np.savez(file, key=np.array(self.key), log_depth=self.log_depth[:n_done])
 
-    def tokens(self) -> UInt8[np.ndarray, "cells G"]:
-        """Returns all tokens, as a memory map."""
-        return np.load(self.folder / TOKENS, mmap_mode="r", allow_pickle=False)
+    def blocks(self) -> Iterator[bytes]:
+        """Reads all tokens back, block by block: pages of a memory map would count as memory."""
+        self._file.seek(self._start)
+        while block := self._file.read(BLOCK * self.shape[1]):
+            yield block
 
     def finish(self, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
         """Makes the store whole: labels, then what it is."""
@@ -143,11 +141,11 @@ def key_of(facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def digest_of(tokens: UInt8[np.ndarray, "cells G"], labels: Mapping[str, np.ndarray]) -> str:
-    """Returns the hash of tokens, read block by block, and of genes, targets and signs."""
+def digest_of(blocks: Iterable[bytes], labels: Mapping[str, np.ndarray]) -> str:
+    """Returns the hash of tokens, block by block, and of genes, targets and signs."""
     digest = sha256()
-    for begin in range(0, len(tokens), BLOCK):
-        digest.update(np.ascontiguousarray(tokens[begin : begin + BLOCK]).data)
+    for block in blocks:
+        digest.update(block)
     for name in ("gene_ids", "target", "sign"):
         digest.update(np.ascontiguousarray(labels[name]).data)
     return digest.hexdigest()[:16]

@@ -11,7 +11,7 @@ import numpy as np
 from anndata import AnnData
 from jaxtyping import Bool, Float, Int, UInt8
 
-from cdt_lite.data.blocks import count_blocks
+from cdt_lite.data.blocks import BLOCK, count_blocks
 from cdt_lite.data.expression import dense, depths
 from cdt_lite.data.kept import TokenArray, TokenFile, digest_of, held, is_kept, key_of, read_kept
 from cdt_lite.data.layout import CONTROL, Columns, check_cells, read_labels
@@ -71,7 +71,7 @@ class TokenStore:
             return cls._kept_in(named(path), parts, made, say)
         array = TokenArray((len(labels["target"]), parts[0].n_vars))
         _tokenise(parts, tokenizer, array, say)
-        return cls(tokens=array.tokens(), log_depth=array.log_depth, **made)
+        return cls(tokens=array.tokens, log_depth=array.log_depth, **made)
 
     @classmethod
     def open(cls, folder: str | Path) -> "TokenStore":
@@ -102,7 +102,7 @@ class TokenStore:
                 with TokenFile(folder, (len(made["target"]), parts[0].n_vars), key) as file:
                     _tokenise(parts, tokenizer, file, say)
                     arrays["log_depth"] = file.log_depth
-                    facts["digest"] = digest_of(file.tokens(), arrays)
+                    facts["digest"] = digest_of(file.blocks(), arrays)
                     file.finish(arrays, facts)
         return cls.open(folder)
 
@@ -162,7 +162,8 @@ class TokenStore:
         """Returns a hash of the tokens and labels: what a model was trained on."""
         if not self.known_digest:
             labels = {"gene_ids": self.gene_ids, "target": self.target, "sign": self.sign}
-            self.known_digest = digest_of(self.tokens, labels)
+            blocks = (self.tokens[begin : begin + BLOCK].tobytes() for begin in range(0, len(self), BLOCK))
+            self.known_digest = digest_of(blocks, labels)
         return self.known_digest
 
 
