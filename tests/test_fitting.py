@@ -85,7 +85,7 @@ def test_the_lightest_form_is_named_also_where_it_is_not_tokens():
 
 def test_rows_are_counted_with_their_controls_and_read_from_a_map(cells, network, tmp_path):
     store = TokenStore.from_adata(cells, network.tokenizer, network.vocabulary, path=tmp_path)
-    rates = rows_a_second(SetSampler(store, network.config.finetune), 3, np.random.default_rng(0))
+    rates = rows_a_second(SetSampler(store, network.config.finetune), 3)
     assert (rates > 0).all() and rates["drawn and read"] < rates["read"]
     rates = pd.Series({"drawn and read": 100.0, "read": 900.0, "a plain gather": 1000.0})
     assert "keeps up with a plain gather (90% of its 1,000). That is enough for" in as_fast(rates, 100)
@@ -100,7 +100,7 @@ def test_steps_and_products_are_timed_in_turn(cells, network):
     assert len(found) == 2 and (found > 0).all().all()
     assert all((value == before[name]).all() for name, value in network.model.state_dict().items())
     planted = pd.DataFrame({"a step": [4e9, 5e9, 90e9], "a matrix product": [10e9, 10e9, 1e9]})
-    assert "10 billion operations a second in a matrix product and 5 in a training step, 50%" in used(planted, "It")
+    assert "10 billion operations a second in matrix products and 5 in a training step, 50%" in used(planted, "It")
 
 
 def test_cards_that_are_large_enough_are_named():
@@ -174,7 +174,7 @@ def test_torchrun_is_called_in_the_folder_and_its_failure_is_shown(tmp_path, cap
     body += "json.dumps({'case': 'a', 'process': int(r), 'weights': 3, 'seconds': 1.0, 'losses': {'1': 2.0}}))\n"
     (tmp_path / "short.py").write_text(body)
     table = launch(tmp_path, ["a"], 2)
-    assert capsys.readouterr().out == "$ torchrun --standalone --nproc-per-node 2 short.py a\n"
+    assert capsys.readouterr().out == "$ torchrun --standalone --local-addr localhost --nproc-per-node 2 short.py a\n"
     assert table.index.tolist() == [("a", 0), ("a", 1)] and losses_of(table.loc[("a", 0)]).to_dict() == {1: 2.0}
     (tmp_path / "short.py").write_text("raise SystemExit('no such cells')")
     with pytest.raises(CDTError, match="2 processes did not come to their end"):

@@ -22,7 +22,7 @@ def weighed(shares: pd.Series, sizes: pd.Series) -> Figure:
     """
     figure, axes = plots.grid(1, 2, (10, 2.8))
     axes[0].bar(shares.index, shares, color=plots.KINDS["real"])
-    axes[0].set(xlabel="molecules of a gene in a cell", ylabel="share of entries", title="real cells")
+    axes[0].set(xlabel="molecules of a gene in a cell", ylabel="share of entries", title="the screen")
     drawn = axes[1].barh(sizes.index, sizes / 1e9, color=[FORMS[form] for form in sizes.index])
     axes[1].bar_label(drawn, [f"{size / 1e9:.1f} GB" for size in sizes], padding=4)
     axes[1].set(xlabel="a million cells x 2,000 genes, GB", xlim=(0, 1.2 * sizes.max() / 1e9))

@@ -21,6 +21,7 @@ from cdt_lite.training.loop import loss_of_step
 
 HALF = 0.5  # of the speed of a plain gather: what the sampler should reach
 GB = 1e9
+PRODUCTS = 8  # that are timed together
 
 
 def lighter(sizes: pd.Series, density: float) -> str:
@@ -101,26 +102,26 @@ def grows(found: pd.DataFrame) -> str:
     return f"One cell more takes, where memory is at its peak, {listed(told)}{least}."
 
 
-def rows_a_second(sampler: SetSampler, n_batches: int, rng: np.random.Generator) -> pd.Series:
-    """Measures how many cells a second are read, by the sampler and by a plain random gather of as many rows.
+def rows_a_second(sampler: SetSampler, n_batches: int) -> pd.Series:
+    """Measures how many rows a second are drawn and read by the sampler, read alone, and read by plain indexing.
 
-    Both are timed in turn, batch by batch, so that what else the machine does hurts both alike; medians.
+    All three are timed in turn, batch by batch, so that what else the machine does hurts them alike; medians. What is
+    read by plain indexing are the rows of another batch: as many, and as far from each other.
     """
-    store = sampler.stores[0]
+    tokens = sampler.stores[0].tokens
     speeds: dict[str, list[float]] = {"drawn and read": [], "read": [], "a plain gather": []}
     for index in range(n_batches):
+        other = sampler.plan(n_batches + index)
+        rows = np.concatenate([part.ravel() for part in (other.cells, other.controls) if part is not None])
         began = time.perf_counter()
         plan = sampler.plan(index)
         planned = time.perf_counter()
         sampler.gather(plan)
         read = time.perf_counter()
-        n = plan.cells.size + (0 if plan.controls is None else plan.controls.size)
-        rows = rng.integers(0, len(store), n)
-        ready = time.perf_counter()
-        store.tokens[rows]
-        spans = read - began, read - planned, time.perf_counter() - ready
+        tokens[rows]
+        spans = read - began, read - planned, time.perf_counter() - read
         for name, span in zip(speeds, spans, strict=True):
-            speeds[name].append(n / span)
+            speeds[name].append(len(rows) / span)
     return pd.Series({name: float(np.median(values)) for name, values in speeds.items()}, name="rows a second")
 
 
@@ -140,11 +141,13 @@ def as_fast(rates: pd.Series, wanted: int | float) -> str:
 
 
 def pace(network: Checkpoint, data: SetSampler, n: int, device: str = "cpu") -> pd.DataFrame:
-    """Times a training step (forward and back) and a matrix product of its own size in turn; FLOP/s of each.
+    """Times a training step (forward and back) and a matrix product of its own size in turn; operations a second.
+
+    On a CPU seconds are those that its cores were at work for this: other programs do not count.
 
     Args:
         network: The model.
-        data: Its batches.
+        data: Its batches, all with controls.
         n: Times; a row each.
         device: Where.
     """
@@ -159,22 +162,24 @@ def pace(network: Checkpoint, data: SetSampler, n: int, device: str = "cpu") -> 
     right = torch.randn(width, wide, device=device, dtype=kind)
     found = []
     for index in range(n + 1):
-        began = time.perf_counter()
+        began = _now(device)
         loss_of_step(network, data, index, device).backward()
         stepped = _now(device)
-        torch.matmul(left, right)
+        for _ in range(PRODUCTS):
+            torch.matmul(left, right)
         done = _now(device)
         model.zero_grad(set_to_none=True)
-        speed = {"a step": step / (stepped - began), "a matrix product": 2 * rows * width * wide / (done - stepped)}
-        found.append(speed)
+        products = 2 * rows * width * wide * PRODUCTS
+        found.append({"a step": step / (stepped - began), "a matrix product": products / (done - stepped)})
     model.to("cpu")
     return pd.DataFrame(found[1:])  # the first of each warms up
 
 
 def _now(device: str) -> float:
-    """The time, once all that was asked of a device is done."""
-    if device != "cpu":
-        torch.cuda.synchronize()
+    """The time: of the cores at work for this, or of the clock once a GPU has done all that it was asked."""
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
     return time.perf_counter()
 
 
@@ -186,8 +191,8 @@ def used(found: pd.DataFrame, name: str) -> str:
         name: Of the processor, at the start of the sentence.
     """
     step, product = found.median()
-    return (f"{name} does {product / GB:,.0f} billion operations a second in a matrix product and {step / GB:,.0f} in "
-            f"a training step, {step / product:.0%} of them (medians of {len(found)}, in turn).")
+    return (f"{name} does {product / GB:,.0f} billion operations a second in matrix products and {step / GB:,.0f} in a "
+            f"training step, {step / product:.0%} of them (medians of {len(found)}, in turn).")
 
 
 def fits_on(need: int | float, cards: pd.Series, what: str) -> str:

@@ -68,7 +68,7 @@ def launch(folder: Path, cases: Sequence[str], n: int) -> pd.DataFrame:
     Raises:
         CDTError: It failed; with the last lines that it printed.
     """
-    words = ["--standalone", "--nproc-per-node", str(n), SCRIPT.name, *cases]
+    words = ["--standalone", "--local-addr", "localhost", "--nproc-per-node", str(n), SCRIPT.name, *cases]
     print(f"$ torchrun {' '.join(words)}")
     command = [sys.executable, "-m", "torch.distributed.run", *words]
     variables = os.environ | {"OMP_NUM_THREADS": "1", "USE_LIBUV": "0"}  # torch for Windows comes without libuv
