@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The two commands of CDT-lite, and some helpers. Needs Python 3.11 or newer and nothing else.
 
-python3 run.py              make the environment, run notebooks 00 to 08 into output/, draw the figures there
+python3 run.py              make the environment, run notebooks 00 to 09 into output/, draw the figures there
 python3 run.py test         make the environment, run linters, unit tests, every notebook and every workshop copy
 python3 run.py lab          make the environment, start JupyterLab at the page that says where to begin
 python3 run.py setup        make the environment only

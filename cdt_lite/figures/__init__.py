@@ -12,6 +12,7 @@ __all__, __getattr__, __dir__ = lazily(__name__, {
     "charts": [],
     "cost": ["account"],
     "diagrams": ["DIAGRAMS"],
+    "fitting": ["beside_one", "memory_over_cells", "parts_of_a_batch", "weighed"],
     "folder": ["make_figures"],
     "generation": ["h_curves", "in_27_cells", "step_prices"],
     "hidden": ["guesses"],

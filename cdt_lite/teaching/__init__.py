@@ -3,6 +3,19 @@
 from cdt_lite.teaching.bits import Rivals, cheaper, intervals, token_shares
 from cdt_lite.teaching.check import catch_up, check
 from cdt_lite.teaching.escapees import answers, shares_with_intervals
+from cdt_lite.teaching.fitting import (
+    as_fast,
+    fits_after_all,
+    fits_on,
+    grows,
+    lighter,
+    pace,
+    pays,
+    peaks,
+    piled,
+    rows_a_second,
+    used,
+)
 from cdt_lite.teaching.guessing import guess, sinks, surer
 from cdt_lite.teaching.held_out import HeldOut, differences_of_controls, guides_of, held_out, held_out_sets
 from cdt_lite.teaching.histograms import asked, at_looks, histograms, saved
@@ -104,25 +117,40 @@ from cdt_lite.teaching.sentences import (
 )
 from cdt_lite.teaching.small import bits_curve, small_network
 from cdt_lite.teaching.strangers import Terminal, knock, strange_files, what_it_holds
+from cdt_lite.teaching.together import (
+    alone,
+    begun,
+    equal_batches,
+    held_by,
+    launch,
+    losses_of,
+    one_model,
+    quicker,
+    talk,
+    weights_apart,
+)
 from cdt_lite.teaching.verdict import all_scores, averages, judgeable, plates, questions, verdicts
 from cdt_lite.terminal import with_bar
 
 __all__ = [
     "HeldOut", "Lesson", "Mixture", "Rivals", "Terminal", "against_half", "agree", "ahead_of", "all_candidates",
-    "all_scores", "answers", "apart", "are_they_cells", "as_html", "asked", "at_looks", "auc_in_classes", "averages",
-    "begin", "benchmark_summary", "benchmark_table", "beside", "between", "bits_curve", "bits_without", "by_cell_eval",
-    "by_sets", "carried", "catch_up", "cells_for", "centre_told", "cheaper", "check", "classifier_told", "components",
-    "condition_table", "densities", "densities_told", "depths_told", "dial", "differences_of_controls", "direction",
-    "does_it_help", "does_it_listen", "dud_guides", "emptied", "escapees_told", "every_target", "explain_failure",
-    "explained", "explains", "first_and_last", "flattered", "formatted", "from_masks", "furthest", "gene_by_gene",
-    "gives_away", "guess", "guides_of", "guides_told", "has_say", "held_out", "held_out_sets", "hidden_bits",
-    "histograms", "hits_by_cells", "in_short", "intervals", "judgeable", "kept_by_panel", "kept_runs", "knock",
-    "leader", "leaders", "leans", "levels", "listed", "lost", "masks_cost", "mean_of_others", "measured", "mixing",
-    "mixing_told", "moved", "neighbours_tell", "normalised", "of_use", "one_answer", "one_change", "others_moved",
-    "passed", "plates", "questions", "real_cells_score", "relatives_of", "right_way", "same_depth", "same_losses",
-    "saved", "searched", "sets_of", "sets_used", "shares_with_intervals", "shown_before", "shows", "silence",
-    "simulated_genes", "sinks", "small_network", "steps_cost", "still_apart", "strange_files", "strength",
-    "strongest_two", "surer", "table_alone", "tipped", "token_shares", "told_apart", "told_by_relatives",
-    "total_variation", "tried", "trusted", "untrained", "valley_told", "verdicts", "walk", "walked", "what_it_does",
-    "what_it_holds", "who_listens", "with_and_without", "with_bar", "with_errors", "with_spread", "worth",
+    "all_scores", "alone", "answers", "apart", "are_they_cells", "as_fast", "as_html", "asked", "at_looks",
+    "auc_in_classes", "averages", "begin", "begun", "benchmark_summary", "benchmark_table", "beside", "between",
+    "bits_curve", "bits_without", "by_cell_eval", "by_sets", "carried", "catch_up", "cells_for", "centre_told",
+    "cheaper", "check", "classifier_told", "components", "condition_table", "densities", "densities_told",
+    "depths_told", "dial", "differences_of_controls", "direction", "does_it_help", "does_it_listen", "dud_guides",
+    "emptied", "equal_batches", "escapees_told", "every_target", "explain_failure", "explained", "explains",
+    "first_and_last", "fits_after_all", "fits_on", "flattered", "formatted", "from_masks", "furthest", "gene_by_gene",
+    "gives_away", "grows", "guess", "guides_of", "guides_told", "has_say", "held_by", "held_out", "held_out_sets",
+    "hidden_bits", "histograms", "hits_by_cells", "in_short", "intervals", "judgeable", "kept_by_panel", "kept_runs",
+    "knock", "launch", "leader", "leaders", "leans", "levels", "lighter", "listed", "losses_of", "lost", "masks_cost",
+    "mean_of_others", "measured", "mixing", "mixing_told", "moved", "neighbours_tell", "normalised", "of_use",
+    "one_answer", "one_change", "one_model", "others_moved", "pace", "passed", "pays", "peaks", "piled", "plates",
+    "questions", "quicker", "real_cells_score", "relatives_of", "right_way", "rows_a_second", "same_depth",
+    "same_losses", "saved", "searched", "sets_of", "sets_used", "shares_with_intervals", "shown_before", "shows",
+    "silence", "simulated_genes", "sinks", "small_network", "steps_cost", "still_apart", "strange_files", "strength",
+    "strongest_two", "surer", "table_alone", "talk", "tipped", "token_shares", "told_apart", "told_by_relatives",
+    "total_variation", "tried", "trusted", "untrained", "used", "valley_told", "verdicts", "walk", "walked",
+    "weights_apart", "what_it_does", "what_it_holds", "who_listens", "with_and_without", "with_bar", "with_errors",
+    "with_spread", "worth",
 ]

@@ -43,7 +43,7 @@ def profile_name() -> str:
 class Lesson:
     """One notebook's run."""
 
-    number: str  # "00" to "08"
+    number: str  # "00" to "09"
     profile: str  # one of PROFILES
     device: str  # where models run
     screen: ad.AnnData  # the cells at hand

@@ -1,1 +1,1 @@
-"""The exercises of the notebooks, one file a notebook (ex00 to ex06), and the machinery that checks answers."""
+"""The exercises of the notebooks, one file a notebook (ex00 to ex09), and the machinery that checks answers."""

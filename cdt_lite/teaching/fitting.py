@@ -1,0 +1,246 @@
+"""What does not fit, and what makes it fit: bytes of cells, peaks of memory, rows and products a second."""
+
+import time
+import tracemalloc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+
+from cdt_lite.data.batches import SetSampler
+from cdt_lite.data.store import TokenStore
+from cdt_lite.figures import accounting
+from cdt_lite.teaching.sentences import listed, number
+from cdt_lite.training.checkpoint import Checkpoint
+from cdt_lite.training.loop import loss_of_step
+
+HALF = 0.5  # of the speed of a plain gather: what the sampler should reach
+GB = 1e9
+PRODUCTS = 8  # that are timed together
+
+
+def lighter(sizes: pd.Series, density: float) -> str:
+    """Says what cells weigh in each form, and which is the lightest.
+
+    Args:
+        sizes: Bytes, by form; the last are tokens.
+        density: Share of counts above 0.
+    """
+    told = listed([f"{size / GB:.1f} GB as {form}" for form, size in sizes.items()])
+    best = sizes.idxmin()
+    return (f"A million cells x 2,000 genes: {told}, with {density:.0%} of the counts above 0. Here {best} are the "
+            "lightest. (Where fewer than an eighth are above 0, sparse counts weigh less than tokens.)")
+
+
+def piled(cells: AnnData, n: int, path: Path) -> AnnData:
+    """Writes a file of n cells, a screen's again and again, and opens it without reading it ("backed").
+
+    Args:
+        cells: A screen's.
+        n: How many.
+        path: Of the .h5ad file.
+    """
+    labels = cells.obs[["target_gene", "batch", "sign", "magnitude"]].iloc[np.arange(n) % cells.n_obs]
+    labels.index = pd.Index([f"cell{i}" for i in range(n)])
+    AnnData(cells.X[np.arange(n) % cells.n_obs], obs=labels, var=cells.var[[]]).write_h5ad(path)
+    return ad.read_h5ad(path, backed="r")
+
+
+@contextmanager
+def peak(of: dict[str, int], name: str) -> Iterator[None]:
+    """Notes, under a name, the most bytes that Python and NumPy held at once for what a block does."""
+    tracemalloc.start()
+    try:
+        yield
+        of[name] = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def peaks(cells: AnnData, sizes: Sequence[int], network: Checkpoint, folder: Path) -> pd.DataFrame:
+    """Measures the peak of memory, bytes, while cells become float64 counts, tokens in memory, and tokens on disk.
+
+    Args:
+        cells: A screen's, piled up.
+        sizes: Numbers of cells.
+        network: Its bins and its vocabulary.
+        folder: Where files are written.
+    """
+    rows = {}
+    for n in sizes:
+        file = piled(cells, n, folder / f"{n}.h5ad")
+        row: dict[str, int] = {}
+        with peak(row, "float64 counts"):
+            file.X[:].toarray().astype(np.float64)
+        with peak(row, "tokens in memory"):
+            TokenStore.from_adata(file, network.tokenizer, network.vocabulary)
+        with peak(row, "tokens on disk"):
+            TokenStore.from_adata(file, network.tokenizer, network.vocabulary, path=folder / f"{n} cells")
+        rows[n] = row
+        file.file.close()
+    return pd.DataFrame(rows).T.rename_axis("cells")
+
+
+def grows(found: pd.DataFrame) -> str:
+    """Says how peaks of memory grow with the cells, where a straight line puts a million, and which is then least.
+
+    Args:
+        found: From `peaks`.
+    """
+    first, last = found.index[0], found.index[-1]
+    told, at_a_million = [], {}
+    for form, column in found.items():
+        slope = (column[last] - column[first]) / (last - first)
+        at_a_million[form] = column[last] + slope * (10**6 - last)
+        told.append(f"{slope:,.0f} bytes as {form} (for a million {at_a_million[form] / GB:.2f} GB)")
+    least = f", the least as {min(at_a_million, key=at_a_million.__getitem__)}" if len(told) > 1 else ""
+    return f"One cell more takes, where memory is at its peak, {listed(told)}{least}."
+
+
+def rows_a_second(sampler: SetSampler, n_batches: int) -> pd.Series:
+    """Measures how many rows a second are drawn and read by the sampler, read alone, and read by plain indexing.
+
+    All three are timed in turn, batch by batch, so that what else the machine does hurts them alike; medians. What is
+    read by plain indexing are the rows of another batch: as many, and as far from each other.
+    """
+    tokens = sampler.stores[0].tokens
+    speeds: dict[str, list[float]] = {"drawn and read": [], "read": [], "a plain gather": []}
+    for index in range(n_batches):
+        other = sampler.plan(n_batches + index)
+        rows = np.concatenate([part.ravel() for part in (other.cells, other.controls) if part is not None])
+        began = time.perf_counter()
+        plan = sampler.plan(index)
+        planned = time.perf_counter()
+        sampler.gather(plan)
+        read = time.perf_counter()
+        tokens[rows]
+        spans = read - began, read - planned, time.perf_counter() - read
+        for name, span in zip(speeds, spans, strict=True):
+            speeds[name].append(len(rows) / span)
+    return pd.Series({name: float(np.median(values)) for name, values in speeds.items()}, name="rows a second")
+
+
+def as_fast(rates: pd.Series, wanted: int | float) -> str:
+    """Says whether reading keeps up: with a plain gather, and with what a card asks for.
+
+    Args:
+        rates: From `rows_a_second`.
+        wanted: Cells and controls a second that a card could train on.
+    """
+    share = rates["read"] / rates["a plain gather"]
+    verdict = "keeps up with" if share >= HALF else "is behind"
+    need = "enough for" if rates["drawn and read"] >= wanted else "too slow for"
+    return (f"Drawn and read: {rates['drawn and read']:,.0f} rows a second; read alone {rates['read']:,.0f}, which "
+            f"{verdict} a plain gather ({share:.0%} of its {rates['a plain gather']:,.0f}). That is {need} a card that "
+            f"wants {wanted:,.0f}.")
+
+
+def pace(network: Checkpoint, data: SetSampler, n: int, device: str = "cpu") -> pd.DataFrame:
+    """Times a training step (forward and back) and a matrix product of its own size in turn; operations a second.
+
+    On a CPU seconds are those that its cores were at work for this: other programs do not count.
+
+    Args:
+        network: The model.
+        data: Its batches, all with controls.
+        n: Times; a row each.
+        device: Where.
+    """
+    c, stage = network.config, data.config
+    model = network.model.to(device).train()
+    size = {"n_genes": len(data.stores[0].gene_ids), "n_controls": stage.controls_per_set,
+            "cells_per_set": stage.cells_per_set, "n_sets": stage.sets_per_batch}
+    step = accounting.training_flops(accounting.products(c, **size))
+    rows, width, wide = stage.batch_size * size["n_genes"], c.model.dim, c.model.ffn_mult * c.model.dim
+    kind = torch.bfloat16 if stage.in_half(device) else torch.float32
+    left = torch.randn(rows, width, device=device, dtype=kind)
+    right = torch.randn(width, wide, device=device, dtype=kind)
+    found = []
+    for index in range(n + 1):
+        began = _now(device)
+        loss_of_step(network, data, index, device).backward()
+        stepped = _now(device)
+        for _ in range(PRODUCTS):
+            torch.matmul(left, right)
+        done = _now(device)
+        model.zero_grad(set_to_none=True)
+        products = 2 * rows * width * wide * PRODUCTS
+        found.append({"a step": step / (stepped - began), "a matrix product": products / (done - stepped)})
+    model.to("cpu")
+    return pd.DataFrame(found[1:])  # the first of each warms up
+
+
+def _now(device: str) -> float:
+    """The time: of the cores at work for this, or of the clock once a GPU has done all that it was asked."""
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def used(found: pd.DataFrame, name: str) -> str:
+    """Says how much of what its matrix products could do a processor does in a step.
+
+    Args:
+        found: From `pace`.
+        name: Of the processor, at the start of the sentence.
+    """
+    step, product = found.median()
+    return (f"{name} does {product / GB:,.0f} billion operations a second in matrix products and {step / GB:,.0f} in a "
+            f"training step, {step / product:.0%} of them (medians of {len(found)}, in turn).")
+
+
+def fits_on(need: int | float, cards: pd.Series, what: str) -> str:
+    """Says which cards hold what a training step needs.
+
+    Args:
+        need: Bytes.
+        cards: Memory, GB, by name.
+        what: That is to fit.
+    """
+    fit = cards.index[cards * GB >= need].tolist()
+    rest = cards.index.drop(fit).tolist()
+    if not fit:
+        return f"{what} needs {need / GB:.1f} GB: none of the cards has that."
+    small = f"; too small: {listed(rest)}" if rest else ""
+    return f"{what} needs {need / GB:.1f} GB. Large enough: {listed(fit)}{small}."
+
+
+def pays(whole: int | float, gains: pd.Series, what: str) -> str:
+    """Says which remedy makes a step smaller.
+
+    Args:
+        whole: Gigabytes of a step in one process.
+        gains: Gigabytes that remedies save, by name.
+        what: Whose step, after "Of".
+    """
+    told = [f"{name} save {number(gain, 1)}" for name, gain in gains.items()]
+    return f"Of {what}'s {whole:.1f} GB {listed(told)}: begin with {gains.idxmax()}."
+
+
+def fits_after_all(sizes: pd.Series, rates: pd.Series, alike: bool, gains: pd.Series) -> str:
+    """Answers the title's question: what each remedy brought here, and what it costs.
+
+    Args:
+        sizes: Bytes of a million cells x 2,000 genes: the first as float64, the last as tokens.
+        rates: From `rows_a_second`.
+        alike: Whether several processes made the model of one.
+        gains: Gigabytes that remedies save of a step's memory, by name.
+    """
+    wide, tokens = sizes.iloc[0], sizes.iloc[-1]
+    share = rates["read"] / rates["a plain gather"]
+    best, rest = gains.idxmax(), gains.drop(gains.idxmax())
+    others = listed([f"{name} {number(gain, 1)}" for name, gain in rest.items()])
+    cells = f"Cells go to disk as tokens: {tokens / GB:.1f} GB instead of {wide / GB:.1f} for a million x 2,000 genes"
+    if sizes.min() < tokens:
+        cells += f" ({sizes.idxmin()} would weigh {sizes.min() / GB:.1f})"
+    time_ = "Time is bought with processes: two made the model of one"
+    if not alike:
+        time_ = "More processes are no remedy yet: two did not make the model of one"
+    return (f"{cells}, read at {share:.0%} of the pace of a plain gather. {time_}. And of the memory of v1's step "
+            f"{best} save {gains.max():.1f} GB, {others}.")
