@@ -240,7 +240,7 @@ def _weights(keys: Int[np.ndarray, "groups 4"], sizes: Int[np.ndarray, " groups"
 
 def _take(rng: Rng, pool: np.ndarray, n: int) -> np.ndarray:
     """Draws n cells, some more than once only where there are fewer."""
-    return rng.choice(pool, n, replace=len(pool) < n)
+    return pool[rng.choice(len(pool), n, replace=len(pool) < n)]
 
 
 def _take_others(rng: Rng, pool: np.ndarray, of_set: np.ndarray, n: int) -> np.ndarray:
