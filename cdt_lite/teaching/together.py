@@ -143,7 +143,7 @@ def quicker(one: float, two: float) -> str:
     ratio = one / two
     verdict = "no faster" if ratio < 1.05 else f"{ratio:.1f} times as fast, where 2 was hoped for"
     return (f"A step took {one * 1e3:.0f} ms alone and {two * 1e3:.0f} ms with two processes: {verdict}. "
-            "So small a step is mostly talk, on a machine that does other things too: this says nothing of a GPU.")
+            "Steps of milliseconds, on a machine that does other things too: this says nothing of a GPU.")
 
 
 def equal_batches(one: Sequence[np.ndarray], other: Sequence[np.ndarray], where: str) -> str:
