@@ -271,7 +271,7 @@ def bench(config: Config, device: str, n_genes: int = 0, steps: int = 8) -> dict
         "threads": torch.get_num_threads(),
         "n_genes": n_genes,
         "batch_cells": config.finetune.batch_size,
-        "precision": config.finetune.precision,
+        "precision": "bf16" if config.finetune.in_half(torch.device(device).type) else "fp32",
         "training_cells_per_second": round(config.finetune.batch_size / seconds, 2),
         "sampling_cells_per_second": round(SAMPLED_CELLS / sampling, 2),
         "sampling_steps": config.diffusion.sampling_steps,

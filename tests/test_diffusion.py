@@ -12,14 +12,17 @@ from cdt_lite.model.config import DiffusionConfig
 from cdt_lite.model.diffusion import (
     MaskedDiffusion,
     draw,
+    draw_by,
     draw_masks,
     guide,
     hide,
     loss_curve,
     masked_loss,
     nelbo,
+    random_turns,
     sample_steps,
 )
+from cdt_lite.model.read import Conditioned
 
 
 def rng(seed=0):
@@ -236,6 +239,39 @@ def test_draw_follows_the_softmax():
     logits = torch.tensor([0.0, 1.0, 2.0, -1.0])
     found = np.bincount(draw(logits.expand(40_000, 4), rng()).numpy(), minlength=4)
     assert fit(found, logits.double().softmax(0)) > 1e-3
+
+
+def test_draw_takes_no_class_that_cannot_be_and_follows_the_distribution_function():
+    impossible = torch.tensor([[-math.inf, 0.0, -math.inf], [0.0, 0.0, -math.inf]])
+    for uniform, expected in ((0.0, [1, 0]), (0.49, [1, 0]), (0.51, [1, 1]), (1 - 2**-24, [1, 1])):
+        assert draw_by(impossible, torch.full((2,), uniform)).tolist() == expected
+
+
+@pytest.mark.parametrize("classes", [4, 5])
+def test_a_sampler_that_is_told_all_logits_draws_what_one_that_reads_some_draws(classes):
+    """Whether a denoiser can be read in places or not, and whether it offers [MASK], cells and chance are the same."""
+    weight = torch.randn(9, 9, classes, generator=rng(3))
+
+    def everywhere(xt):
+        return torch.einsum("bsg,ghk->bshk", xt.float(), weight)
+
+    def somewhere(xt, read):
+        return everywhere(xt) if read is None else everywhere(xt).flatten(0, 2)[read.at]
+
+    made = []
+    for denoise in (everywhere, Conditioned(somewhere)):
+        generator = rng(7)
+        *_, cells = sample_steps(denoise, [2, 3, 4], (2, 5, 9), 4, generator)
+        made.append((cells, generator.get_state()))
+    xt, generator, known = torch.full((2, 5, 9), 4), rng(7), 0
+    turn = random_turns((2, 5, 9), generator)
+    for n in (2, 3, 4):  # as a learner writes it: a value for every gene, of which some are kept
+        drawn = draw(everywhere(xt)[..., :4], generator)
+        xt = torch.where((turn >= known) & (turn < known + n), drawn, xt)
+        known += n
+    made.append((xt, generator.get_state()))
+    for cells, state in made[1:]:
+        assert torch.equal(cells, made[0][0]) and torch.equal(state, made[0][1])
 
 
 def test_guidance_of_one_is_plain_zero_unconditional_two_the_formula():

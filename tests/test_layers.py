@@ -10,6 +10,7 @@ from cdt_lite.model.layers import (
     MultiQueryAttention,
     PostNormEncoderLayer,
     Residual,
+    attend,
     token_rank,
 )
 
@@ -36,6 +37,18 @@ def test_folding_heads_into_queries_is_exact_attention(cross):
     x = torch.randn(2, 5, 24, dtype=torch.float64)
     memory = torch.randn(2, 7, 10, dtype=torch.float64) if cross else None
     torch.testing.assert_close(layer(x, memory), attention_by_loops(layer, x, memory))
+
+
+@pytest.mark.parametrize("groups", [1, 2, 6, 24])
+def test_questions_in_any_number_of_groups_get_the_same_answers_and_gradients(groups):
+    """Folded (one group) and expanded over cells and heads, as a GPU wants it where sets are few."""
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, n, 8, dtype=torch.float64, requires_grad=True) for n in (24, 5, 5))
+    expected = ((q @ k.mT / math.sqrt(8)).softmax(-1) @ v)
+    found = attend(q, k, v, groups)
+    torch.testing.assert_close(found.flatten(1, 2), expected)
+    ours, theirs = (torch.autograd.grad(out.square().sum(), (q, k, v), retain_graph=True) for out in (found, expected))
+    torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("backend", [nn.attention.SDPBackend.MATH, nn.attention.SDPBackend.FLASH_ATTENTION])

@@ -147,9 +147,18 @@ def guide(logits: Float[Tensor, "*cells classes"], unconditional: Float[Tensor, 
 
 
 def draw(logits: Float[Tensor, "*cells classes"], generator: torch.Generator) -> Int[Tensor, "*cells"]:
-    """Draws one class per position (Gumbel-max, noise made on the CPU so that every device draws the same)."""
-    uniform = torch.rand(logits.shape, generator=generator).clamp(min=1e-20).to(logits.device)
-    return (logits.float() - (-uniform.log()).log()).argmax(-1)
+    """Draws one class per position: the first whose cumulative probability exceeds a uniform number.
+
+    There is one number a position, made on the CPU so that every device draws the same.
+    """
+    return draw_by(logits, torch.rand(logits.shape[:-1], generator=generator))
+
+
+def draw_by(logits: Float[Tensor, "*cells classes"], uniform: Float[Tensor, "*cells"]) -> Int[Tensor, "*cells"]:
+    """Draws as `draw` does, by numbers in [0, 1) that are drawn already."""
+    below = logits.double().softmax(-1).cumsum(-1)
+    chosen = uniform.to(below)[..., None] * below[..., -1:]
+    return torch.searchsorted(below, chosen, right=True)[..., 0]  # of classes that cannot be, none
 
 
 def sample_steps(denoise: Denoiser, counts: Sequence[int], shape: tuple[int, int, int], mask_id: int,
@@ -157,7 +166,8 @@ def sample_steps(denoise: Denoiser, counts: Sequence[int], shape: tuple[int, int
                 ) -> Iterator[Int[Tensor, "B S G"]]:
     """Makes cells from nothing but masks, yielding the state after every step (the first state is all masked).
 
-    Genes are revealed in an order drawn beforehand, so a gene's turn never depends on the value drawn for it.
+    Genes are revealed in an order drawn beforehand, so a gene's turn never depends on the value drawn for it. A step
+    asks the denoiser about the genes that it reveals; chance is used as if it drew a value for every gene.
 
     Args:
         denoise: xt -> logits.
@@ -177,9 +187,11 @@ def sample_steps(denoise: Denoiser, counts: Sequence[int], shape: tuple[int, int
     turn = random_turns(shape, generator).to(device)
     revealed = 0
     for n in counts:
-        drawn = draw(denoise(xt)[..., :mask_id], generator)  # [MASK] is no answer, should a model give it
         now = (turn >= revealed) & (turn < revealed + n)
-        xt = torch.where(now, drawn, xt)
+        read = Read.of(now, torch.full(shape[:2], n))
+        logits = read_at(denoise, xt, read)[:, :mask_id]  # [MASK] is no answer, should a model give it
+        uniform = torch.rand(shape, generator=generator).to(device)
+        xt = xt.masked_scatter(now, draw_by(logits, uniform[now]))
         revealed += n
         yield xt
 

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from cdt_lite.model.read import Read
 
+KEYS_A_BLOCK, ENOUGH_BLOCKS = 128, 128  # what a GPU's backward pass works on at a time, and how many keep it busy
+
 
 class MultiQueryAttention(nn.Module):
     """Attention in which every head asks its own question of one shared set of keys and values.
@@ -54,13 +56,18 @@ class MultiQueryAttention(nn.Module):
         return q.reshape(len(k), -1, self.head_dim), k, v
 
     def forward(self, x: Float[Tensor, "... G D"], memory: Float[Tensor, "N M E"] | None = None,
-                read: Read | None = None) -> Float[Tensor, "... D"]:
+                read: Read | None = None, cells: int = 1) -> Float[Tensor, "... D"]:
         """Attends from each of the G positions of `x` to `memory`, or to `x` itself.
 
-        With `read` from the positions that are read alone; `x` holds these where there is a memory, else all genes.
+        Args:
+            x: All positions; where there is a memory and not all are read, those that are.
+            memory: What is attended to.
+            read: Attend from the positions that are read alone.
+            cells: How many cells share a memory.
         """
         q, k, v = self.project(x, memory, read)
-        mixed = F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])
+        few = len(k) * math.ceil(k.shape[1] / KEYS_A_BLOCK) < ENOUGH_BLOCKS
+        mixed = attend(q, k, v, cells * self.n_head if k.is_cuda and few else 1)
         if read is None:
             return self.out(mixed.reshape(x.shape))
         return self.out(read.unpadded(mixed.reshape(-1, self.out.in_features)))
@@ -71,6 +78,17 @@ class MultiQueryAttention(nn.Module):
         q, k, _ = self.project(x, memory)
         scores = (q @ k.transpose(1, 2) / math.sqrt(self.head_dim)).softmax(-1)
         return scores.unflatten(1, (x.shape[1], self.n_head)).transpose(1, 2)
+
+
+def attend(q: Float[Tensor, "N Q hd"], k: Float[Tensor, "N M hd"], v: Float[Tensor, "N M hd"], groups: int
+           ) -> Float[Tensor, "N groups _ hd"]:
+    """Attends with the questions in so many groups, each with the same K and V: the same whatever their number.
+
+    Questions do not depend on each other. In one group K and V are read once; in many they are expanded, and a GPU's
+    backward pass, which goes by keys, has work for all its processors.
+    """
+    keys, values = (x[:, None].expand(-1, groups, -1, -1) for x in (k, v))
+    return F.scaled_dot_product_attention(q.unflatten(1, (groups, -1)), keys, values)
 
 
 class MLP(nn.Sequential):
@@ -136,12 +154,12 @@ def by_cell(inner: nn.Module, x: Float[Tensor, "... G D"], memory: Tensor | None
         read: Where the result is wanted, as rows; None: everywhere.
     """
     if x.dim() == 2:
-        return inner(x) if memory is None else inner(x, memory, read)
+        return inner(x) if memory is None else inner(x, memory, read, read.n_cells // len(memory))
     if read is not None:
         return inner(x.flatten(0, 1), None, read)
     if memory is None:
         return inner(x.flatten(0, 1)).view_as(x)
-    return inner(x.flatten(1, 2), memory).view_as(x)
+    return inner(x.flatten(1, 2), memory, cells=x.shape[1]).view_as(x)
 
 
 def _where(h: Tensor, read: Read | None) -> Float[Tensor, "... D"]:

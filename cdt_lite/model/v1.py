@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cdt_lite.errors import CDTError
 from cdt_lite.model.config import ModelConfig
-from cdt_lite.model.diffusion import Part, draw, hide, read_loss
+from cdt_lite.model.diffusion import Part, draw_by, hide, read_loss
 from cdt_lite.model.layers import MLP, MultiQueryAttention, PostNormEncoderLayer, Residual, initialise_linears
 from cdt_lite.model.perturbation import Perturbation, PerturbationEmbedding
 from cdt_lite.model.read import Conditioned, Read, read_at
@@ -254,14 +254,15 @@ class V1Diffusion:
         """
         p = mask_probabilities()
         xt = torch.full(shape, self.mask_id, device=device)
-        hidden = torch.ones_like(xt, dtype=torch.bool)
+        hidden = torch.ones(shape, dtype=torch.bool)
         yield xt
         for step in range(N_TIMESTEPS - 1, 0, -1):
             t = torch.full(shape[:2], step / (N_TIMESTEPS - 1), device=device)
-            drawn = draw(denoise(xt, t), generator)
-            reveal = torch.rand(shape, generator=generator).to(device) < 1 - p[step - 1] / p[step]
-            xt = torch.where(hidden & reveal, drawn, xt)
-            hidden = hidden & ~reveal
+            now = hidden & (torch.rand(shape, generator=generator) < 1 - p[step - 1] / p[step])
+            here, uniform = now.to(device), torch.rand(shape, generator=generator)
+            logits = read_at(denoise, xt, Read.of(here, now.sum(-1)), t)
+            xt = xt.masked_scatter(here, draw_by(logits, uniform[now]))
+            hidden = hidden & ~now
             yield xt
 
     def n_steps(self, n_genes: int, steps: int | None = None) -> int:

@@ -30,7 +30,7 @@ class Loader:
 
     def batch(self, index: int) -> Batch:
         """Returns batch number `index` on the device, and has the next ones read."""
-        for number in range(index, min(index + AHEAD + 1, self.n_steps)):
+        for number in (index, *range(index + 1, min(index + AHEAD + 1, self.n_steps))):
             if number not in self.coming:
                 self.coming[number] = self.thread.submit(self._read, number)
         return self.coming.pop(index).result().to(self.device)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cdt_lite import __version__
 from cdt_lite.data.batches import STAGES, Batch, SetSampler
 from cdt_lite.errors import CDTError
+from cdt_lite.model import compile_blocks
 from cdt_lite.model.config import TrainConfig
 from cdt_lite.model.diffusion import Part
 from cdt_lite.model.layers import PostNormEncoderLayer
@@ -87,17 +88,17 @@ class Loop:
         self.device = torch.device(device)
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")  # TF32
-        self.model = checkpoint.model.to(self.device).train()
+        self.numbers: set[str] = set()
         if data.config.compile:
-            self.model.compile()
+            compile_blocks(checkpoint.model)
+        if shard:
+            in_half = data.config.in_half(self.device.type)
+            self.numbers = shards.cut(checkpoint.model, self.device, in_half)
+        self.model = checkpoint.model.to(self.device).train()
         sets = share_of(data.config.sets_per_batch)
         part = Part(sets.start, data.config.sets_per_batch) if n_processes() > 1 else None
         self.loss: nn.Module = _Objective(checkpoint, data, part)
-        self.numbers: set[str] = set()
-        if shard:
-            in_half = data.config.in_half(self.device.type)
-            self.numbers = shards.cut(self.model, self.model.blocks, self.device, in_half)
-        elif n_processes() > 1:
+        if n_processes() > 1 and not shard:
             self.loss = shards.copied(self.loss)
         self.weights = dict(self.model.named_parameters())
         self.optimizer = optimizer_for(self.model, data.config)
@@ -160,23 +161,25 @@ class Loop:
         """Writes model and optimizer state, whole, from the first process; any number of processes can go on."""
         self.require_finite()
         state = {name: self._gathered(name, value) for name, value in self.model.state_dict().items()}
-        training = {}
+        self.checkpoint.training = {}
         for name, parameter in self.weights.items():
             for key, value in self.optimizer.state.get(parameter, {}).items():
-                training[f"optimizer.{name}.{key}"] = self._gathered(name, value)
+                self.checkpoint.training[f"optimizer.{name}.{key}"] = self._gathered(name, value)
         if rank():
             return
-        self.checkpoint.training = training
         digests = [store.digest() for store in self.data.stores]
         self.checkpoint.card |= {"cdt_lite": __version__, "n_steps": self.n_steps, "data": digests}
         self.checkpoint.save(out, state=state)
 
     def _gathered(self, name: str, value: Tensor) -> Tensor:
-        value = shards.whole(value)
-        return value.view(()) if name in self.numbers else value
+        """Returns a tensor with all of its shards, in main memory; other processes than the first only help."""
+        found = shards.whole(value)
+        if rank() or found is value:
+            return value
+        return found.view(()).cpu() if name in self.numbers else found.cpu()
 
     def _restore(self) -> None:
-        saved = self.checkpoint.training
+        saved, self.checkpoint.training = self.checkpoint.training, {}
         for name, parameter in self.weights.items():
             state = {}
             for key in MOMENTS:

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from cdt_lite.model import CDT, V1
 from cdt_lite.training.processes import n_processes
 
 
@@ -24,16 +25,15 @@ def copied(loss: nn.Module) -> nn.Module:
         return DistributedDataParallel(loss, broadcast_buffers=False, find_unused_parameters=True)
 
 
-def cut(model: nn.Module, blocks: nn.ModuleList, device: torch.device, half: bool) -> set[str]:
+def cut(model: CDT | V1, device: torch.device, half: bool) -> set[str]:
     """Cuts a model's weights into shards, in place (FSDP2): each process keeps and updates its own.
 
     A block's weights are whole only while it is at work. A number alone cannot be cut: it becomes a vector of one.
 
     Args:
-        model: On its device.
-        blocks: Its blocks.
-        device: Where it is.
-        half: Gather and compute in bf16; sums of gradients, and what is kept, stay in fp32.
+        model: In main memory: no device ever holds all of it.
+        device: Where its shards go.
+        half: Gather the blocks' weights in bf16 (work with them under autocast); what is kept stays in fp32.
 
     Returns:
         Names of the weights that were numbers.
@@ -49,10 +49,11 @@ def cut(model: nn.Module, blocks: nn.ModuleList, device: torch.device, half: boo
             setattr(model.get_submodule(owner), own, nn.Parameter(parameter.detach()[None]))
     mesh = init_device_mesh(device.type, (n_processes(),))
     policy = MixedPrecisionPolicy()
-    if half:
-        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
-    for module in (*blocks, model):
-        fully_shard(module, mesh=mesh, mp_policy=policy)
+    if half and device.type == "cuda":  # where autocast brings layer norms back to fp32; on a CPU it does not
+        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    for block in model.blocks:
+        fully_shard(block, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh)  # what is left is small, and some of it needs its digits
     return numbers
 
 

@@ -17,7 +17,7 @@ from cdt_lite.files import locked, named, sweep
 from cdt_lite.model.diffusion import SHARES, MaskedDiffusion, loss_curve
 from cdt_lite.training.checkpoint import Checkpoint, open_folder
 from cdt_lite.training.effects import effect_table, magnitudes
-from cdt_lite.training.loop import Loop
+from cdt_lite.training.loop import Loop, half
 from cdt_lite.training.processes import first_does, require_joined, require_same, share_of, stopping_together
 from cdt_lite.training.runs import require_device
 from cdt_lite.training.shards import gathered
@@ -163,7 +163,7 @@ def _judge(loop: Loop, out: str | Path | None) -> None:
     if out is not None:
         loop.save(out)
     loop.whole = False
-    with gathered(loop.model):
+    with gathered(loop.model), half(loop.data.config, loop.device):
         _end(loop.checkpoint, loop.data)
     loop.whole = True
 
