@@ -16,7 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 OURS = [*FILES, ROOT / "run.py", *sorted((ROOT / "tools").glob("*.py")), *sorted((ROOT / "benchmarks").glob("*.py"))]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PRINTERS = {"cli", "terminal.py", "teaching"}
-CALLED_BY_OTHERS = {"__getattr__", "__dir__"}  # Python calls them
+CALLED_BY_OTHERS = {"__getattr__", "__dir__", "validate", "_sample"}  # by Python, and by annbatch
 
 
 def module(path: Path) -> str:

@@ -101,6 +101,8 @@ def test_several_files_are_one_store_and_one_name_is_one_replicate(tmp_path, bac
     assert said[-1] == "270 of 270 cells"
     with pytest.raises(CDTError, match="the same genes in the same order"):
         stored([SCREEN, SCREEN[:, ::-1]], tmp_path / "other")
+    with pytest.raises(CDTError, match="no cells to tokenise"):
+        stored([])
 
 
 def test_what_was_stopped_is_no_store_and_goes_on_after_the_last_whole_file(tmp_path, monkeypatch):

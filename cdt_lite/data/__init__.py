@@ -13,5 +13,6 @@ __all__, __getattr__, __dir__ = lazily(__name__, {
     "vocabulary": ["Vocabulary"],
     "tokenizer": ["Tokenizer", "fit_tokenizer"],
     "store": ["TokenStore"],
+    "collection": ["collection_store"],
     "batches": ["Batch", "SetSampler"],
 })

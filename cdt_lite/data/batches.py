@@ -97,8 +97,8 @@ class _Source:
             share = config.control_share  # controls are many: they get this, perturbed sets the rest
             weights[of_controls] *= share / weights[of_controls].sum()
             weights[~of_controls] *= (1 - share) / weights[~of_controls].sum()
-        self.up_to = np.cumsum(weights / weights.sum())
-        self.up_to /= self.up_to[-1]
+        up_to = np.cumsum(weights / weights.sum())
+        self.up_to = up_to / up_to[-1:]  # of groups; there may be none
         pool = np.flatnonzero(is_control)
         self.controls = {ALL: pool}
         replicates, number = np.unique(store.group[pool], return_inverse=True)
@@ -240,7 +240,7 @@ def _weights(keys: Int[np.ndarray, "groups 4"], sizes: Int[np.ndarray, " groups"
 
 def _take(rng: Rng, pool: np.ndarray, n: int) -> np.ndarray:
     """Draws n cells, some more than once only where there are fewer."""
-    return rng.choice(pool, n, replace=len(pool) < n)
+    return pool[rng.choice(len(pool), n, replace=len(pool) < n)]
 
 
 def _take_others(rng: Rng, pool: np.ndarray, of_set: np.ndarray, n: int) -> np.ndarray:

@@ -29,7 +29,7 @@ FOLDS = 4  # parts of a perturbation's cells, where they all come from one repli
 class TokenStore:
     """Tokenised cells with their labels: everything that training needs, an eighth of the size of float64 counts."""
 
-    tokens: UInt8[np.ndarray, "cells G"]  # in memory, or memory-mapped
+    tokens: UInt8[np.ndarray, "cells G"] | Any  # in memory, mapped, or read when asked for (`collection.py`)
     gene_ids: Int[np.ndarray, " G"]  # row of each gene in the gene table
     target: Int[np.ndarray, " cells"]  # gene id of each cell's target, or NO_TARGET
     sign: Int[np.ndarray, " cells"]  # -1, 0, +1
@@ -63,7 +63,7 @@ class TokenStore:
                 other cells or cannot be written.
         """
         parts = [adata] if isinstance(adata, AnnData) else list(adata)
-        labels = _labels(parts, vocabulary, columns)
+        labels = labels_of(parts, vocabulary, columns)
         made: dict[str, Any] = {"tokenizer": tokenizer, "symbols": tuple(vocabulary.symbols)}
         made["about"] = dict(about or {})
         made |= labels
@@ -206,8 +206,10 @@ def set_aside(keys: Int[np.ndarray, "groups 4"], share: float) -> Bool[np.ndarra
     return aside
 
 
-def _labels(parts: Sequence[AnnData], vocabulary: Vocabulary, columns: Columns) -> dict[str, Any]:
+def labels_of(parts: Sequence[AnnData], vocabulary: Vocabulary, columns: Columns) -> dict[str, Any]:
     """Reads the labels of all cells, those of several files one after the other."""
+    if not parts:
+        raise CDTError("there are no cells to tokenise: give one file at least")
     what, genes = "the selection", parts[0].var_names
     found = []
     for cells in parts:
@@ -262,4 +264,4 @@ def _warn_of_high_values(n_above: Int[np.ndarray, " G"], adata: AnnData, last: f
     share = n_above.sum() / (adata.n_obs * adata.n_vars)
     warnings.warn(f"{share:.2g} of all values lie above the last bin and are taken for {last:,.0f}, in "
                   f"{np.count_nonzero(n_above)} genes: {', '.join(genes)}. Leave these genes out, or begin a "
-                  "model with these cells: its bins then reach to their largest count", CDTWarning, stacklevel=3)
+                  "model with these cells: its bins then reach to their largest count", CDTWarning, stacklevel=4)
