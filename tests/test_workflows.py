@@ -88,7 +88,7 @@ def test_commands_call_what_is_there():
     for path in WORKFLOWS:
         text = path.read_text(encoding="utf-8")
         for name in re.findall(r"python run\.py (\w+)", text):
-            assert name in {*run.COMMANDS, "site"}, f"{path.name}: {name}"
+            assert name in run.COMMANDS, f"{path.name}: {name}"
         for name in re.findall(r"(?:tests|\.github)/\w+\.py", text):
             assert (ROOT / name).is_file(), f"{path.name}: {name}"
 
