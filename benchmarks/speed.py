@@ -67,7 +67,8 @@ class Work:
         self.model.to(device)
         generator = torch.Generator().manual_seed(0)
         some = partial(torch.randint, 20, generator=generator)
-        self.tokens = some((size.sets, size.cells, size.genes)).to(device)
+        self.shape = (size.sets, size.cells, size.genes)
+        self.tokens = some(self.shape).to(device)
         told = Perturbation.of(range(size.sets), [-1] * size.sets, [float("nan")] * size.sets)
         controls = some((size.sets, size.controls, size.genes)).to(device)
         depth = torch.zeros(size.sets, size.cells, device=device)
@@ -95,7 +96,7 @@ class Work:
 
         denoise = self.model.eval().given(*self.condition, states)
         steps = None if self.config.system == "v1" else STEPS
-        return self.process.sample(denoise, tuple(self.tokens.shape), generator, self.device, steps)
+        return self.process.sample(denoise, self.shape, generator, self.device, steps)
 
     def kept(self) -> int:
         """Bytes that a step keeps for its backward pass, weights aside."""

@@ -102,3 +102,16 @@ def test_the_losses_of_a_batch_in_parts_add_up_to_its_loss(preset, cuts):
         parts.append(process.loss(denoise, tokens[first:end], rng(7), "finetune", 10**5, Part(first, 6)))
     assert sum(parts).item() == pytest.approx(whole.item(), rel=1e-6)
     assert len({round(part.item(), 6) for part in parts}) > 1
+
+
+@pytest.mark.parametrize("preset", ["lite", "v1"])
+def test_nothing_in_a_loss_waits_for_the_device(preset, monkeypatch):
+    """What would: a value, a copy to the CPU, a number of positions that only the device knows."""
+    _, denoise, _, _ = conditioned(preset)
+    tokens, process = torch.randint(63, (2, 3, 12), generator=rng()), build(tiny(preset))[1]
+    waited = []
+    for name in ("item", "cpu", "nonzero", "numpy", "__bool__", "__int__", "__float__"):
+        monkeypatch.setattr(torch.Tensor, name, lambda *_, name=name: waited.append(name))
+    process.loss(denoise, tokens, rng(5), "finetune", 10**5)
+    monkeypatch.undo()
+    assert not waited

@@ -153,13 +153,13 @@ def by_cell(inner: nn.Module, x: Float[Tensor, "... G D"], memory: Tensor | None
         memory: For cross-attention.
         read: Where the result is wanted, as rows; None: everywhere.
     """
-    if x.dim() == 2:
-        return inner(x) if memory is None else inner(x, memory, read, read.n_cells // len(memory))
-    if read is not None:
-        return inner(x.flatten(0, 1), None, read)
-    if memory is None:
+    if read is None and memory is None:
         return inner(x.flatten(0, 1)).view_as(x)
-    return inner(x.flatten(1, 2), memory, cells=x.shape[1]).view_as(x)
+    if read is None:
+        return inner(x.flatten(1, 2), memory, cells=x.shape[1]).view_as(x)
+    if x.dim() == 4:
+        return inner(x.flatten(0, 1), None, read)
+    return inner(x) if memory is None else inner(x, memory, read, read.n_cells // len(memory))
 
 
 def _where(h: Tensor, read: Read | None) -> Float[Tensor, "... D"]:

@@ -33,11 +33,15 @@ class Read(NamedTuple):
             counts: How many of every cell's positions that are, on the CPU: so nothing waits for another device.
         """
         every = (mask.sum(-1) if counts is None else counts).flatten().tolist()
-        at = mask.flatten().nonzero_static(size=sum(every))[:, 0]
-        cell, most = at // mask.shape[-1], max(1, *every)
-        before = mask.flatten(0, 1).sum(-1).cumsum(0) - mask.flatten(0, 1).sum(-1)
-        place = torch.arange(len(at), device=at.device) - F.embedding(cell, before[:, None])[:, 0]
-        return cls(at, at % mask.shape[-1], cell, cell * most + place, len(every), most)
+        n, most, n_genes = sum(every), max(1, *every), mask.shape[-1]
+        flat, number = mask.flatten(), torch.arange(mask.numel(), device=mask.device)
+        order = flat.cumsum(0) - 1
+        here = torch.where(flat, order, n)  # as `nonzero` does, which would wait
+        at = number.new_zeros(n + 1).scatter(0, here, number)[:n]
+        cell = at // n_genes
+        first = order.view(-1, n_genes)[:, -1] + 1 - mask.flatten(0, 1).sum(-1)
+        place = number[:n] - first[cell]
+        return cls(at, at % n_genes, cell, cell * most + place, len(every), most)
 
     def rows(self, h: Float[Tensor, "... G D"]) -> Float[Tensor, "n D"]:
         """Takes these positions out of all genes' vectors."""
