@@ -1,6 +1,8 @@
 """What notebook 09 measures and says: sizes, peaks of memory, rows and products a second, processes beside one."""
 
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,6 +25,7 @@ from cdt_lite.teaching import (
     launch,
     lighter,
     losses_of,
+    on_a_card,
     one_model,
     pace,
     pays,
@@ -101,6 +104,18 @@ def test_steps_and_products_are_timed_in_turn(cells, network):
     assert all((value == before[name]).all() for name, value in network.model.state_dict().items())
     planted = pd.DataFrame({"a step": [4e9, 5e9, 90e9], "a matrix product": [10e9, 10e9, 1e9]})
     assert "10 billion operations a second in matrix products and 5 in a training step, 50%" in used(planted, "It")
+
+
+def test_a_measured_card_is_told_and_an_unmeasured_one_is_not_promised(tmp_path):
+    kept = tmp_path / "gpu.json"
+    assert on_a_card("cpu", kept).endswith("unmeasured on a GPU.") and "own GPU" in on_a_card("cuda", kept)
+    runs = [{"preset": "v1", "cells": 32, "step_s": 0.05, "mfu_of_product": 0.3},
+            {"preset": "v1", "cells": 32, "step_s": 0.03, "mfu_of_product": 0.5},
+            {"preset": "v1", "cells": 128, "step_s": 0.01, "mfu_of_product": 0.9},
+            {"preset": "default", "cells": 32, "step_s": 0.02, "mfu_of_product": 0.7}]
+    kept.write_text(json.dumps({"card": "H1", "runs": runs}))
+    said = on_a_card("cpu", kept)
+    assert said.startswith("Measured on a GPU, H1: a step of v1 with 32 cells takes 30 ms, which is 50% of")
 
 
 def test_cards_that_are_large_enough_are_named():

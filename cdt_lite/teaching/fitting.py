@@ -1,5 +1,6 @@
 """What does not fit, and what makes it fit: bytes of cells, peaks of memory, rows and products a second."""
 
+import json
 import time
 import tracemalloc
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ from cdt_lite.training.loop import loss_of_step
 HALF = 0.5  # of the speed of a plain gather: what the sampler should reach
 GB = 1e9
 PRODUCTS = 8  # that are timed together
+KEPT = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu.json"
 
 
 def lighter(sizes: pd.Series, density: float) -> str:
@@ -194,6 +196,24 @@ def used(found: pd.DataFrame, name: str) -> str:
     step, product = found.median()
     return (f"{name} does {product / GB:,.0f} billion operations a second in matrix products and {step / GB:,.0f} in a "
             f"training step, {step / product:.0%} of them (medians of {len(found)}, in turn).")
+
+
+def on_a_card(device: str, kept: Path = KEPT) -> str:
+    """Says what a card did in a step of v1 with 32 cells, where that was measured and kept, and else that it was not.
+
+    Args:
+        device: Of this notebook.
+        kept: What `benchmarks/gpu.py` writes.
+    """
+    if kept.is_file():
+        found = json.loads(kept.read_text(encoding="utf-8"))
+        of_v1 = [run for run in found["runs"] if (run["preset"], run["cells"]) == ("v1", 32)]
+        best = min(of_v1, key=lambda run: run["step_s"])
+        return (f"Measured on a GPU, {found['card']}: a step of v1 with 32 cells takes {1e3 * best['step_s']:.0f} ms, "
+                f"which is {best['mfu_of_product']:.0%} of what its matrix products reach.")
+    if device == "cuda":
+        return "Of the cards above only limits are known; this notebook's own GPU is the one that was measured."
+    return "Of the cards above only limits are known: unmeasured on a GPU."
 
 
 def fits_on(need: int | float, cards: pd.Series, what: str) -> str:
