@@ -67,6 +67,14 @@ def test_each_side_is_tested_against_its_own_half_of_the_controls(truth):
     assert compared.real.n_changed == len(compared.real.changed.significant())
 
 
+def test_fewer_than_ten_controls_say_nothing_of_changed_genes():
+    real = cells()
+    few, many = real.split_controls(0)
+    nine = np.concatenate([few[real.batch[few] == label][:n] for label, n in (("a", 5), ("b", 4))])
+    assert truth_of(real, (nine, many)).real_side(KEY).changed is None
+    assert truth_of(real, (few, many)).real_side(KEY).changed is not None
+
+
 def test_controls_stand_in_the_proportions_of_the_cells_that_are_tested(truth):
     for half, rows in zip((truth.subtracted, truth.given), truth.real.split_controls(0), strict=True):
         for batches in (["a", "a", "a", "b"], ["b"]):
