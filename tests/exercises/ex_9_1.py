@@ -81,3 +81,15 @@ def wrong_count(rank, n_ranks, n_sets):
 def wrong_slice(rank, n_ranks, n_sets):
     """Return the numbers of the sets, a list for each rank"""
     return slice(rank * n_sets // n_ranks, (rank + 1) * n_sets // n_ranks)
+
+
+def wrong_padded(rank, n_ranks, n_sets):
+    """You filled up from the beginning"""
+    size = math.ceil(n_sets / n_ranks)
+    return [number % n_sets for number in range(rank * size, (rank + 1) * size)]
+
+
+def wrong_float(rank, n_ranks, n_sets):
+    """Multiply first, then divide by //"""
+    size = n_sets / n_ranks
+    return list(range(int(rank * size), int((rank + 1) * size)))

@@ -70,3 +70,18 @@ def wrong_number(nats, hidden, all_reduce):
 def wrong_detached(nats, hidden, all_reduce):
     """Gradients flow through your own costs alone"""
     return nats.detach()[hidden].sum() / all_reduce(hidden.sum())
+
+
+def wrong_masks_added(nats, hidden, all_reduce):
+    """hand in one number"""
+    return (nats * hidden).sum() / all_reduce(hidden.float()).sum()
+
+
+def wrong_clamped(nats, hidden, all_reduce):
+    """You count one hidden gene where there is none"""
+    return (nats * hidden).sum() / all_reduce(hidden.sum().clamp(min=1))
+
+
+def wrong_times_processes(nats, hidden, all_reduce):
+    """You multiplied by the number of processes"""
+    return (nats * hidden).sum() / all_reduce(hidden.sum()) * all_reduce(torch.tensor(1))

@@ -85,3 +85,9 @@ def wrong_halves(n_weights, n_processes, sharded, n_cells, a_cell):
 def wrong_half_a_cell(n_weights, n_processes, sharded, n_cells, a_cell):
     """Round the number of cells up, too"""
     return _held(16, n_weights / (n_processes if sharded else 1), 0, 0) + n_cells / n_processes * a_cell
+
+
+def wrong_one_more(n_weights, n_processes, sharded, n_cells, a_cell):
+    """One too many where nothing is left over"""
+    own = n_weights // n_processes + 1 if sharded else n_weights
+    return 16 * own + math.ceil(n_cells / n_processes) * a_cell

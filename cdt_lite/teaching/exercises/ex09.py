@@ -55,6 +55,8 @@ def _(fn: Answer) -> Pair:
     return list(range(10)), _end_to_end(fn, 4, 10), {
         rest: list(range(8)),
         both: [0, 1, 2, 2, 3, 4, 5, 6, 7, 7, 8, 9],
+        "You filled up from the beginning, so that all have as many: those sets are read twice.":
+            [*range(10), 0, 1],
     }
 
 @sets_of.requires("of these, none has more than one set above another")
@@ -74,6 +76,11 @@ def _(fn: Answer) -> Pair:
 def _(fn: Answer) -> Pair:
     """With one process nothing is cut: rank 0 of 1 takes every set."""
     return list(range(7)), _end_to_end(fn, 1, 7)
+
+@sets_of.requires("fifteen sets over eleven processes, thirty over thirteen")
+def _(fn: Answer) -> Pair:
+    """Multiply first, then divide by //: a float may end just below a whole number, and a set is lost or moves."""
+    return [list(range(15)), list(range(30))], [_end_to_end(fn, 11, 15), _end_to_end(fn, 13, 30)]
 
 @sets_of.requires("any number of processes sees the same 24 sets")
 def _(fn: Answer) -> Pair:
@@ -127,6 +134,9 @@ def _together(fn: Answer, ranks: list[tuple[Tensor, Tensor]]) -> list[Any]:
         if done:
             raise RuntimeError("one process has ended without an all_reduce that the others called: they would wait "
                                "for it for ever")
+        if len({value.shape for value in asked}) > 1:
+            raise RuntimeError("all_reduce adds up what is equally large, and processes need not hold equally many "
+                               "cells: hand in one number, hidden.sum()")
         known.append(torch.stack(asked).sum(0))
     raise RuntimeError("more than eight sums")
 
@@ -135,8 +145,8 @@ def _cells(nats: list[int | float], hidden: list[int]) -> tuple[Tensor, Tensor]:
 
 def _uneven() -> list[tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(9)
-    shares = (0.9, 0.2, 0.5)
-    return [(torch.rand(3, 7, generator=generator) * 4, torch.rand(3, 7, generator=generator) < p) for p in shares]
+    sizes = ((3, 0.9), (1, 0.2), (2, 0.5))  # cells, share of genes hidden
+    return [(torch.rand(n, 7, generator=generator) * 4, torch.rand(n, 7, generator=generator) < p) for n, p in sizes]
 
 ONE = _cells([1.0, 1, 1, 9], [1, 1, 1, 0])
 OTHER = _cells([5.0, 7, 7, 7], [1, 0, 0, 0])
@@ -152,6 +162,7 @@ def _(fn: Answer) -> Pair:
         "You returned the whole mean in each process: their sum is twice as much. The numerator is your own.":
             [2.0, 2.0],
         "You divided nothing: divide by the number of hidden genes in the whole batch.": [3.0, 5.0],
+        "You multiplied by the number of processes, as a mean of gradients needs: here parts are summed.": [1.5, 2.5],
     }
 
 @part_of_loss.requires("three processes: the parts sum to the mean over all hidden genes")
@@ -165,7 +176,9 @@ def _(fn: Answer) -> Pair:
 def _(fn: Answer) -> Pair:
     """It must call all_reduce all the same, since the others wait for it; and 0 / 4 is 0, where 0 / 0 is NaN."""
     empty = _cells([2.0, 2, 2, 2], [0, 0, 0, 0])
-    return [0.75, 0.0, 1.25], [float(part) for part in _together(fn, [ONE, empty, OTHER])]
+    return [0.75, 0.0, 1.25], [float(part) for part in _together(fn, [ONE, empty, OTHER])], {
+        "You count one hidden gene where there is none: the others then divide by one too many.": [0.6, 0.0, 1.0],
+    }
 
 @part_of_loss.requires("what comes back is a tensor")
 def _(fn: Answer) -> Pair:
@@ -225,6 +238,7 @@ def _(fn: Answer) -> Pair:
     return 400, fn(100, 4, True, 0, 0), {
         "You cut the weights, and left gradients and running means whole: all four are cut.": 1300,
         "Sharded, each process keeps its part alone: divide by n_processes.": 1600,
+        "One too many where nothing is left over: -(-n // p) rounds up, n // p + 1 always adds one.": 416,
     }
 
 @bytes_held.requires("twelve cells of 50 bytes, four processes: three cells each")
