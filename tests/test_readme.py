@@ -1,8 +1,10 @@
 """What the README shows must run, and what it names must be there."""
 
+import json
 import re
 from pathlib import Path
 
+from cdt_lite import figures
 from tools.pages import front_picture
 
 ROOT = Path(__file__).parents[1]
@@ -39,6 +41,23 @@ def test_it_lists_every_command():
 
 def test_its_picture_is_that_of_notebook_00():
     assert (ROOT / "figures" / "knockout.png").read_bytes() == front_picture()
+
+
+def test_its_minutes_and_gigabytes_are_those_of_the_title_cards():
+    names = re.findall(r"\(notebooks/(\d\d_\w+\.ipynb)\)", README)
+    cards = [(ROOT / "notebooks" / name).read_text(encoding="utf-8") for name in names]
+    rows = [re.search(r"\| laptop \| (\d+) s \| ([\d.]+) GB", card) for card in cards]
+    seconds, gigabytes = [int(row[1]) for row in rows], [float(row[2]) for row in rows]
+    (minutes,) = re.findall(r"\| all notebooks \| (\d+) and a half minutes", README)
+    assert abs(sum(seconds) / 60 - int(minutes) - 0.5) <= 0.5
+    assert f"{max(gigabytes[:9]):.1f} GB" in README and f"{gigabytes[9]:.1f}" in README
+
+
+def test_its_parameters_are_counted():
+    told = figures.account("v1")
+    text = json.dumps(told)
+    for number in ("24,752,265", "27,374,473"):
+        assert number in README and number.replace(",", "") in text
 
 
 def test_it_is_short():
