@@ -128,6 +128,8 @@ class SetSampler:
         self._sizes = np.array([len(store) for store in self.stores], float)
         if not self.stores or not self._sizes.all():
             raise CDTError("no cells to train on: the selection is empty.")
+        up_to = np.cumsum(self._sizes / self._sizes.sum())
+        self._up_to = up_to / up_to[-1]
         longest = max(self.stores, key=lambda store: len(store.symbols))
         for store in self.stores:
             store.require(longest.tokenizer, longest.symbols, "another")
@@ -168,8 +170,7 @@ class SetSampler:
     def plan(self, index: int) -> Plan:
         """Returns which cells batch number `index` shows; its cost does not grow with the cells in the stores."""
         rng = np.random.default_rng([self.config.seed, require_whole("index", index), STAGES.index(self.stage)])
-        sizes = np.cumsum(self._sizes / self._sizes.sum())
-        store = int(np.searchsorted(sizes / sizes[-1], rng.random(), side="right"))
+        store = int(np.searchsorted(self._up_to, rng.random(), side="right"))
         # as rng.choice(..., p=weights) draws, without adding up all weights each time
         chosen = np.searchsorted(self._sources[store].up_to, rng.random(self.config.sets_per_batch), side="right")
         return self._plan(rng, store, chosen.tolist())
@@ -190,7 +191,7 @@ class SetSampler:
     def _plan(self, rng: Rng, number: int, chosen: list[int]) -> Plan:
         c, source = self.config, self._sources[number]
         groups = [source.groups[i] for i in chosen]
-        cells = np.stack([_take(rng, group.cells, c.cells_per_set) for group in groups])
+        cells = np.array([_take(rng, group.cells, c.cells_per_set) for group in groups])
         controls = None
         if rng.random() >= c.controls_dropout:
             controls = self._controls(rng, source, groups, cells)
@@ -202,14 +203,14 @@ class SetSampler:
         for group, of_set in zip(groups, cells, strict=True):
             pool = source.controls.get(group.replicate, source.controls[ALL])
             drawn.append(_take_others(rng, pool, of_set, self.config.controls_per_set))
-        return np.stack(drawn)
+        return np.array(drawn)
 
     def _perturbations(self, rng: Rng, groups: list[_Group], store: TokenStore) -> Perturbation:
         """What the model is told of each set: all, or some of it, or nothing."""
         c = self.config
         target, sign, magnitude, guess, pair = [], [], [], [], []
-        for group in groups:
-            lose_all, lose_target, lose_size = rng.random(3)
+        for group, lost in zip(groups, rng.random((len(groups), 3)).tolist(), strict=True):
+            lose_all, lose_target, lose_size = lost
             # half of the targets that are withheld come with what is known of their gene by its like
             guess.append(group.target if lose_target < c.target_dropout / 2 else NO_TARGET)
             if self.stage == "pretrain" or group.target == NO_TARGET or lose_all < c.perturbation_dropout:
