@@ -130,12 +130,12 @@ def rows_a_second(sampler: SetSampler, n_batches: int) -> pd.Series:
 
 
 def as_fast(rates: pd.Series, n_genes: int, wanted: int | float) -> str:
-    """Says how fast rows are drawn and read, beside a plain gather and beside what a card asks for.
+    """Says how fast rows of `n_genes` bytes are drawn and read, beside a plain gather and the bytes that a card wants.
 
     Args:
         rates: From `rows_a_second`.
         n_genes: Bytes of a row.
-        wanted: Bytes a second that a card could train on.
+        wanted: Bytes a second.
     """
     drawn, read, plain = rates
     enough = "enough" if drawn * n_genes >= wanted else "too slow"
@@ -241,9 +241,8 @@ def pays(held: pd.Series) -> str:
         held: Gigabytes of a process: one alone, one of eight copies, one of eight shards.
     """
     alone, copies, shards = held
-    first = "sharing the batch" if alone - copies >= copies - shards else "shards"
     return (f"Eight processes that share v1's batch need {copies:.1f} GB each instead of {alone:.1f}, in the "
-            f"same training; shards take off {number(copies - shards, 1)} more: begin with {first}.")
+            f"same training; shards take off {number(copies - shards, 1)} more.")
 
 
 def fits_after_all(sizes: pd.Series, rates: pd.Series, alike: bool, seconds: Sequence[float], held: pd.Series) -> str:
@@ -258,9 +257,8 @@ def fits_after_all(sizes: pd.Series, rates: pd.Series, alike: bool, seconds: Seq
     """
     drawn, read, plain = rates
     others = listed([f"{form} {size / GB:.1f}" for form, size in sizes.iloc[:-1].sort_values().items()])
-    made = "made" if alike else "did not make"
     one, two = (f"{1e3 * each:.0f}" for each in seconds)
     return (f"Cells go to disk as tokens: {sizes.iloc[-1] / GB:.1f} GB for a million x 2,000 genes ({others}), drawn "
             f"and read at {drawn / plain:.0%} of the pace of a plain gather, read alone at {read / plain:.0%}. Two "
-            f"processes {made} the model of one; here they were {faster(*seconds)} ({two} ms a step against {one}). "
-            f"{pays(held)}")
+            f"processes {'made' if alike else 'did not make'} the model of one; here they were {faster(*seconds)} "
+            f"({two} ms a step against {one}). {pays(held)}")
