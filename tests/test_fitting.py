@@ -74,14 +74,16 @@ def test_peaks_are_those_of_what_is_held(cells, network, tmp_path):
 def test_what_grows_least_is_named_by_the_line_at_a_million():
     found = pd.DataFrame({"a": [100.0, 200.0], "b": [5_000.0, 5_010.0]}, index=[10, 20])
     said = grows(found)
-    assert "10 bytes as a (for a million 0.01 GB)" in said and said.endswith("the least as b.")
+    assert "(in brackets a million, with the block in work), 10 bytes as a (0.01 GB)" in said
+    assert said.endswith("the least as b.")
     assert grows(found[::1] * 1e3).count("GB") == 2
-    assert grows(found[["a"]]).endswith("(for a million 0.01 GB).")
+    assert grows(found[["a"]]).endswith("10 bytes as a (0.01 GB).")
     assert grows(found.assign(b=[0.0, 1_000.0])).endswith("the least as a.")
 
 
 def test_the_lightest_form_is_named_also_where_it_is_not_tokens():
-    assert "Here tokens are the lightest" in lighter(pd.Series([16e9, 3.6e9, 2e9], FORMS), 0.22)
+    said = lighter(pd.Series([16e9, 3.6e9, 2e9], FORMS), 0.22)
+    assert "2.0 GB as tokens, 3.6 GB as sparse counts and 16.0 GB" in said and "Here tokens are the lightest" in said
     said = lighter(pd.Series([16e9, 0.8e9, 2e9], FORMS), 0.05)
     assert "Here sparse counts are the lightest" in said and "5% of the counts" in said
 
@@ -90,10 +92,11 @@ def test_rows_are_counted_with_their_controls_and_read_from_a_map(cells, network
     store = TokenStore.from_adata(cells, network.tokenizer, network.vocabulary, path=tmp_path)
     rates = rows_a_second(SetSampler(store, network.config.finetune), 3)
     assert (rates > 0).all() and rates["drawn and read"] < rates["read"]
-    rates = pd.Series({"drawn and read": 100.0, "read": 900.0, "a plain gather": 1000.0})
-    assert "keeps up with a plain gather (90% of its 1,000). That is enough for" in as_fast(rates, 100)
-    slow = as_fast(rates * [1, 0.5, 1], 101)
-    assert "is behind a plain gather (45%" in slow and "too slow for a card that wants 101" in slow
+    rates = pd.Series({"drawn and read": 2e6, "read": 8e6, "a plain gather": 10e6})
+    said = as_fast(rates, 200, 0.4e9)
+    assert "read: 2.0 million rows a second, 20% of a plain gather's 10.0; read alone 8.0 (80%), so" in said
+    assert said.endswith("75% of the time. That is 0.40 GB a second; a card wants 0.40 at most: enough.")
+    assert as_fast(rates, 200, 0.5e9).endswith("a card wants 0.50 at most: too slow.")
 
 
 def test_steps_and_products_are_timed_in_turn(cells, network):
@@ -125,23 +128,24 @@ def test_cards_that_are_large_enough_are_named():
     assert fits_on(200e9, cards, "It") == "It needs 200.0 GB: none of the cards has that."
 
 
-def test_the_remedy_that_saves_most_is_named_whichever_it_is():
-    gains = pd.Series({"half the cells": 4.5, "eight shards": 0.38})
-    said = pays(9.5, gains, "v1")
-    assert said == "Of v1's 9.5 GB half the cells save 4.5 and eight shards save 0.4: begin with half the cells."
-    assert pays(105, gains[::-1] * [100, 1], "it").endswith("begin with eight shards.")
+def test_what_a_shared_batch_and_shards_save_is_told_of_either():
+    said = pays(pd.Series([9.52, 1.57, 1.19]))
+    assert said.startswith("Eight processes that share v1's batch need 1.6 GB each instead of 9.5, in the same")
+    assert said.endswith("shards take off 0.4 more.")
+    assert pays(pd.Series([110.0, 105.0, 13.0])).endswith("shards take off 92.0 more.")
 
 
 def test_the_answer_tells_the_price_and_does_not_praise_what_failed():
     sizes = pd.Series([16e9, 3.6e9, 2e9], FORMS)
-    rates = pd.Series({"drawn and read": 1.0, "read": 64.0, "a plain gather": 100.0})
-    gains = pd.Series({"half the cells": 4.5, "eight shards": 0.38})
-    said = fits_after_all(sizes, rates, True, gains)
-    assert "2.0 GB instead of 16.0" in said and "at 64% of the pace" in said and "two made the model of one" in said
-    assert said.endswith("half the cells save 4.5 GB, eight shards 0.4.") and "would weigh" not in said
-    said = fits_after_all(pd.Series([16e9, 0.8e9, 2e9], FORMS), rates, False, gains[::-1] * [100, 1])
-    assert "(sparse counts would weigh 0.8)" in said and "two did not make the model of one" in said
-    assert said.endswith("eight shards save 38.0 GB, half the cells 4.5.")
+    rates = pd.Series({"drawn and read": 8.0, "read": 64.0, "a plain gather": 100.0})
+    held = pd.Series([9.52, 1.57, 1.19])
+    said = fits_after_all(sizes, rates, True, (0.014, 0.038), held)
+    assert "2.0 GB for a million x 2,000 genes (sparse counts 3.6 and float64 counts 16.0)" in said
+    assert "read at 8% of the pace of a plain gather, read alone at 64%. Two processes made the model of one; " in said
+    assert "here they were no faster (38 ms a step against 14)" in said and said.endswith(pays(held))
+    said = fits_after_all(pd.Series([16e9, 0.8e9, 2e9], FORMS), rates, False, (0.070, 0.039), held)
+    assert "(sparse counts 0.8 and" in said and "Two processes did not make the model of one" in said
+    assert "1.8 times as fast (39 ms a step against 70)" in said
 
 
 def test_equal_batches_are_counted():
@@ -163,10 +167,11 @@ def test_weights_held_speed_and_talk_are_told_either_way():
     rows = [("two", 0, 100), ("two", 1, 100), ("cut", 0, 51), ("cut", 1, 49)]
     table = pd.DataFrame(rows, columns=["case", "process", "weights"]).set_index(["case", "process"])
     assert held_by(table).endswith("held all 100 weights; cut, 51 and 49: 49% less in the fullest.")
-    assert "1.5 times as fast, where 2 was hoped for" in quicker(0.3, 0.2) and "no faster" in quicker(0.2, 0.3)
+    assert "1.5 times as fast, where twice" in quicker(0.3, 0.2) and "no faster, where" in quicker(0.2, 0.3)
     links = pd.Series({"a wire": 1e9, "a pipe": 1e11})
-    assert talk(1e8, links, 0.013).endswith("over a wire the talk takes longer than the step.")
-    assert talk(1e6, links, 0.013).endswith("the talk is shorter everywhere.")
+    assert "100 MB a step in each of 8 processes: 100.0 ms over a wire" in talk(1e8, 8, links, 0.013)
+    assert talk(1e8, 8, links, 0.013).endswith("over a wire the talk takes longer than the step.")
+    assert talk(1e6, 8, links, 0.013).endswith("the talk is shorter everywhere.")
 
 
 def test_what_goes_on_alone_is_joined_and_equal(tmp_path):

@@ -17,10 +17,10 @@ from cdt_lite.data.batches import SetSampler
 from cdt_lite.data.store import TokenStore
 from cdt_lite.figures import accounting
 from cdt_lite.teaching.sentences import listed, number
+from cdt_lite.teaching.together import faster
 from cdt_lite.training.checkpoint import Checkpoint
 from cdt_lite.training.loop import loss_of_step
 
-HALF = 0.5  # of the speed of a plain gather: what the sampler should reach
 GB = 1e9
 PRODUCTS = 8  # that are timed together
 KEPT = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu.json"
@@ -33,7 +33,7 @@ def lighter(sizes: pd.Series, density: float) -> str:
         sizes: Bytes, by form; the last are tokens.
         density: Share of counts above 0.
     """
-    told = listed([f"{size / GB:.1f} GB as {form}" for form, size in sizes.items()])
+    told = listed([f"{size / GB:.1f} GB as {form}" for form, size in sizes.sort_values().items()])
     best = sizes.idxmin()
     return (f"A million cells x 2,000 genes: {told}, with {density:.0%} of the counts above 0. Here {best} are the "
             "lightest. (Where fewer than an eighth are above 0, sparse counts weigh less than tokens.)")
@@ -99,9 +99,10 @@ def grows(found: pd.DataFrame) -> str:
     for form, column in found.items():
         slope = (column[last] - column[first]) / (last - first)
         at_a_million[form] = column[last] + slope * (10**6 - last)
-        told.append(f"{slope:,.0f} bytes as {form} (for a million {at_a_million[form] / GB:.2f} GB)")
+        told.append(f"{slope:,.0f} bytes as {form} ({at_a_million[form] / GB:.2f} GB)")
     least = f", the least as {min(at_a_million, key=at_a_million.__getitem__)}" if len(told) > 1 else ""
-    return f"One cell more takes, where memory is at its peak, {listed(told)}{least}."
+    return ("One cell more takes, where memory is at its peak (in brackets a million, with the block in work), "
+            f"{listed(told)}{least}.")
 
 
 def rows_a_second(sampler: SetSampler, n_batches: int) -> pd.Series:
@@ -128,19 +129,20 @@ def rows_a_second(sampler: SetSampler, n_batches: int) -> pd.Series:
     return pd.Series({name: float(np.median(values)) for name, values in speeds.items()}, name="rows a second")
 
 
-def as_fast(rates: pd.Series, wanted: int | float) -> str:
-    """Says whether reading keeps up: with a plain gather, and with what a card asks for.
+def as_fast(rates: pd.Series, n_genes: int, wanted: int | float) -> str:
+    """Says how fast rows of `n_genes` bytes are drawn and read, beside a plain gather and the bytes that a card wants.
 
     Args:
         rates: From `rows_a_second`.
-        wanted: Cells and controls a second that a card could train on.
+        n_genes: Bytes of a row.
+        wanted: Bytes a second.
     """
-    share = rates["read"] / rates["a plain gather"]
-    verdict = "keeps up with" if share >= HALF else "is behind"
-    need = "enough for" if rates["drawn and read"] >= wanted else "too slow for"
-    return (f"Drawn and read: {rates['drawn and read']:,.0f} rows a second; read alone {rates['read']:,.0f}, which "
-            f"{verdict} a plain gather ({share:.0%} of its {rates['a plain gather']:,.0f}). That is {need} a card that "
-            f"wants {wanted:,.0f}.")
+    drawn, read, plain = rates
+    enough = "enough" if drawn * n_genes >= wanted else "too slow"
+    return (f"Drawn and read: {drawn / 1e6:.1f} million rows a second, {drawn / plain:.0%} of a plain gather's "
+            f"{plain / 1e6:.1f}; read alone {read / 1e6:.1f} ({read / plain:.0%}), so drawing takes "
+            f"{1 - drawn / read:.0%} of the time. That is {drawn * n_genes / GB:.2f} GB a second; a card wants "
+            f"{wanted / GB:.2f} at most: {enough}.")
 
 
 def pace(network: Checkpoint, data: SetSampler, n: int, device: str = "cpu") -> pd.DataFrame:
@@ -232,36 +234,31 @@ def fits_on(need: int | float, cards: pd.Series, what: str) -> str:
     return f"{what} needs {need / GB:.1f} GB. Large enough: {listed(fit)}{small}."
 
 
-def pays(whole: int | float, gains: pd.Series, what: str) -> str:
-    """Says which remedy makes a step smaller.
+def pays(held: pd.Series) -> str:
+    """Says what eight processes save of the memory of v1's step, by sharing its cells and by shards.
 
     Args:
-        whole: Gigabytes of a step in one process.
-        gains: Gigabytes that remedies save, by name.
-        what: Whose step, after "Of".
+        held: Gigabytes of a process: one alone, one of eight copies, one of eight shards.
     """
-    told = [f"{name} save {number(gain, 1)}" for name, gain in gains.items()]
-    return f"Of {what}'s {whole:.1f} GB {listed(told)}: begin with {gains.idxmax()}."
+    alone, copies, shards = held
+    return (f"Eight processes that share v1's batch need {copies:.1f} GB each instead of {alone:.1f}, in the "
+            f"same training; shards take off {number(copies - shards, 1)} more.")
 
 
-def fits_after_all(sizes: pd.Series, rates: pd.Series, alike: bool, gains: pd.Series) -> str:
+def fits_after_all(sizes: pd.Series, rates: pd.Series, alike: bool, seconds: Sequence[float], held: pd.Series) -> str:
     """Answers the title's question: what each remedy brought here, and what it costs.
 
     Args:
-        sizes: Bytes of a million cells x 2,000 genes: the first as float64, the last as tokens.
+        sizes: Bytes of a million cells x 2,000 genes: the last as tokens.
         rates: From `rows_a_second`.
         alike: Whether several processes made the model of one.
-        gains: Gigabytes that remedies save of a step's memory, by name.
+        seconds: Of a step alone, and with two.
+        held: As for `pays`.
     """
-    wide, tokens = sizes.iloc[0], sizes.iloc[-1]
-    share = rates["read"] / rates["a plain gather"]
-    best, rest = gains.idxmax(), gains.drop(gains.idxmax())
-    others = listed([f"{name} {number(gain, 1)}" for name, gain in rest.items()])
-    cells = f"Cells go to disk as tokens: {tokens / GB:.1f} GB instead of {wide / GB:.1f} for a million x 2,000 genes"
-    if sizes.min() < tokens:
-        cells += f" ({sizes.idxmin()} would weigh {sizes.min() / GB:.1f})"
-    time_ = "Time is bought with processes: two made the model of one"
-    if not alike:
-        time_ = "More processes are no remedy yet: two did not make the model of one"
-    return (f"{cells}, read at {share:.0%} of the pace of a plain gather. {time_}. And of the memory of v1's step "
-            f"{best} save {gains.max():.1f} GB, {others}.")
+    drawn, read, plain = rates
+    others = listed([f"{form} {size / GB:.1f}" for form, size in sizes.iloc[:-1].sort_values().items()])
+    one, two = (f"{1e3 * each:.0f}" for each in seconds)
+    return (f"Cells go to disk as tokens: {sizes.iloc[-1] / GB:.1f} GB for a million x 2,000 genes ({others}), drawn "
+            f"and read at {drawn / plain:.0%} of the pace of a plain gather, read alone at {read / plain:.0%}. Two "
+            f"processes {'made' if alike else 'did not make'} the model of one; here they were {faster(*seconds)} "
+            f"({two} ms a step against {one}). {pays(held)}")

@@ -138,12 +138,16 @@ def held_by(table: pd.DataFrame) -> str:
             f"{save:.0%} less in the fullest.")
 
 
+def faster(one: float, two: float) -> str:
+    """Says how much faster two processes were, from the seconds of a step."""
+    return "no faster" if one < 1.05 * two else f"{one / two:.1f} times as fast"
+
+
 def quicker(one: float, two: float) -> str:
-    """Says whether two processes took less time a step than one, and what was hoped for; seconds."""
-    ratio = one / two
-    verdict = "no faster" if ratio < 1.05 else f"{ratio:.1f} times as fast, where 2 was hoped for"
-    return (f"A step took {one * 1e3:.0f} ms alone and {two * 1e3:.0f} ms with two processes: {verdict}. "
-            "Steps of milliseconds, on a machine that does other things too: this says nothing of a GPU.")
+    """Says whether two processes took less time a step than one; seconds."""
+    return (f"A step took {one * 1e3:.0f} ms alone and {two * 1e3:.0f} ms with two processes (medians): "
+            f"{faster(one, two)}, where twice as fast was hoped for. Steps of milliseconds, on a machine that does "
+            "other things too: another run may differ, and it says nothing of a GPU.")
 
 
 def equal_batches(one: Sequence[np.ndarray], other: Sequence[np.ndarray], where: str) -> str:
@@ -159,16 +163,18 @@ def equal_batches(one: Sequence[np.ndarray], other: Sequence[np.ndarray], where:
     return f"Of {len(one)} batches drawn from memory and from {where}, {verdict}."
 
 
-def talk(sent: float, links: pd.Series, step: float) -> str:
+def talk(sent: float, n: int, links: pd.Series, step: float) -> str:
     """Says how long gradients are on the way, over several links, and which of them take longer than a step.
 
     Args:
         sent: Bytes that a process sends in a step.
+        n: Processes.
         links: Bytes a second, by name.
-        step: Seconds of a step.
+        step: Seconds of a step of 32 cells.
     """
     seconds = sent / links
     told = listed([f"{1e3 * span:.1f} ms over {name}" for name, span in seconds.items()])
     slow = seconds.index[seconds > step].tolist()
     moral = f"over {listed(slow)} the talk takes longer than the step" if slow else "the talk is shorter everywhere"
-    return f"Gradients, {sent / 1e6:.0f} MB a step: {told}. A step takes {1e3 * step:.0f} ms at least: {moral}."
+    return (f"Gradients of v1, {sent / 1e6:.0f} MB a step in each of {n} processes: {told}. Where each has 32 cells a "
+            f"step takes {1e3 * step:.0f} ms at least: {moral}.")

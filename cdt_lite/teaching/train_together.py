@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from cdt_lite import Checkpoint, SetSampler, TokenStore, train
@@ -31,7 +32,7 @@ def run(case: str, folder: Path = Path()) -> None:
             break
     parts = [getattr(own, "to_local", lambda own=own: own)() for own in checkpoint.model.parameters()]
     facts = {"case": case, "process": rank(), "weights": sum(part.numel() for part in parts), "losses": losses,
-             "seconds": (ended[-1] - ended[0]) / (len(ended) - 1)}
+             "seconds": float(np.median(np.diff(ended)))}
     path = folder / f"{case}, process {rank()} of {n_processes()}.json"
     path.write_text(json.dumps(facts), encoding="utf-8")
 
