@@ -31,6 +31,7 @@ from cdt_lite.teaching import (
     with_spread,
 )
 from cdt_lite.teaching.bits import counts_in_bins, interval
+from cdt_lite.teaching.mixture import against_exact
 from cdt_lite.teaching.small import bits_curve, held_out_sets, small_network
 
 
@@ -260,3 +261,11 @@ def test_figures_draw_what_they_are_given():
     assert len({(line.get_color(), line.get_marker()) for line in runs}) == 4  # each run is told by colour and mark
     assert [t.get_text() for t in ax.figure.legends[0].get_texts()] == ["ours", "v1's", "seed 0", "seed 1"]
     plt.close("all")
+
+
+def test_a_gene_that_does_not_vary_in_few_cells_warns_nobody_and_goes_with_no_other(recwarn):
+    exact = np.random.default_rng(0).poisson(2.0, (200, 4))
+    counts = exact[:20].copy()
+    counts[:, 1] = 3  # by chance, among twenty
+    found = against_exact(counts, exact)
+    assert np.isfinite(list(found.values())).all() and not recwarn.list

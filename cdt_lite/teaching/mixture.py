@@ -60,11 +60,17 @@ class Mixture:
         return torch.cat([draw(self.in_state.log()[some], generator) for some in state.split(BLOCK)])[None]
 
 
+def _correlations(logs: Float[np.ndarray, "cells g"]) -> Float[np.ndarray, "g g"]:
+    """Correlates genes; one that does not vary among few cells goes with no other."""
+    with np.errstate(invalid="ignore"):
+        return np.nan_to_num(np.corrcoef(logs.T))
+
+
 def against_exact(counts: Num[np.ndarray, "cells G"], exact: Num[np.ndarray, "more G"]) -> dict[str, float]:
     """Compares cells with exact ones: errors of gene means (log1p) and correlations; ratios of depth and zeros."""
     common = np.argsort(-exact.mean(0), kind="stable")[:COMMON]
     logs, truth = np.log1p(counts), np.log1p(exact)
-    correlations = np.corrcoef(logs[:, common].T) - np.corrcoef(truth[:, common].T)
+    correlations = _correlations(logs[:, common]) - _correlations(truth[:, common])
     return {
         "error of gene means": float(np.abs(logs.mean(0) - truth.mean(0)).mean()),
         "spread of depth": float(counts.sum(1).std() / exact.sum(1).std()),
