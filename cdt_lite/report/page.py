@@ -145,7 +145,7 @@ def _suite(name: str, suite: dict[str, Any]) -> list[str]:
 def _guides(rows: pd.DataFrame) -> str:
     strengths = [_interval(list(numbers)) for numbers in zip(rows["strength"], rows["low"], rows["high"], strict=True)]
     table = pd.DataFrame({"cells": rows["cells"].map(str), "share of its siblings' effect": strengths,
-                          "": rows["dud"].map({True: "dud", False: ""})})
+                          "verdict": rows["dud"].map({True: "dud", False: ""})})
     return _grid("guide", table.set_axis([in_markdown(guide) for guide in rows["guide"]]))
 
 
