@@ -59,7 +59,7 @@ def test_a_null_targets_guides_have_no_strength_on_average_although_controls_are
 
 def test_few_cells_say_nothing_and_a_missing_column_is_named():
     screen = planted()
-    keep = (screen.obs["guide"] != "G0 a").to_numpy()
+    keep = (screen.obs["guide"] != "G0 a").to_numpy(copy=True)
     keep[np.flatnonzero(~keep)[:5]] = True
     few = guide_effects(screen[keep].copy()).set_index("guide")
     assert few.loc["G0 a", "cells"] == 5 and np.isnan(few.loc["G0 a", "strength"]) and not few.loc["G0 a", "dud"]
