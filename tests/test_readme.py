@@ -51,6 +51,8 @@ def test_its_minutes_and_gigabytes_are_those_of_the_title_cards():
     (minutes,) = re.findall(r"\| all notebooks \| (\d+) and a half minutes", README)
     assert abs(sum(seconds) / 60 - int(minutes) - 0.5) <= 0.5
     assert f"{max(gigabytes[:9]):.1f} GB" in README and f"{gigabytes[9]:.1f}" in README
+    (megabytes,) = {re.search(r"([\d.]+ MB), once", card)[1] for card in cards}
+    assert f"{megabytes}, once" in README
 
 
 def test_its_parameters_are_counted():
