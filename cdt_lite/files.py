@@ -4,6 +4,7 @@ import hashlib
 import os
 import platform
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -56,12 +57,12 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(0o644)  # a temporary file is private by default
         temporary.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Brings a renaming to the disk, where the system can (Windows cannot open a folder)."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
@@ -103,10 +104,12 @@ def locked(folder: Path, name: str, what: str, seconds: float = 0.0) -> Iterator
 
 
 def sweep(folder: Path) -> None:
-    """Removes what killed writers left: temporary files of `replacing`. Call it while the folder is locked."""
+    """Removes what killed writers left: temporary files, and shards. Call it while the folder is locked."""
     for left in folder.glob(".*-*"):
         if left.is_file():
             left.unlink(missing_ok=True)
+        elif left.name.startswith(".shards-"):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

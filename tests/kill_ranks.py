@@ -1,8 +1,10 @@
-"""Ends one of two processes, or their launcher, at random moments. By hand: python tests/kill_ranks.py [kills] [seed]
+"""Ends one of two processes, or their launcher, at random moments.
+
+By hand: python tests/kill_ranks.py [kills] [seed] [1 for a model in shards]
 
 One run is killed again and again, each time gone on with by torchrun. After each kill the folder holds a whole
 checkpoint, at most one interval is lost, and no process is left behind; in the end the run has the very bits of one
-that nobody stopped. Linux only.
+that nobody stopped, and its folder holds nothing else. Linux only.
 """
 
 import os
@@ -29,7 +31,7 @@ INTERVAL, LIFE = 10, 1.5  # steps between two saves; seconds that a run lives at
 STEPS_A_KILL = 40
 
 
-def train_on(folder, n_steps):
+def train_on(folder, n_steps, shard):
     """One of the two: goes on from the folder, and says what it does."""
     torch.set_num_threads(1)
     dist.init_process_group()
@@ -38,7 +40,7 @@ def train_on(folder, n_steps):
     data = SetSampler(data.stores, replace(data.config, checkpoint_interval=INTERVAL))
     if (folder / "checkpoint.json").is_file():
         checkpoint = Checkpoint.load(folder, resume=True)
-    for progress in train(checkpoint, data, steps=n_steps, out=folder):
+    for progress in train(checkpoint, data, steps=n_steps, out=folder, shard=shard):
         if not dist.get_rank():
             print(f"step {progress.step}", flush=True)
     dist.destroy_process_group()
@@ -47,9 +49,9 @@ def train_on(folder, n_steps):
 class Launched:
     """torchrun with two processes, and what they said."""
 
-    def __init__(self, folder, n_steps):
+    def __init__(self, folder, *numbers):
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__]
-        self.launcher = subprocess.Popen([*command, str(folder), str(n_steps)], stdout=subprocess.PIPE,
+        self.launcher = subprocess.Popen([*command, str(folder), *map(str, numbers)], stdout=subprocess.PIPE,
                                          stderr=subprocess.PIPE, text=True)
         self.lines, self.errors = [], []
         for pipe, kept in ((self.launcher.stdout, self.lines), (self.launcher.stderr, self.errors)):
@@ -94,32 +96,33 @@ def differing(found, expected):
     return [name for name, value in theirs.items() if not torch.equal(mine[name], value)]
 
 
-def main(n_kills=30, seed=0):
+def main(n_kills=30, seed=0, shard=0):
     rng, counts, lost = random.Random(seed), Counter(), Counter()
     n_steps = n_kills * STEPS_A_KILL
     with tempfile.TemporaryDirectory() as place:
         whole, folder = Path(place) / "whole", Path(place) / "killed"
         for name in (whole, folder):
             name.mkdir()
-        Launched(whole, n_steps).launcher.wait()
+        Launched(whole, n_steps, shard).launcher.wait()
         while sum(lost.values()) < n_kills:
-            run = Launched(folder, n_steps)
+            run = Launched(folder, n_steps, shard)
             who = run.kill(rng)
             step = Checkpoint.load(folder, resume=True).step if (folder / "checkpoint.json").is_file() else 0
             if who is None:
                 raise SystemExit(f"the run ended by itself after {dict(counts)}: raise STEPS_A_KILL")
             counts[who] += 1
+            counts["left half a save"] += len(list(folder.iterdir())) > 2
             lost[max(run.numbers("step")[-1] - step, 0)] += 1
             print(f"{sum(lost.values()):3d} {who}, at step {run.numbers('step')[-1]}, saved {step}", flush=True)
-        Launched(folder, n_steps).launcher.wait()
-        others = differing(folder, whole)
+        Launched(folder, n_steps, shard).launcher.wait()
+        others, n_files = differing(folder, whole), len(list(folder.iterdir()))
     print(dict(counts), "steps lost:", dict(sorted(lost.items())), f"of an interval of {INTERVAL}")
-    print("other bits:", others or "none")
-    return int(max(lost) > INTERVAL or bool(others))
+    print("other bits:", others or "none", "files in the end:", n_files)
+    return int(max(lost) > INTERVAL or bool(others) or n_files != 2)
 
 
 if __name__ == "__main__":
     if "WORLD_SIZE" in os.environ:
-        train_on(Path(sys.argv[1]), int(sys.argv[2]))
+        train_on(Path(sys.argv[1]), *map(int, sys.argv[2:]))
     else:
         sys.exit(main(*map(int, sys.argv[1:])))

@@ -66,9 +66,9 @@ class Trainer:
     def _train(self, folder, say):
         save = Checkpoint.save
 
-        def saved(*arguments):
+        def saved(*arguments, **named):
             say("saving")
-            path = save(*arguments)
+            path = save(*arguments, **named)
             say("saved")
             return path
 

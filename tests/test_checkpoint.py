@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import inputs, opened, tiny, toy_screen
+from safetensors import SafetensorError
 
 from cdt_lite.errors import CDTError
 from cdt_lite.files import write_atomically
 from cdt_lite.model.config import PRESETS, DiffusionConfig
+from cdt_lite.training import checkpoint as writing
 from cdt_lite.training.checkpoint import Checkpoint, header_hash, read_config
 from cdt_lite.training.start import start
 
@@ -138,6 +140,20 @@ def test_a_full_disk_keeps_the_old_checkpoint(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert torch.equal(Checkpoint.load(folder).model.head.bias, before)
     assert len(list(folder.iterdir())) == 2  # and no half-written file lies about
+
+
+def test_a_disk_that_is_full_before_the_weights_are_written_keeps_the_old_checkpoint(tmp_path, monkeypatch):
+    made = new()
+    folder = made.save(tmp_path / "c")
+
+    def full(tensors, path):
+        Path(path).write_bytes(b"half")
+        raise SafetensorError("I/O error: No space left on device")
+
+    monkeypatch.setattr(writing, "save_file", full)
+    with pytest.raises(CDTError, match="nothing was saved to .*No space left.*Make room"):
+        made.save(folder)
+    assert Checkpoint.load(folder) and len(list(folder.iterdir())) == 2
 
 
 KILLED = """
@@ -276,9 +292,10 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(tmp_path):
     assert torch.equal(Checkpoint.load(folder).model.head.bias, before)
 
 
-def test_a_save_between_header_and_weights_is_read_as_a_whole(tmp_path, monkeypatch):
+@pytest.mark.parametrize("look", ["_hash_of", "load_file"])
+def test_a_save_between_two_looks_of_a_reader_is_read_as_a_whole(tmp_path, monkeypatch, look):
     folder = new().save(tmp_path)
-    read, later = Path.read_bytes, new()
+    read, later = getattr(writing, look), new()
     later.step = 7
     later.model.head.bias.data += 1
 
@@ -287,7 +304,7 @@ def test_a_save_between_header_and_weights_is_read_as_a_whole(tmp_path, monkeypa
         later.save(folder)  # takes away the weights that were about to be read
         return read(path)
 
-    monkeypatch.setattr(Path, "read_bytes", after_another_save)
+    monkeypatch.setattr(writing, look, after_another_save)
     found = Checkpoint.load(folder)
     assert found.step == 7 and torch.equal(found.model.head.bias, later.model.head.bias)
 

@@ -9,7 +9,7 @@ import platformdirs
 import pytest
 
 from cdt_lite.errors import CDTError
-from cdt_lite.files import read_h5ad, user_folder, write_atomically, write_h5ad
+from cdt_lite.files import read_h5ad, sweep, user_folder, write_atomically, write_h5ad
 
 
 class Unwritable(ad.AnnData):
@@ -24,6 +24,16 @@ def test_a_file_takes_the_place_of_the_old_one(tmp_path):
         write_atomically(path, content)
         assert path.read_bytes() == content
     assert path.stat().st_mode & 0o777 == 0o644 and list(tmp_path.iterdir()) == [path]
+
+
+def test_what_killed_writers_left_goes_and_nothing_else(tmp_path):
+    for folder in (".shards-ab12", ".git-hooks", "kept"):
+        (tmp_path / folder / "sharded").mkdir(parents=True)
+        (tmp_path / folder / "sharded" / "half").touch()
+    for name in (".weights-new", ".checkpoint.json-x1", "checkpoint.json"):
+        (tmp_path / name).touch()
+    sweep(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {".git-hooks", "kept", "checkpoint.json"}
 
 
 def test_cells_come_back(tmp_path):

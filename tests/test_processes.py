@@ -2,13 +2,14 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from ranks import CASES, HALF, begun, run
+from ranks import CASES, HALF, STEPS, begun, run
 
 from cdt_lite.cli import main
 from cdt_lite.data import simulate_screen
@@ -73,6 +74,35 @@ def test_two_processes_train_the_model_of_one(two, one, case):
     assert losses[case] == pytest.approx(expected, abs=1e-5)
     equal(folder / case, alone)
     assert {path.name.split("-")[0] for path in (folder / case).iterdir()} == {"checkpoint.json", "weights"}
+
+
+@POSIX
+def test_a_state_in_shards_is_put_together_whole_and_no_process_gathers_more_than_a_number(two):
+    """On disk, by torch, which left to itself writes half of it, zeros for numbers, and no integers."""
+    folder, made = two
+    assert made["largest gathered"] == 1
+    assert made["assembled"] == ["rows", "one row", "vector", "cube", "number", "integers", "none"]
+    assert not list((folder / "assembled").iterdir())
+
+
+@POSIX
+def test_shards_that_are_not_found_or_cannot_be_written_are_no_checkpoint(two):
+    folder, made = two
+    assert re.search("of 77 weights and moments .* on a disk that all see", made["apart"])
+    assert re.search("cannot be written to .*/full: .*No space left on device: the last save stays", made["full"])
+    assert not list((folder / "full").iterdir())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
+def test_the_state_to_go_on_from_is_mapped_from_disk_until_it_is_used(tmp_path):
+    def mapped():
+        return str(tmp_path) in Path("/proc/self/maps").read_text()
+
+    run("lite", tmp_path, 2)
+    checkpoint, (_, data) = Checkpoint.load(tmp_path, resume=True), begun("lite", "finetune")
+    assert mapped()
+    next(train(checkpoint, data, steps=STEPS))
+    assert not mapped()
 
 
 @POSIX

@@ -8,6 +8,7 @@ that training moved.
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -15,15 +16,14 @@ from typing import Any, Literal, TypeVar
 import dacite
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cdt_lite import __version__
 from cdt_lite.data.tokenizer import Tokenizer
 from cdt_lite.data.vocabulary import Vocabulary
 from cdt_lite.errors import CDTError
-from cdt_lite.files import locked, named, write_atomically
+from cdt_lite.files import locked, named, replacing, sync_folder, write_atomically
 from cdt_lite.model import CDT, V1, MaskedDiffusion, V1Diffusion, build
 from cdt_lite.model.config import Config
 from cdt_lite.training import hub
@@ -77,33 +77,41 @@ class Checkpoint:
     from_pretrained = classmethod(hub.from_pretrained)
     save_pretrained = hub.save_pretrained
 
-    def save(self, folder: str | Path, half: bool = False, state: dict[str, Tensor] | None = None) -> Path:
+    def save(self, folder: str | Path, half: bool = False, tensors: dict[str, Tensor] | None = None) -> Path:
         """Writes the checkpoint and returns its folder.
 
         Args:
             folder: Where to.
             half: Make a capsule: half precision, no training state.
-            state: The model's `state_dict`, where its own is cut into the shards of several processes.
+            tensors: Model and training state, where they are not in this process's memory.
 
         Raises:
             CDTError: A weight is not finite (what was there stays), or the folder cannot be written.
         """
         folder = open_folder(folder)
-        tensors = _capsule_tensors(self) if half else _all_tensors(self, state or self.model.state_dict())
-        tensors |= prior_tensors(self.prior)
+        if tensors is None:
+            tensors = _capsule_tensors(self) if half else _all_tensors(self)
+        tensors = tensors | prior_tensors(self.prior)
         tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         _require_finite(tensors, "nothing was saved")
-        blob = save_tensors(tensors)
-        digest = hashlib.sha256(blob).hexdigest()
-        weights = f"weights-{digest[:12]}.safetensors"
-        header = {"schema": SCHEMA_VERSION, "weights": weights, "sha256": digest, "capsule": half, **self.header()}
-        header["header_sha256"] = header_hash(header)
         with locked(folder, "save", "a save", seconds=SAVE_SECONDS):
-            write_atomically(folder / weights, blob)
+            fresh = folder / ".weights-new"  # until their hash, and so their name, is known
+            try:
+                with replacing(fresh) as temporary:
+                    save_file(tensors, temporary)
+            except (SafetensorError, OSError) as error:
+                raise CDTError(f"nothing was saved to {folder}: {error}. Make room, or name another folder") from error
+            digest = _hash_of(fresh)
+            weights = f"weights-{digest[:12]}.safetensors"
+            header = {"schema": SCHEMA_VERSION, "weights": weights, "sha256": digest, "capsule": half, **self.header()}
+            header["header_sha256"] = header_hash(header)
+            fresh.replace(folder / weights)
+            sync_folder(folder)
             write_atomically(folder / "checkpoint.json", (json.dumps(header, indent=1) + "\n").encode())
             for old in folder.glob("weights-*.safetensors"):
                 if old.name != weights:
-                    old.unlink()
+                    with suppress(PermissionError):  # Windows keeps what someone reads; the next save removes it
+                        old.unlink()
         return folder
 
     def header(self) -> dict[str, Any]:
@@ -131,10 +139,9 @@ class Checkpoint:
         Raises:
             CDTError: The folder holds none, it is damaged, or another version of the schema wrote it.
         """
-        header, blob = read_verified(named(folder))
+        header, tensors = read_verified(named(folder))
         facts = _parsed(_Facts, {name: value for name, value in header.items() if name in _Facts.__annotations__})
         config = read_config(facts.config)
-        tensors = load_tensors(blob)
         _check_sizes(config, tensors, folder)
         model, process = build(config, facts.seed)
         _load_weights(model, tensors, folder, facts.card)
@@ -186,8 +193,8 @@ def _parsed(kind: type[T], data: dict[str, Any]) -> T:
         raise CDTError(f"the configuration does not fit ({error}): made by another version of cdt_lite?") from error
 
 
-def read_verified(folder: Path) -> tuple[dict[str, Any], bytes]:
-    """Returns a checkpoint's header and the bytes of its weights, after checking schema, presence and hashes.
+def read_verified(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Returns a checkpoint's header and its tensors, mapped from disk, after checking schema, presence and hashes.
 
     A writer may replace both between two looks, so a look that does not fit is taken again.
     """
@@ -210,7 +217,12 @@ def _stamp(folder: Path) -> tuple[int, int] | None:
     return about.st_mtime_ns, about.st_ino
 
 
-def _read_once(folder: Path) -> tuple[dict[str, Any], bytes]:
+def _hash_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_once(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     path = folder / "checkpoint.json"
     if not path.is_file():
         raise CDTError(f"no checkpoint in {folder} (checkpoint.json is missing). {REMEDY}")
@@ -226,16 +238,15 @@ def _read_once(folder: Path) -> tuple[dict[str, Any], bytes]:
     if header.get("header_sha256") != header_hash(header):
         raise CDTError(f"{path} was altered: its content does not have the hash that it names. {REMEDY}")
     try:
-        blob = weights.read_bytes()
+        found = _hash_of(weights)
     except (OSError, ValueError):  # none, or a name that no file can have
-        blob = b""
-    if hashlib.sha256(blob).hexdigest() != digest:
+        found = ""
+    if found != digest:
         raise CDTError(f"{weights} is missing, truncated or altered: its hash is not that in checkpoint.json. {REMEDY}")
     try:
-        load_tensors(blob)
-    except SafetensorError as error:
+        return header, load_file(weights)
+    except (SafetensorError, OSError) as error:
         raise CDTError(f"{weights} is not a safetensors file ({error}). {REMEDY}") from error
-    return header, blob
 
 
 def _check_sizes(config: Config, tensors: dict[str, Tensor], folder: str | Path) -> None:
@@ -276,8 +287,8 @@ def _load_weights(model: CDT | V1, tensors: dict[str, Tensor], folder: str | Pat
     model.eval()
 
 
-def _all_tensors(checkpoint: Checkpoint, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    tensors = {f"model.{name}": value for name, value in state.items()}
+def _all_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    tensors = {f"model.{name}": value for name, value in checkpoint.model.state_dict().items()}
     return tensors | checkpoint.training
 
 

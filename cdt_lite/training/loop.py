@@ -160,23 +160,20 @@ class Loop:
     def save(self, out: str | Path) -> None:
         """Writes model and optimizer state, whole, from the first process; any number of processes can go on."""
         self.require_finite()
-        state = {name: self._gathered(name, value) for name, value in self.model.state_dict().items()}
-        self.checkpoint.training = {}
+        state = {f"model.{name}": self._kept(name, value) for name, value in self.model.state_dict().items()}
         for name, parameter in self.weights.items():
             for key, value in self.optimizer.state.get(parameter, {}).items():
-                self.checkpoint.training[f"optimizer.{name}.{key}"] = self._gathered(name, value)
-        if rank():
-            return
-        digests = [store.digest() for store in self.data.stores]
-        self.checkpoint.card |= {"cdt_lite": __version__, "n_steps": self.n_steps, "data": digests}
-        self.checkpoint.save(out, state=state)
+                state[f"optimizer.{name}.{key}"] = self._kept(name, value)
+        with shards.assembled(state, Path(out)) as tensors:
+            if rank():
+                return
+            digests = [store.digest() for store in self.data.stores]
+            self.checkpoint.card |= {"cdt_lite": __version__, "n_steps": self.n_steps, "data": digests}
+            self.checkpoint.save(out, tensors=tensors)
 
-    def _gathered(self, name: str, value: Tensor) -> Tensor:
-        """Returns a tensor with all of its shards, in main memory; other processes than the first only help."""
-        found = shards.whole(value)
-        if rank() or found is value:
-            return value
-        return found.view(()).cpu() if name in self.numbers else found.cpu()
+    def _kept(self, name: str, value: Tensor) -> Tensor:
+        """Returns a tensor as it is saved: what was a number before its model was cut is one again."""
+        return shards.whole(value).view(()) if name in self.numbers else value
 
     def _restore(self) -> None:
         saved, self.checkpoint.training = self.checkpoint.training, {}
@@ -184,8 +181,9 @@ class Loop:
             state = {}
             for key in MOMENTS:
                 if f"optimizer.{name}.{key}" in saved:
-                    value = saved[f"optimizer.{name}.{key}"].to(self.device, copy=True)
-                    state[key] = value if key == "step" else shards.shard_of(value, parameter)
+                    value = saved[f"optimizer.{name}.{key}"].to(self.device)
+                    own = value if key == "step" else shards.shard_of(value, parameter)
+                    state[key] = own.clone()  # it was mapped from a file
             if state:
                 self.optimizer.state[parameter] = state
 

@@ -1,16 +1,21 @@
 """A model spread over processes: copied to each, or cut into shards; and its tensors whole again, to be saved."""
 
+import shutil
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from cdt_lite.errors import CDTError
 from cdt_lite.model import CDT, V1
-from cdt_lite.training.processes import n_processes
+from cdt_lite.training.processes import n_processes, rank
 
 
 def copied(loss: nn.Module) -> nn.Module:
@@ -77,14 +82,65 @@ def whole(value: Tensor) -> Tensor:
     return value.full_tensor() if hasattr(value, "full_tensor") else value
 
 
+@contextmanager
+def assembled(state: dict[str, Tensor], folder: Path) -> Iterator[dict[str, Tensor]]:
+    """Puts the shards of a state together for the first process, on disk: no process has to hold it whole in memory.
+
+    Each process writes its shards, `torch.distributed.checkpoint` joins them, and the first process maps what it made.
+
+    Args:
+        state: Tensors by name; those that are cut are of floats and no numbers alone. The same names in every process.
+        folder: Where there is room for twice the shards meanwhile, on a disk that all processes see.
+
+    Yields:
+        In the first process the state, whole; in others as it was.
+
+    Raises:
+        CDTError: The shards cannot be written.
+    """
+    cut_ones = {name: value for name, value in state.items() if hasattr(value, "full_tensor")}
+    if not cut_ones:
+        yield state
+        return
+    from torch.distributed import checkpoint as dcp
+
+    place = [tempfile.mkdtemp(prefix=".shards-", dir=folder) if rank() == 0 else ""]
+    dist.broadcast_object_list(place)
+    # Without both options each process overwrites the file of the one before. Whole tensors stay out of it: torch 2.13
+    # joins numbers alone to zeros, without a word, and refuses integers.
+    writer = dcp.HuggingFaceStorageWriter(place[0], save_distributed=True, enable_consolidation=True)
+    try:
+        dcp.save(cut_ones, storage_writer=writer)
+        yield state | _joined(Path(place[0]), cut_ones) if rank() == 0 else state
+    except dcp.CheckpointException as error:
+        reasons = {str(reason) for reason, _ in error.failures.values()}
+        raise CDTError(f"the shards cannot be written to {folder}: {'; '.join(sorted(reasons))}: the last save stays. "
+                       "Make room, or name another folder") from error
+    finally:
+        if rank() == 0:
+            shutil.rmtree(place[0], ignore_errors=True)
+
+
+def _joined(place: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Returns what a writer joined. Raises CDTError where it did not find all: it leaves zeros there, or ends early."""
+    n_written = 0
+    for path in (place / "sharded").iterdir():
+        n_written += sum(part.numel() for part in load_file(path).values())
+    n_expected = sum(value.numel() for value in expected.values())
+    if n_written != n_expected:
+        raise CDTError(f"{n_written:,} of {n_expected:,} weights and moments of all processes were found in "
+                       f"{place.parent}: give them a folder (--out) on a disk that all see. The last save stays")
+    return load_file(next(place.glob("*.safetensors")))
+
+
 def shard_of(value: Tensor, like: Tensor) -> Tensor:
-    """Returns the part of a whole tensor that this process keeps of one like it."""
+    """Returns the part of a tensor, whole in every process, that this one keeps of one like it."""
     if not hasattr(like, "full_tensor"):
         return value
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     assert isinstance(like, DTensor)
-    return distribute_tensor(value.view(like.shape), like.device_mesh, like.placements)
+    return distribute_tensor(value.view(like.shape), like.device_mesh, like.placements, src_data_rank=None)
 
 
 def summed(value: Tensor) -> Tensor:
