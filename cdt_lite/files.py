@@ -72,6 +72,12 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
+def hash_of(path: Path) -> str:
+    """Returns the SHA-256 of a file, read piece by piece."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 @contextmanager
 def locked(folder: Path, name: str, what: str, seconds: float = 0.0) -> Iterator[None]:
     """Holds a folder for one process of this machine; it is free again when the process ends, however it ends.

@@ -23,7 +23,7 @@ from cdt_lite import __version__
 from cdt_lite.data.tokenizer import Tokenizer
 from cdt_lite.data.vocabulary import Vocabulary
 from cdt_lite.errors import CDTError
-from cdt_lite.files import locked, named, replacing, sync_folder, write_atomically
+from cdt_lite.files import hash_of, locked, named, replacing, sync_folder, write_atomically
 from cdt_lite.model import CDT, V1, MaskedDiffusion, V1Diffusion, build
 from cdt_lite.model.config import Config
 from cdt_lite.training import hub
@@ -101,7 +101,7 @@ class Checkpoint:
                     save_file(tensors, temporary)
             except (SafetensorError, OSError) as error:
                 raise CDTError(f"nothing was saved to {folder}: {error}. Make room, or name another folder") from error
-            digest = _hash_of(fresh)
+            digest = hash_of(fresh)
             weights = f"weights-{digest[:12]}.safetensors"
             header = {"schema": SCHEMA_VERSION, "weights": weights, "sha256": digest, "capsule": half, **self.header()}
             header["header_sha256"] = header_hash(header)
@@ -217,11 +217,6 @@ def _stamp(folder: Path) -> tuple[int, int] | None:
     return about.st_mtime_ns, about.st_ino
 
 
-def _hash_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _read_once(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     path = folder / "checkpoint.json"
     if not path.is_file():
@@ -238,7 +233,7 @@ def _read_once(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if header.get("header_sha256") != header_hash(header):
         raise CDTError(f"{path} was altered: its content does not have the hash that it names. {REMEDY}")
     try:
-        found = _hash_of(weights)
+        found = hash_of(weights)
     except (OSError, ValueError):  # none, or a name that no file can have
         found = ""
     if found != digest:

@@ -93,7 +93,7 @@ def assembled(state: dict[str, Tensor], folder: Path) -> Iterator[dict[str, Tens
         folder: Where there is room for twice the shards meanwhile, on a disk that all processes see.
 
     Yields:
-        In the first process the state, whole; in others as it was.
+        In the first process the state, whole, for as long as the block lasts; others get nothing of use.
 
     Raises:
         CDTError: The shards cannot be written.
@@ -109,14 +109,18 @@ def assembled(state: dict[str, Tensor], folder: Path) -> Iterator[dict[str, Tens
     # Without both options each process overwrites the file of the one before. Whole tensors stay out of it: torch 2.13
     # joins numbers alone to zeros, without a word, and refuses integers.
     writer = dcp.HuggingFaceStorageWriter(place[0], save_distributed=True, enable_consolidation=True)
+    found: dict[str, Tensor] = {}
     try:
         dcp.save(cut_ones, storage_writer=writer)
-        yield state | _joined(Path(place[0]), cut_ones) if rank() == 0 else state
+        if rank() == 0:
+            found |= state | _joined(Path(place[0]), cut_ones)
+        yield found
     except dcp.CheckpointException as error:
         reasons = {str(reason) for reason, _ in error.failures.values()}
         raise CDTError(f"the shards cannot be written to {folder}: {'; '.join(sorted(reasons))}: the last save stays. "
                        "Make room, or name another folder") from error
     finally:
+        found.clear()  # a disk of another machine keeps what is still mapped
         if rank() == 0:
             shutil.rmtree(place[0], ignore_errors=True)
 
