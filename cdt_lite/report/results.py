@@ -50,6 +50,7 @@ from cdt_lite.report.tasks import (
 from cdt_lite.training.capsule import CAPSULES
 from cdt_lite.training.checkpoint import Checkpoint, read_verified
 
+ANY_RUN: dict[str, Any] = {"seed": 0, "precision": "auto", "compile": False}  # what runs of one recipe may differ in
 INNERMOST = re.compile(r"[\[{][^\[\]{}]*[\]}]")  # list or dictionary in JSON: it takes one line
 
 
@@ -129,7 +130,7 @@ def _require_one_recipe(models: Sequence[Checkpoint]) -> None:
     """Refuses to call models seeds of one recipe that are not. Raises CDTError."""
     plain = []
     for model in models:
-        stages = {name: replace(getattr(model.config, name), seed=0) for name in ("pretrain", "finetune")}
+        stages = {name: replace(getattr(model.config, name), **ANY_RUN) for name in ("pretrain", "finetune")}
         plain.append(replace(model.config, diffusion=DiffusionConfig(), **stages))  # the schedule is learned
     for model, config in zip(models, plain, strict=True):
         if config != plain[0] or (model.stage, model.step) != (models[0].stage, models[0].step):
