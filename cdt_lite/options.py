@@ -140,7 +140,7 @@ OPTIONS = {
                      choices=["cell-eval", "cell-eval2"]),
     "tasks": _option(False, "report the tasks for a trained model, all methods in one table", action="store_true"),
     "model": _option(None, "trained model to draw, too (default: the screen's capsule)"),
-    "models": _option([], "trained models, one a training seed (default: the capsule)", nargs="+"),
+    "models": _option([], "trained models, seeds of one recipe (default: the capsule)", nargs="+"),
     "results": _option("output/results.json", "where --tasks writes, and a page .md beside it"),
     "seeds": _option(3, "sampling seeds of --tasks"),
 }

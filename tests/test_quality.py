@@ -119,6 +119,16 @@ def test_task_4_lists_every_density_beside_the_model(sides):
     assert all(list(row) == ["real", "capsule", "negative binomial, condition"] for row in found["likeness"].values())
 
 
+def test_over_training_seeds_numbers_are_means_and_intervals_hold_every_one():
+    one = {"bits": {"model": [1.0, 0.5, 0.2, 0.7]}, "curve": {"at": [0.1, 0.2]}, "likeness": {"x": {"real": [3, 2, 4]}}}
+    two = {"bits": {"model": [3.0, 0.7, 0.1, 0.9]}, "curve": {"at": [0.3, 0.4]}, "likeness": {"x": {"real": [5, 1, 6]}}}
+    assert q.over_models([one]) == one
+    found = q.over_models([one, two])
+    assert found["bits"]["model"] == pytest.approx([2.0, 0.6, 0.1, 0.9])
+    assert found["curve"]["at"] == pytest.approx([0.2, 0.3])
+    assert found["likeness"]["x"]["real"] == [4, 1, 6]
+
+
 def test_real_cells_lie_in_the_band_and_independent_genes_do_not(monkeypatch):
     monkeypatch.setattr(q, "N_SPLITS", 8)
     rng = np.random.default_rng(5)

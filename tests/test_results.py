@@ -72,7 +72,7 @@ def report(screen, folder, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def answers(screen, model):
-    """Every task with its table, and the first run's sampled cells."""
+    """Every task with its table, and the sampled cells of every run."""
     options = tasks.ReportOptions(n_cells=24)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
@@ -126,6 +126,12 @@ def test_several_checkpoints_are_training_seeds(screen, folder, tmp_path):
     entry, _ = written(screen, [folder, folder], tmp_path, seeds=3, n_cells=12)
     assert entry["seeds_are"] == "training seeds" and entry["seeds"] == [0, 1]
     assert [about["name"] for about in entry["checkpoints"]] == ["a", "a"]
+
+
+def test_models_of_other_recipes_are_no_seeds_of_one(screen, model, folder, tmp_path):
+    longer = replace(model, step=model.step + 1).save(tmp_path / "longer")
+    with pytest.raises(CDTError, match="these differ in configuration, stage or steps: report on them one by one"):
+        written(screen, [folder, longer], tmp_path)
 
 
 def test_a_change_is_perturbed_minus_control_in_the_same_draws(screen, model):
@@ -262,7 +268,8 @@ def test_the_own_gene_stands_on_the_page_where_it_is_measured(report):
 def test_models_are_called_by_their_folders(tmp_path):
     assert r.model_name([CAPSULES / "lite-simulated"]) == "capsule"
     assert r.model_name([tmp_path / "mine"]) == "mine"
-    assert r.model_name([tmp_path / "m0", tmp_path / "m1"]) == "m0, m1"
+    assert r.model_name([CAPSULES / "lite-simulated", tmp_path / "m1"]) == "capsule"  # other seeds of its recipe
+    assert r.model_name([tmp_path / "m0", tmp_path / "m1"]) == "m0"
     assert r.model_name([tmp_path / "linear"]) == "linear (model)"
     assert r.model_name([tmp_path / "mine"], {"mine"}) == "mine (model)"
 

@@ -4,6 +4,7 @@ A model's bits are its negative ELBO, an upper bound of its negative log-likelih
 on. Every other density is fitted on training cells and scored on the same cells and the same bins.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,7 @@ from cdt_lite.training.checkpoint import Checkpoint
 from cdt_lite.training.trust import denoiser
 
 SHARES = [0.05, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95]  # of hidden genes
+INTERVALS = (3, 4)  # numbers of a row whose last two are the ends of an interval
 N_SPLITS = 20  # of the real cells in halves
 MARGINALS = {"per gene": "nothing", "per gene and replicate": "batch", "per gene and condition": "condition"}
 BINOMIALS = {"negative binomial": "nothing", "negative binomial, condition": "condition"}
@@ -54,6 +56,21 @@ def quality(checkpoint: Checkpoint, seed: int, train: AnnData, held_out: AnnData
         "curve": {"share_hidden": SHARES, "bits_per_hidden_gene": curve.tolist()},
         "likeness": likeness(new, generated, tokenizer.target_depth, seed),
     }
+
+
+def over_models(found: Sequence[Any]) -> Any:
+    """Returns the mean of every number of several answers; of intervals, which end a list, the outermost ends.
+
+    Args:
+        found: What `quality` returned for models that differ by the seed of their training alone.
+    """
+    if isinstance(found[0], dict):
+        return {name: over_models([one[name] for one in found]) for name in found[0]}
+    numbers = np.array(found)
+    mean = numbers.mean(0)
+    if numbers.shape[1] in INTERVALS:
+        mean[-2], mean[-1] = numbers[:, -2].min(), numbers[:, -1].max()
+    return mean.tolist()
 
 
 def hidden_nats(checkpoint: Checkpoint, controls: AnnData, cells: AnnData, seed: int) -> Float[np.ndarray, "N shares"]:

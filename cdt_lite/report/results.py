@@ -26,8 +26,9 @@ from cdt_lite.evaluation.metrics import METRICS
 from cdt_lite.evaluation.suites import suite_scores
 from cdt_lite.evaluation.summary import OWN, compare, summarise
 from cdt_lite.files import named, write_atomically
+from cdt_lite.model.config import DiffusionConfig
 from cdt_lite.report.page import markdown
-from cdt_lite.report.quality import quality
+from cdt_lite.report.quality import over_models, quality
 from cdt_lite.report.tasks import (
     AVERAGE,
     CHANGE,
@@ -49,6 +50,7 @@ from cdt_lite.report.tasks import (
 from cdt_lite.training.capsule import CAPSULES
 from cdt_lite.training.checkpoint import Checkpoint, read_verified
 
+ANY_RUN: dict[str, Any] = {"seed": 0, "precision": "auto", "compile": False}  # what runs of one recipe may differ in
 INNERMOST = re.compile(r"[\[{][^\[\]{}]*[\]}]")  # list or dictionary in JSON: it takes one line
 
 
@@ -69,6 +71,7 @@ def write_report(screen: AnnData, checkpoints: Sequence[str | Path], options: Re
     """
     began = time.perf_counter()
     models = [Checkpoint.load(folder) for folder in checkpoints]
+    _require_one_recipe(models)
     runs = [(models[0], seed) for seed in range(options.seeds)]
     seeds_are = "sampling seeds of one trained model, each with its own split of the controls"
     if len(models) > 1:
@@ -98,10 +101,13 @@ def write_report(screen: AnnData, checkpoints: Sequence[str | Path], options: Re
         if guides is not None:
             entry["tasks"][task.title]["without duds"] = _without_duds(task, runs, options, guides)
         if task.seen:
-            entry["quality"] = quality(*runs[0], task.train, task.asked, cells, options.name)
+            judged = []
+            for (model, seed), made in zip(runs[: len(models)], cells, strict=False):
+                judged.append(quality(model, seed, task.train, task.asked, made, options.name))
+            entry["quality"] = over_models(judged)
         for suite in options.suites:
             scores = entry["suites"].setdefault(suite, {"version": version(suite), "tasks": {}})
-            scores["tasks"][task.title] = suite_means(task, suite, cells, options)
+            scores["tasks"][task.title] = suite_means(task, suite, cells[0], options)
     if guides is not None:
         entry["guides"] = guides[guides["told"].fillna(False).astype(bool)].to_dict("records")
     return add_entry(entry | {"seconds": round(time.perf_counter() - began)}, path)
@@ -120,12 +126,24 @@ def _without_duds(task: Task, runs: Runs, options: ReportOptions, guides: pd.Dat
     return {"duds": duds["guide"].tolist(), "summary": _nested(summarise(table, metrics=metrics), "mean")}
 
 
+def _require_one_recipe(models: Sequence[Checkpoint]) -> None:
+    """Refuses to call models seeds of one recipe that are not. Raises CDTError."""
+    plain = []
+    for model in models:
+        stages = {name: replace(getattr(model.config, name), **ANY_RUN) for name in ("pretrain", "finetune")}
+        plain.append(replace(model.config, diffusion=DiffusionConfig(), **stages))  # the schedule is learned
+    for model, config in zip(models, plain, strict=True):
+        if config != plain[0] or (model.stage, model.step) != (models[0].stage, models[0].step):
+            raise CDTError("several --checkpoint are training seeds of one recipe, but these differ in configuration, "
+                           "stage or steps: report on them one by one, to one --results each")
+
+
 def model_name(folders: Sequence[str | Path], others: Collection[str] = ()) -> str:
-    """Returns what a report calls the models: "capsule" if they ship with the package, else the folders' names."""
-    paths = [Path(folder).resolve() for folder in folders]
-    if all(path.parent == CAPSULES for path in paths):
+    """Returns what a report calls the models, by the first one: "capsule" if it ships with the package, or its name."""
+    first = Path(folders[0]).resolve()
+    if first.parent == CAPSULES:
         return SHIPPED
-    name = ", ".join(dict.fromkeys(path.name for path in paths))
+    name = first.name
     if name in {*BASELINES, CEILING, *others}:
         name += " (model)"
     return name

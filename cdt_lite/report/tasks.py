@@ -137,11 +137,11 @@ def score_means(task: Task, runs: Runs, options: ReportOptions) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def score_task(task: Task, runs: Runs, options: ReportOptions) -> tuple[pd.DataFrame, AnnData]:
+def score_task(task: Task, runs: Runs, options: ReportOptions) -> tuple[pd.DataFrame, list[AnnData]]:
     """Scores every method in every run.
 
     Returns:
-        The table of `evaluate` with columns seed (the run), measured and null; and the first run's sampled cells.
+        The table of `evaluate` with columns seed (the run), measured and null; and every run's sampled cells.
     """
     wanted = wanted_cells(task.asked)
     asked = _names(task.asked)
@@ -169,7 +169,7 @@ def score_task(task: Task, runs: Runs, options: ReportOptions) -> tuple[pd.DataF
     table["measured"] = [genes.issuperset(target.split("+")) for target in table["target"]]
     table["null"] = _null(task.real, table)
     table.attrs = {"notes": list(notes)}
-    return table, sampled[0]
+    return table, sampled
 
 
 def by_method(others: Mapping[str, AnnData]) -> dict[str, list[AnnData]]:
