@@ -14,6 +14,10 @@ from cdt_lite.data.blocks import in_memory, part_of
 from cdt_lite.data.panel import choose_panel, on_panel
 from cdt_lite.data.splits import choose_split
 from cdt_lite.errors import CDTError, CDTWarning
+from cdt_lite.report.results import score
+from cdt_lite.training.output import Output
+from cdt_lite.training.predict import Generation
+from cdt_lite.training.predict_many import predict_many
 from cdt_lite.training.start import start
 
 
@@ -81,6 +85,29 @@ def test_a_model_that_is_begun_from_disk_is_that_of_memory(path):
     assert one.tokenizer == other.tokenizer and one.vocabulary == other.vocabulary and one.panel == other.panel
     assert torch.equal(one.model.gene_table.weight, other.model.gene_table.weight)
     assert stores[0].digest() == stores[1].digest()
+
+
+def test_predictions_and_scores_are_bit_for_bit_those_of_memory(path, tmp_path):
+    """Cells of a file whose genes stand in another order than the model's, and whose counts are of float64."""
+    stored = ad.read_h5ad(path)
+    stored.X = stored.X.astype(np.float64)
+    stored.write_h5ad(path)
+    panel = list(load_screen(path, n_top_genes=30).var_names[::-1])
+    found, tables = [], []
+    for backed in (True, False):
+        screen = on_panel(load_screen(path, n_top_genes=None, backed=backed), panel)
+        side = named_split(screen)
+        checkpoint = start(tiny(n_genes=30), in_memory(part_of(screen, side == "train")))
+        wanted = [(target, -1, None) for target in sorted(set(screen.obs["target_gene"][side == "held_out"]))[:2]]
+        output = Output(tmp_path / f"{backed}.h5ad")
+        assert screen.isbacked == backed
+        list(predict_many(checkpoint, screen, wanted, output, n_cells=12, options=Generation(steps=2)))
+        found.append(ad.read_h5ad(tmp_path / f"{backed}.h5ad"))
+        tables.append(score(screen, {"model": found[-1]}))
+    one, other = found
+    pd.testing.assert_frame_equal(one.obs, other.obs)
+    assert one.X.dtype == other.X.dtype and (one.X != other.X).nnz == 0 and one.n_obs > 24
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
 
 
 def test_what_is_wrong_is_said_of_files_on_disk_too(tmp_path):

@@ -4,7 +4,9 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import fields, replace
+from itertools import permutations, product
 from pathlib import Path
 
 import anndata as ad
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import tiny, toy_screen
+from scipy.stats import chisquare
 
 from cdt_lite.data import (
     CONTROL,
@@ -30,7 +33,7 @@ from cdt_lite.data import (
     split_screen,
     splits,
 )
-from cdt_lite.data.batches import _take_others
+from cdt_lite.data.batches import _Pools, _take_others
 from cdt_lite.errors import CDTError
 from cdt_lite.model.config import TokenizerConfig, TrainConfig
 from cdt_lite.model.perturbation import NO_TARGET, UNKNOWN_TARGET, Perturbation
@@ -99,10 +102,10 @@ def test_a_file_on_disk_that_holds_no_counts_is_refused(tmp_path):
     backed.file.close()
 
 
-RECORDED = {  # of batches 0, 1, 2 and 1000, by the first edition
-    "toy": ["fac029bcc92c", "3d2c6ca567fa", "c69db7dad230", "30b8f2f09b72"],
-    "simulated": ["65bea4b74998", "6ac847d0d8c2", "4ffc2e1581ce", "15e16d91bae2"],
-    "pretrain": ["c4d25be311c5", "a7601b3911df", "0bb6b558c751", "4b854b404ea2"]}
+RECORDED = {  # of batches 0, 1, 2 and 1000, since they are planned together
+    "toy": ["26124a566ae7", "d62488a19b69", "dcbfb0190c47", "95b70c82ce35"],
+    "simulated": ["12c7bbaff879", "13ee2459f128", "7d69fa34a4c1", "904e0bd7468a"],
+    "pretrain": ["4478764a89c0", "93a66179d4fe", "44cffba40c83", "4e2a7f6fc992"]}
 
 
 def fingerprint(batch):
@@ -114,7 +117,7 @@ def fingerprint(batch):
     return digest.hexdigest()[:12]
 
 
-def test_batches_are_those_of_the_first_edition():
+def test_batches_are_those_that_were_recorded():
     """A batch is a function of (seed, index, stage) alone, whatever becomes of the code."""
     config = TrainConfig(sets_per_batch=3, cells_per_set=2, controls_per_set=4, target_dropout=0.3, seed=7,
                          perturbation_dropout=0.2, magnitude_dropout=0.5, control_share=0.2, controls_dropout=0.3,
@@ -158,6 +161,11 @@ def test_a_batch_is_a_function_of_its_number():
     a, b, c = sampler.batch(5), sampler.batch(5), sampler.batch(6)
     assert torch.equal(a.tokens, b.tokens) and torch.equal(a.controls, b.controls)
     assert not torch.equal(a.tokens, c.tokens)
+    other = SetSampler(store_of(toy_screen()), CONFIG.finetune)
+    for number in (900, 6, 300, 5, 77, 1200, 6):  # whatever was asked for before
+        one = other.batch(number)
+        assert torch.equal(one.tokens, sampler.batch(number).tokens)
+        assert number != 6 or torch.equal(one.tokens, c.tokens)
 
 
 def test_processes_that_gather_parts_of_a_plan_have_the_whole_batch():
@@ -176,6 +184,37 @@ def test_processes_that_gather_parts_of_a_plan_have_the_whole_batch():
             assert torch.equal(told, getattr(whole.perturbation, name))
 
 
+@pytest.mark.parametrize(("pool", "own", "n"), [
+    ([3, 5, 8, 9], [], 2), ([3, 5, 8, 9], [], 4), ([3, 5], [], 3), ([3, 5, 8, 9], [5, 7, 5], 2),
+    ([3, 5, 8, 9], [5, 9], 3), ([3, 5], [5, 3], 2), ([3, 5, 8], [4, 4], 4)])
+def test_every_draw_that_may_be_is_equally_likely(pool, own, n):
+    """All outcomes are counted out: without replacement while cells last, none of the set's own while there is one."""
+    n_sets, padding = 20_000, [1, 2]  # the pool lies between others
+    cells = np.array([*padding, *pool, 20, 21])
+    pools = _Pools.of(cells, np.repeat([0, 1, 2], [len(padding), len(pool), 2]), 3)
+    of_sets = np.tile(np.array(own, np.int64), (n_sets, 1))
+    drawn = pools.draw(np.random.default_rng(0), np.ones(n_sets, int), n, of_sets)
+    others = [cell for cell in pool if cell not in own] or pool
+    every = list(permutations(others, n)) or list(product(others, repeat=n))
+    counts = Counter(map(tuple, drawn.tolist()))
+    assert set(counts) == set(every)
+    assert chisquare([counts[outcome] for outcome in every]).pvalue > 0.01
+
+
+def test_cells_drawn_together_are_of_each_sets_own_pool():
+    rng = np.random.default_rng(0)
+    number = rng.integers(0, 7, 300)
+    number[number == 4] = 5  # a pool without a cell stands for all
+    pools = _Pools.of(np.arange(300), number, 7).of_each(np.arange(7))
+    which = rng.integers(0, 7, 500)
+    own = rng.integers(0, 300, (500, 3))
+    own[which == 4] = -1  # its sets have none of the others
+    drawn = pools.draw(rng, which, 20, own)
+    for pool, cells, of_set in zip(which, drawn, own, strict=True):
+        assert pool == 4 or set(number[cells]) == {pool}
+        assert len(set(cells) | set(of_set)) == 20 + len(set(of_set))
+
+
 @pytest.mark.parametrize("n", [1, 3, 9, 40])
 def test_others_are_drawn_as_from_a_list_without_the_sets_cells(n):
     """The draw that never makes the list is the draw from the list (numpy's setdiff1d), cell by cell."""
@@ -184,7 +223,7 @@ def test_others_are_drawn_as_from_a_list_without_the_sets_cells(n):
         pool = np.flatnonzero(rng.random(30) < rng.random())
         if not len(pool):
             continue
-        of_set = rng.choice(30, rng.integers(1, 12))
+        of_set = rng.choice(30, rng.integers(12))
         others = np.setdiff1d(pool, of_set)
         others = others if len(others) else pool
         want = np.random.default_rng(seed).choice(others, n, replace=len(others) < n)

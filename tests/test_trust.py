@@ -214,7 +214,7 @@ def test_a_run_that_is_stopped_while_it_is_judged_is_judged_when_it_is_gone_on_w
 def test_of_several_stores_the_first_alone_sets_cells_aside(tuned):
     _, _, store = tuned
     both = SetSampler([store, store], CONFIG.finetune)
-    assert len(both._sources[1].groups) == len(both._sources[0].groups) + 1
+    assert len(both._sources[1].target) == len(both._sources[0].target) + 1
 
 
 def test_genes_that_are_revealed_together_vary_together(tuned):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def screen_of(args: argparse.Namespace, split: Mapping[str, Any] | None = None, genes: Sequence[str] = (),
-              n_top_genes: int = 2000) -> "AnnData":
+              n_top_genes: int = 2000, backed: bool = False) -> "AnnData":
     """The screen that a command reads: the simulated one with its options, a public one, or a file.
 
     Args:
@@ -22,6 +22,7 @@ def screen_of(args: argparse.Namespace, split: Mapping[str, Any] | None = None, 
         split: From `split_of`; None or empty: the screen's own.
         genes: Those of a model, to keep what the screen has of them; none: a panel is chosen.
         n_top_genes: Its size.
+        backed: Leave the counts of a file on the disk, where they are in X.
     """
     from cdt_lite.data import load_screen, simulate_screen
     from cdt_lite.data.panel import choose_panel, on_panel
@@ -33,7 +34,7 @@ def screen_of(args: argparse.Namespace, split: Mapping[str, Any] | None = None, 
         raise CDTError(f"{', '.join(options)}: for the simulated screen only, without effect on {args.screen}")
     else:
         screen = load_screen(args.screen, _columns(args), layer=args.layer, default_sign=args.default_sign,
-                             n_top_genes=None)
+                             n_top_genes=None, backed=backed and args.layer is None)
     if split:
         screen = _with_split(screen, **split)
     return on_panel(screen, genes) if genes else choose_panel(screen, n_top_genes)

@@ -59,7 +59,7 @@ def predict(args: argparse.Namespace) -> int:
                          device=args.device)
     checkpoint = Checkpoint.load(args.checkpoint)
     wanted = many.perturbations_of(checkpoint, targets, args.sign, args.magnitude)
-    screen = screen_of(args, genes=checkpoint.panel)
+    screen = screen_of(args, genes=checkpoint.panel, backed=True)
     made = many.predict_many(checkpoint, screen, wanted, output, n_cells=args.cells, seed=args.seed, options=options)
     said: list[str] = []
     began = time.perf_counter()
@@ -115,4 +115,4 @@ def _judged_screen(args: argparse.Namespace, model: "Checkpoint | None", predict
     genes: list[str] = model.panel if model else []
     for cells in predicted.values():
         genes = genes or list(cells.var_names)
-    return screen_of(args, split_of(args, model), genes)
+    return screen_of(args, split_of(args, model), genes, backed=not args.tasks)

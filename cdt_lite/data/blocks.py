@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from jaxtyping import Float, Int
 
-from cdt_lite.data.counts import check_counts, check_structure
+from cdt_lite.data.counts import check_counts, check_structure, tidied
 from cdt_lite.data.expression import depths
 from cdt_lite.errors import CDTError
 from cdt_lite.files import readable
@@ -83,7 +83,7 @@ def in_memory(cells: AnnData, what: str = "the screen") -> AnnData:
     order, blocks = [], []
     for rows, block in count_blocks(cells, what):
         order.append(np.arange(cells.n_obs)[rows])
-        blocks.append(sp.csr_matrix(block))
+        blocks.append(tidied(block))
     counts = sp.vstack(blocks, format="csr")[np.argsort(np.concatenate(order))]
     return AnnData(counts, obs=cells.obs.copy(), var=cells.var.copy(), uns=dict(cells.uns))
 

@@ -47,6 +47,14 @@ def check_counts(adata: AnnData, what: str = "the screen", block: Any = None) ->
     raise CDTError(f"{what}: X must hold raw counts, but it holds {problem}{place}")
 
 
+def tidied(counts: Any) -> sp.csr_matrix:
+    """Returns counts as all screens in memory hold them: whole numbers, each place once and in order."""
+    counts = sp.csr_matrix(counts, dtype=np.float32)
+    counts.sum_duplicates()
+    counts.data = np.rint(counts.data)
+    return counts
+
+
 def check_structure(values: Any, what: str) -> None:
     """Raises CDTError where the indices of a sparse matrix do not fit its shape."""
     on_disk = getattr(values, "group", None)

@@ -17,7 +17,7 @@ from anndata import AnnData
 from jaxtyping import Bool, Float, Int, Shaped
 
 from cdt_lite.data.blocks import block_depths, in_memory, part_of
-from cdt_lite.data.counts import check_counts, check_depths, check_structure
+from cdt_lite.data.counts import check_counts, check_depths, check_structure, tidied
 from cdt_lite.data.expression import depths
 from cdt_lite.data.labels import NO_GENE, check_targets, tidy_targets
 from cdt_lite.errors import CDTError, suggest
@@ -208,9 +208,7 @@ def check_genes(genes: pd.Index, what: str, expected: Iterable[str] | None = Non
 
 def in_layout(counts: Any, obs: pd.DataFrame, genes: Iterable[str], facts: dict[str, Any]) -> AnnData:
     """Puts counts (cells x genes) and their labels into the layout of every screen; `facts` go to uns["screen"]."""
-    counts = sp.csr_matrix(counts, dtype=np.float32)
-    counts.sum_duplicates()
-    counts.data = np.rint(counts.data)
+    counts = tidied(counts)
     obs = obs.assign(n_umi=depths(counts).astype(np.float32))
     adata = labelled(AnnData(counts, obs=obs, var=pd.DataFrame(index=pd.Index(genes).astype(str))), obs, facts)
     adata.uns["screen"]["sha256"] = screen_hash(adata)
@@ -227,7 +225,7 @@ def labelled(adata: AnnData, obs: pd.DataFrame, facts: dict[str, Any]) -> AnnDat
     )
     unmeasured = set(adata.obs["target_gene"].cat.categories) - {CONTROL} - set(adata.var_names)
     targets = np.array(sorted(unmeasured), object)
-    adata.uns["screen"] = {**facts, "control": CONTROL, "unmeasured_targets": targets, "sha256": ""}
+    adata.uns = {"screen": {**facts, "control": CONTROL, "unmeasured_targets": targets, "sha256": ""}}
     return adata
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 from anndata import AnnData
 
 from cdt_lite import __version__
+from cdt_lite.data.blocks import in_memory, part_of
 from cdt_lite.data.layout import CONTROL, Columns
 from cdt_lite.data.splits import CHOSEN, named_split
 from cdt_lite.errors import CDTError, CDTWarning
@@ -212,7 +213,7 @@ def score(screen: AnnData, predicted: Mapping[str, AnnData], *, side: str = "hel
     """Scores predicted cells on one side of a screen's named split, by `evaluate` or by the field's own tools.
 
     Args:
-        screen: Raw counts, in the layout of `load_screen`.
+        screen: Raw counts, in the layout of `load_screen`; they may be on the disk.
         predicted: Predicted cells by method.
         side: "held_out" or "unseen".
         suites: "cell-eval", "cell-eval2": in place of `evaluate`.
@@ -222,11 +223,12 @@ def score(screen: AnnData, predicted: Mapping[str, AnnData], *, side: str = "hel
     if side not in sides:
         raise CDTError(f"this split has no {side} cells to score on: name another --side, or withhold some (--unseen, "
                        "--hold-out)")
-    test = screen[(sides == side) | (screen.obs["target_gene"] == CONTROL)].copy()
+    is_control = (screen.obs["target_gene"] == CONTROL).to_numpy()
+    test = in_memory(part_of(screen, (sides == side) | is_control))
     asked = {name: _on_side(cells, test, name, side) for name, cells in predicted.items()}
     if suites:
         return pd.concat([suite_scores(suite, test, asked) for suite in suites], ignore_index=True)
-    return evaluate(test, asked, train=screen[sides == "train"].copy(), seed=seed)
+    return evaluate(test, asked, train=in_memory(part_of(screen, sides == "train")), seed=seed)
 
 
 def _on_side(cells: AnnData, test: AnnData, name: str, side: str) -> AnnData:

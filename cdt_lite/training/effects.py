@@ -7,7 +7,6 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import sparse
 
-from cdt_lite.data.batches import ALL
 from cdt_lite.data.blocks import BLOCK
 from cdt_lite.data.store import TokenStore, set_aside
 from cdt_lite.data.tokenizer import Tokenizer
@@ -155,11 +154,10 @@ def measured_effects(store: TokenStore, tokenizer: Tokenizer, genes: Int[np.ndar
     is_control = keys[:, 1] == 0
     share = cells[is_control] / cells[is_control].sum()
     variance = share @ (squares[is_control] - means[is_control] ** 2)
-    controls = {ALL: (share @ means[is_control], cells[is_control].sum())}
-    for i in np.flatnonzero(is_control):
-        controls[int(keys[i, 2])] = (means[i], cells[i])
+    of_all = (share @ means[is_control], cells[is_control].sum())
+    controls = {int(keys[i, 2]): (means[i], cells[i]) for i in np.flatnonzero(is_control)}
     target, sign, replicate, part = keys[~is_control].T
-    against = [controls.get(group, controls[ALL]) for group in replicate.tolist()]
+    against = [controls.get(group, of_all) for group in replicate.tolist()]
     effect = means[~is_control] - np.array([mean for mean, _ in against]).reshape(len(against), means.shape[1])
     n_controls = np.array([n for _, n in against], float)
     gene = np.searchsorted(genes, target)
