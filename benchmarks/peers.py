@@ -43,15 +43,21 @@ def prepare(screen: ad.AnnData, out: Path) -> None:
 
 
 def collect(peer: str, seed: int, seconds: int, out: Path, record: Path) -> None:
-    """Writes the cells that a peer predicts with one training seed as `evaluate` reads them, and what they took."""
+    """Writes the cells that a peer predicts with one training seed as `evaluate` reads them, and what they took.
+
+    Control cells that it predicts are kept: what it says of a change is the difference from these.
+    """
     screen = ad.read_h5ad(out / "data" / "screen.h5ad")
     made = ad.read_h5ad(out / f"{peer}_made.h5ad")
     made.obs_names = [f"cell_{i}" for i in range(made.n_obs)]
     batch = made.obs["gem_group" if "gem_group" in made.obs else "batch"]
-    obs = pd.DataFrame({"target_gene": made.obs["target_gene"], "batch": batch}).astype(str).assign(sign=-1)
-    space = {"space": "log1p", "target_depth": screen.uns["target_depth"]}
-    cells = ad.AnnData(np.maximum(dense(made.X), 0), obs, screen.var[[]], uns={"cdt_lite": space})
-    cells[(obs["target_gene"] != CONTROL).to_numpy()].copy().write_h5ad(out / f"{peer}-seed{seed}.h5ad")
+    obs = pd.DataFrame({"target_gene": made.obs["target_gene"], "batch": batch}).astype(str)
+    is_control = (obs["target_gene"] == CONTROL).to_numpy()
+    about = {"space": "log1p", "target_depth": screen.uns["target_depth"]}
+    about["controls"] = "predicted" if is_control.any() else "none"
+    obs = obs.assign(sign=np.where(is_control, 0, -1))
+    cells = ad.AnnData(np.maximum(dense(made.X), 0), obs, screen.var[[]], uns={"cdt_lite": about})
+    cells.write_h5ad(out / f"{peer}-seed{seed}.h5ad")
     installed = dict(re.findall(r"^(\S+)==(\S+)$", (out / f"{peer}.txt").read_text(), re.MULTILINE))
     versions = {name: installed[name] for name in PACKAGES if name in installed}
     entries = json.loads(record.read_text())

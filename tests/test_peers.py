@@ -15,6 +15,7 @@ from cdt_lite.data.splits import named_split
 from cdt_lite.data.tokenizer import Tokenizer
 from cdt_lite.evaluation.evaluate import evaluate
 from cdt_lite.model import PRESETS
+from cdt_lite.report import tasks
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +66,32 @@ def test_predictions_are_read_by_evaluate_and_what_was_reached_before_stays(prep
     table = evaluate(real, {"oracle": ad.read_h5ad(out / "oracle-seed1.h5ad")}, baselines=False,
                      target_depth=float(cells.uns["target_depth"]), metrics=["mae"])
     assert (table[table["method"] == "oracle"]["mae"] < 0.02).all()
+
+
+def test_what_is_wrong_with_a_peers_controls_too_is_no_part_of_its_change(prepared, tmp_path):
+    _, out, cells = prepared
+    kept = (cells.obs["side"] == "held_out") | (cells.obs["target_gene"] == "non-targeting")
+    made = cells[kept].copy()
+    made.X = np.maximum(made.X.toarray() + 0.5, 0)  # everything too high, alike
+    del made.obs["sign"]
+    made.write_h5ad(out / "loud_made.h5ad")
+    (out / "loud.txt").write_text("torch==2.0\n")
+    record = tmp_path / "peers.json"
+    record.write_text("{}")
+    peers.collect("loud", 0, 1, out, record)
+    predicted = ad.read_h5ad(out / "loud-seed0.h5ad")
+    assert predicted.uns["cdt_lite"]["controls"] == tasks.PREDICTED
+    perturbed = (predicted.obs["target_gene"] != "non-targeting").to_numpy()
+    changes = tasks.own_changes(predicted, perturbed)
+    logged, obs = cells.X.toarray(), cells.obs
+    for (target, sign), change in changes.iterrows():
+        own = (obs["target_gene"] == target).to_numpy() & (obs["side"] == "held_out").to_numpy()
+        by_hand = []
+        for batch in obs["batch"][own]:  # cell by cell, against the controls of its replicate
+            plain = (obs["target_gene"] == "non-targeting") & (obs["batch"] == batch)
+            by_hand.append(logged[plain.to_numpy()].mean(0))
+        assert sign == -1
+        np.testing.assert_allclose(change, logged[own].mean(0) - np.mean(by_hand, 0), atol=1e-5)
 
 
 @pytest.mark.parametrize("preset", ["lite", "v1"])

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData, concat
+from jaxtyping import Bool
 
+from cdt_lite.data.expression import dense
 from cdt_lite.data.layout import CONTROL, read_labels
 from cdt_lite.data.splits import named_split
 from cdt_lite.data.store import TokenStore
@@ -30,6 +32,7 @@ CHANGE = "{}, change"
 TOLD = "{}, change, magnitude told"
 AVERAGE = "{}, change, as the average"  # of a target never perturbed
 TRAINING_CELLS = "training cells"  # real ones of the same perturbation, handed in as a prediction
+PREDICTED = "predicted"  # what uns["cdt_lite"]["controls"] says of a file whose control cells are a method's own
 RANDOM = "task 1: seen perturbations, random cells held out"
 CONTEXT = "task 5: seen perturbations, an unseen context"  # known by its control cells alone
 Runs = list[tuple[Checkpoint, int]]  # a model and a sampling seed
@@ -160,6 +163,8 @@ def score_task(task: Task, runs: Runs, options: ReportOptions) -> tuple[pd.DataF
             here = np.isin(_names(cells), asked)
             if here.any():
                 predicted[name] = cells[here]
+            if here.any() and cells.uns.get("cdt_lite", {}).get("controls") == PREDICTED:
+                predicted[CHANGE.format(name)] = Changes(own_changes(cells, here))
         depth = model.tokenizer.target_depth
         scored = evaluate(task.real, predicted, train=task.train, target_depth=depth, seed=seed)
         notes |= dict.fromkeys(scored.attrs["notes"])
@@ -170,6 +175,26 @@ def score_task(task: Task, runs: Runs, options: ReportOptions) -> tuple[pd.DataF
     table["null"] = _null(task.real, table)
     table.attrs = {"notes": list(notes)}
     return table, sampled
+
+
+def own_changes(cells: AnnData, asked: Bool[np.ndarray, " cells"]) -> pd.DataFrame:
+    """Returns mean changes from the control cells that a method predicted itself: an error of both cancels.
+
+    Args:
+        cells: Predicted, in log1p, controls among them.
+        asked: Those of the tested perturbations; each is compared with controls of its own replicate.
+    """
+    log1p, labels = dense(cells.X), read_labels(cells)
+    plain, total = (labels.target == CONTROL), {}
+    for target, sign in sorted(set(zip(labels.target[asked], labels.sign[asked], strict=True))):
+        own = asked & (labels.target == target) & (labels.sign == sign)
+        change = np.zeros(cells.n_vars)
+        for batch in np.unique(labels.batch[own]):
+            here = labels.batch == batch
+            gap = log1p[own & here].mean(0) - log1p[plain & here].mean(0)
+            change += gap * (own & here).sum() / own.sum()
+        total[target, sign] = change
+    return pd.DataFrame(total, cells.var_names).T
 
 
 def by_method(others: Mapping[str, AnnData]) -> dict[str, list[AnnData]]:
