@@ -156,10 +156,10 @@ def test_what_training_held_is_said_beside_the_prediction(like, r, said):
 
 def record(tmp_path, capsule, state):
     """A file of results in which the capsule and STATE have these scores (r and error), all others middling ones."""
-    names = ["capsule, change", "scgen", "state", "replicate mean", "perturbed mean", "control"]
+    names = ["capsule, change", "scgen", "state, change", "state", "replicate mean", "perturbed mean", "control"]
     summary = {}
     for name in names:
-        r, error = {"capsule, change": capsule, "state": state}.get(name, (0.4, 0.03))
+        r, error = {"capsule, change": capsule, "state, change": state}.get(name, (0.4, 0.03))
         around = {"pearson_delta": r, "systema_pearson": r, "discrimination_score_l1": r, "mae": error}
         summary[name] = {metric: [value, value - 0.001, value + 0.001, 7] for metric, value in around.items()}
     summary["control"]["pearson_delta"] = [None, None, None, 0]
@@ -179,7 +179,7 @@ def test_the_field_is_led_by_whom_the_record_says(tmp_path):
 
 def test_the_written_field_shows_value_and_interval(tmp_path):
     shown = formatted(benchmark_table(record(tmp_path, (0.9, 0.0123), (0.1, 0.08))))
-    assert shown.shape == (6, 4) and shown.loc["no change", "Pearson's r"] == ""
+    assert shown.shape == (7, 4) and shown.loc["no change", "Pearson's r"] == ""
     r, error = "0.90 [0.90, 0.90]", "0.012 [0.011, 0.013]"
     assert shown.loc["capsule, mean"].tolist() == [r, error, r, r]
 

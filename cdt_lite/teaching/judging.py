@@ -14,7 +14,7 @@ from cdt_lite.evaluation.summary import summarise
 from cdt_lite.teaching.sentences import CLOSE, LITTLE, NAMES, goes_along, listed, number, what_it_does
 
 ALIKE = 0.8  # r of two effects, from which one could have told the other
-ROWS = {"capsule, change": "capsule, mean", "scgen": "scGen", "state": "STATE",
+ROWS = {"capsule, change": "capsule, mean", "scgen": "scGen", "state, change": "STATE", "state": "STATE, levels",
          **{name: NAMES.get(name, name) for name in ("replicate mean", "perturbed mean", "control")}
          }  # what results.json calls a row: what we call it
 ERROR = "mean absolute error"
@@ -174,7 +174,7 @@ def shown_before(name: tuple[str, int], change: pd.Series, trained: pd.DataFrame
 
 
 def benchmark_table(path: Path) -> pd.DataFrame:
-    """Returns the table of the field on the real screen, task 1: six methods, four scores, each with its interval.
+    """Returns the table of the field on the real screen, task 1: some methods, four scores, each with its interval.
 
     Args:
         path: figures/results.json, or a file like it.
