@@ -1,0 +1,64 @@
+"""What was tried to make cells that vary together as real ones do: runs that were kept, and what they say."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from cdt_lite.errors import CDTError
+from cdt_lite.teaching.bits import intervals
+from cdt_lite.teaching.sentences import listed
+
+KEPT = Path(__file__).resolve().parents[2] / "benchmarks" / "trials.json"
+WHOLE, REAL = "the whole", "real cells"
+AGREEMENT, ENERGY, BITS, ESCAPEES = "agreement", "energy distance", "bits a gene", "escapees, off by"
+MORE_IS_BETTER = {AGREEMENT: True, ENERGY: False, BITS: False, ESCAPEES: False}
+
+
+def tried() -> pd.DataFrame:
+    """Returns what each idea adds to the whole model, by short runs with several seeds.
+
+    Rows are (idea, value | low | high), the interval being Student's over seeds, 95 %; columns are scores. Real cells
+    (half against half) and the whole come first; then, of each idea, the difference from the whole of the same seed.
+    "Escapees, off by": how far their share is from that of real cells.
+
+    Raises:
+        CDTError: No such file: it stands in a checkout, not in an installed package.
+    """
+    if not KEPT.is_file():
+        raise CDTError(f"{KEPT.name} is kept in the project's folder benchmarks: run this in a checkout")
+    runs = pd.DataFrame(json.loads(KEPT.read_text(encoding="utf-8"))).set_index(["trial", "seed"])
+    off = (runs["escapees"] - runs["escapees, real"]).abs()
+    scores = pd.concat([runs["agreement"], runs["energy"], runs["bits per gene"], off], axis=1, keys=MORE_IS_BETTER)
+    whole, real = scores.loc["whole"], runs.loc["whole"].filter(like=", real")
+    parts = {REAL: real.rename(columns={"agreement, real": AGREEMENT, "energy, real": ENERGY}), WHOLE: whole}
+    for idea in scores.index.unique("trial").drop("whole"):
+        parts[idea] = scores.loc[idea] - whole
+    rows = {}
+    for name, values in parts.items():
+        found = intervals(values.reindex(columns=list(MORE_IS_BETTER)))
+        for part, column in (("value", "mean"), ("low", "low"), ("high", "high")):
+            rows[name, part] = found[column]
+    return pd.DataFrame(rows).T
+
+
+def tried_told(table: pd.DataFrame) -> str:
+    """Says which ideas surely make a score better, and which surely make one worse.
+
+    Args:
+        table: From `tried`.
+    """
+    low, high = (table.xs(part, level=1).drop([REAL, WHOLE]) for part in ("low", "high"))
+    better, worse = [], []
+    for idea in low.index:
+        up = [score for score, more in MORE_IS_BETTER.items() if (low if more else -high).loc[idea, score] > 0]
+        down = [score for score, more in MORE_IS_BETTER.items() if (-high if more else low).loc[idea, score] > 0]
+        if up:
+            better.append(f"{idea} ({listed(up)})")
+        if down:
+            worse.append(f"{idea} ({listed(down)})")
+    said = [f"Of {len(low)} ideas {len(better)} surely made a score better"]
+    said[0] += f": {'; '.join(better)}." if better else "."
+    if worse:
+        said.append(f"Surely worse: {'; '.join(worse)}.")
+    return " ".join(said)
