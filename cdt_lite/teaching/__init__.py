@@ -130,6 +130,7 @@ from cdt_lite.teaching.together import (
     talk,
     weights_apart,
 )
+from cdt_lite.teaching.trials import ideas_told, tried_ideas
 from cdt_lite.teaching.verdict import all_scores, averages, judgeable, plates, questions, verdicts
 from cdt_lite.terminal import with_bar
 
@@ -141,17 +142,18 @@ __all__ = [
     "cheaper", "check", "classifier_told", "components", "condition_table", "densities", "densities_told",
     "depths_told", "dial", "differences_of_controls", "direction", "does_it_help", "does_it_listen", "dud_guides",
     "emptied", "equal_batches", "escapees_told", "every_target", "explain_failure", "explained", "explains",
-    "first_and_last", "fits_after_all", "fits_on", "flattered", "formatted", "from_masks", "furthest", "gene_by_gene",
-    "gives_away", "grows", "guess", "guides_of", "guides_told", "has_say", "held_by", "held_out", "held_out_sets",
-    "hidden_bits", "histograms", "hits_by_cells", "in_short", "intervals", "judgeable", "kept_by_panel", "kept_runs",
-    "knock", "launch", "leader", "leaders", "leans", "levels", "lighter", "listed", "losses_of", "lost", "masks_cost",
-    "mean_of_others", "measured", "mixing", "mixing_told", "moved", "neighbours_tell", "normalised", "of_use",
-    "on_a_card", "one_answer", "one_change", "one_model", "others_moved", "pace", "passed", "pays", "peaks", "piled",
-    "plates", "questions", "quicker", "real_cells_score", "relatives_of", "right_way", "rows_a_second", "same_depth",
-    "same_losses", "saved", "searched", "sets_of", "sets_used", "shares_with_intervals", "shown_before", "shows",
-    "silence", "simulated_genes", "sinks", "small_network", "steps_cost", "still_apart", "strange_files", "strength",
-    "strongest_two", "surer", "table_alone", "talk", "tipped", "token_shares", "told_apart", "told_by_relatives",
-    "total_variation", "tried", "trusted", "untrained", "used", "valley_told", "verdicts", "walk", "walked",
-    "weights_apart", "what_it_does", "what_it_holds", "who_listens", "with_and_without", "with_bar", "with_errors",
-    "with_spread", "worth",
+    "first_and_last", "fits_after_all", "fits_on", "flattered", "formatted", "from_masks", "furthest",
+    "gene_by_gene", "gives_away", "grows", "guess", "guides_of", "guides_told", "has_say", "held_by", "held_out",
+    "held_out_sets", "hidden_bits", "histograms", "hits_by_cells", "ideas_told", "in_short", "intervals",
+    "judgeable", "kept_by_panel", "kept_runs", "knock", "launch", "leader", "leaders", "leans", "levels", "lighter",
+    "listed", "losses_of", "lost", "masks_cost", "mean_of_others", "measured", "mixing", "mixing_told", "moved",
+    "neighbours_tell", "normalised", "of_use", "on_a_card", "one_answer", "one_change", "one_model", "others_moved",
+    "pace", "passed", "pays", "peaks", "piled", "plates", "questions", "quicker", "real_cells_score",
+    "relatives_of", "right_way", "rows_a_second", "same_depth", "same_losses", "saved", "searched", "sets_of",
+    "sets_used", "shares_with_intervals", "shown_before", "shows", "silence", "simulated_genes", "sinks",
+    "small_network", "steps_cost", "still_apart", "strange_files", "strength", "strongest_two", "surer",
+    "table_alone", "talk", "tipped", "token_shares", "told_apart", "told_by_relatives", "total_variation", "tried",
+    "tried_ideas", "trusted", "untrained", "used", "valley_told", "verdicts", "walk", "walked", "weights_apart",
+    "what_it_does", "what_it_holds", "who_listens", "with_and_without", "with_bar", "with_errors", "with_spread",
+    "worth",
 ]

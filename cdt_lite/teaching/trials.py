@@ -7,7 +7,7 @@ import pandas as pd
 
 from cdt_lite.errors import CDTError
 from cdt_lite.teaching.bits import intervals
-from cdt_lite.teaching.sentences import listed
+from cdt_lite.teaching.sentences import listed, number
 
 KEPT = Path(__file__).resolve().parents[2] / "benchmarks" / "trials.json"
 WHOLE, REAL = "the whole", "real cells"
@@ -15,19 +15,26 @@ AGREEMENT, ENERGY, BITS, ESCAPEES = "agreement", "energy distance", "bits a gene
 MORE_IS_BETTER = {AGREEMENT: True, ENERGY: False, BITS: False, ESCAPEES: False}
 
 
-def tried() -> pd.DataFrame:
-    """Returns what each idea adds to the whole model, by short runs with several seeds.
+def tried_ideas(of: str) -> pd.DataFrame:
+    """Returns what each idea adds to the whole model, with several seeds.
 
     Rows are (idea, value | low | high), the interval being Student's over seeds, 95 %; columns are scores. Real cells
     (half against half) and the whole come first; then, of each idea, the difference from the whole of the same seed.
     "Escapees, off by": how far their share is from that of real cells.
 
+    Args:
+        of: "trained models", whose sampling was changed, or "short runs", trained with the idea.
+
     Raises:
-        CDTError: No such file: it stands in a checkout, not in an installed package.
+        CDTError: No such file (it stands in a checkout, not in an installed package), or nothing of this kind in it.
     """
     if not KEPT.is_file():
         raise CDTError(f"{KEPT.name} is kept in the project's folder benchmarks: run this in a checkout")
-    runs = pd.DataFrame(json.loads(KEPT.read_text(encoding="utf-8"))).set_index(["trial", "seed"])
+    runs = pd.DataFrame(json.loads(KEPT.read_text(encoding="utf-8")))
+    kinds = runs["of"].unique().tolist()
+    if of not in kinds:
+        raise CDTError(f"nothing was tried on {of!r}; there is {listed(kinds)}")
+    runs = runs[runs["of"] == of].set_index(["trial", "seed"])
     off = (runs["escapees"] - runs["escapees, real"]).abs()
     scores = pd.concat([runs["agreement"], runs["energy"], runs["bits per gene"], off], axis=1, keys=MORE_IS_BETTER)
     whole, real = scores.loc["whole"], runs.loc["whole"].filter(like=", real")
@@ -42,12 +49,13 @@ def tried() -> pd.DataFrame:
     return pd.DataFrame(rows).T
 
 
-def tried_told(table: pd.DataFrame) -> str:
+def ideas_told(table: pd.DataFrame) -> str:
     """Says which ideas surely make a score better, and which surely make one worse.
 
     Args:
-        table: From `tried`.
+        table: From `tried_ideas`.
     """
+    agreement = [number(table.loc[(name, "value"), AGREEMENT]) for name in (WHOLE, REAL)]
     low, high = (table.xs(part, level=1).drop([REAL, WHOLE]) for part in ("low", "high"))
     better, worse = [], []
     for idea in low.index:
@@ -57,8 +65,9 @@ def tried_told(table: pd.DataFrame) -> str:
             better.append(f"{idea} ({listed(up)})")
         if down:
             worse.append(f"{idea} ({listed(down)})")
-    said = [f"Of {len(low)} ideas {len(better)} surely made a score better"]
-    said[0] += f": {'; '.join(better)}." if better else "."
+    said = [f"Cells of the whole agree with real ones to {agreement[0]}, those with each other to {agreement[1]}."]
+    found = f": {'; '.join(better)}" if better else ""
+    said.append(f"Of {len(low)} ideas {len(better) or 'none'} surely made a score better{found}.")
     if worse:
         said.append(f"Surely worse: {'; '.join(worse)}.")
     return " ".join(said)

@@ -1,0 +1,58 @@
+"""What was tried is compared with the whole of the same seed, and called better only where all seeds say so."""
+
+import json
+
+import numpy as np
+import pytest
+
+from cdt_lite.errors import CDTError
+from cdt_lite.teaching import trials as t
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """Seeds that differ a lot; an idea that adds .1 to each, one that does so to one of them, and one that harms."""
+    runs = []
+    gains = {"whole": (0, 0, 0), "good": (0.1, 0.11, 0.09), "lucky": (0.3, 0, 0), "bad": (-0.1, -0.11, -0.09)}
+    for trial, gain in gains.items():
+        for seed, base in enumerate((0.2, 0.5, 0.35)):
+            run = {"of": "trained models", "trial": trial, "seed": seed, "agreement": base + gain[seed], "energy": base}
+            runs.append(run | {"agreement, real": 0.7, "energy, real": 0.0})
+    for seed in range(3):
+        whole = {"of": "short runs", "seed": seed, "agreement": 0.3, "energy": 0.1 * seed, "bits per gene": 1.0}
+        whole |= {"escapees": 0.5, "escapees, real": 0.3, "agreement, real": 0.7, "energy, real": 0.0}
+        runs.append(whole | {"trial": "whole"})
+        runs.append(whole | {"trial": "fewer escape", "escapees": 0.2 + 0.01 * seed})
+    path = tmp_path / "trials.json"
+    path.write_text(json.dumps(runs))
+    monkeypatch.setattr(t, "KEPT", path)
+
+
+def test_differences_are_within_a_seed_and_so_is_their_interval(kept):
+    table = t.tried_ideas("trained models")
+    good = table.loc["good"][t.AGREEMENT]
+    assert good["value"] == pytest.approx(0.1)
+    assert good["high"] - good["low"] == pytest.approx(2 * 4.303 * 0.01 / 3**0.5, rel=1e-3)  # Student's t, 2 degrees
+    assert table.loc[(t.WHOLE, "value"), t.AGREEMENT] == pytest.approx(0.35)
+    assert table.loc[(t.REAL, "value"), t.AGREEMENT] == pytest.approx(0.7)
+    assert np.isnan(table.loc[("good", "value"), t.BITS])  # sampling has no part in what a cell costs
+
+
+def test_luck_with_one_seed_is_no_gain(kept):
+    said = t.ideas_told(t.tried_ideas("trained models"))
+    assert "to 0.35, those with each other to 0.70" in said
+    assert "Of 3 ideas 1 surely made a score better: good (agreement)." in said
+    assert said.endswith("Surely worse: bad (agreement).") and "lucky" not in said
+
+
+def test_escapees_are_judged_by_their_distance_from_real_ones(kept):
+    said = t.ideas_told(t.tried_ideas("short runs"))
+    assert "fewer escape (escapees, off by)" in said  # .10, .09, .08 instead of .20
+
+
+def test_what_was_not_tried_is_refused(kept, monkeypatch, tmp_path):
+    with pytest.raises(CDTError, match="nothing was tried on 'other'; there is trained models and short runs"):
+        t.tried_ideas("other")
+    monkeypatch.setattr(t, "KEPT", tmp_path / "none.json")
+    with pytest.raises(CDTError, match="run this in a checkout"):
+        t.tried_ideas("short runs")
