@@ -72,12 +72,7 @@ def write_report(screen: AnnData, checkpoints: Sequence[str | Path], options: Re
     """
     began = time.perf_counter()
     models = [Checkpoint.load(folder) for folder in checkpoints]
-    _require_one_recipe(models)
-    runs = [(models[0], seed) for seed in range(options.seeds)]
-    seeds_are = "sampling seeds of one trained model, each with its own split of the controls"
-    if len(models) > 1:
-        runs = [(model, seed) for seed, model in enumerate(models)]
-        seeds_are = "training seeds"
+    runs, seeds_are = _runs(models, options)
     entry = {"command": command, **_facts(screen), "checkpoints": [], "seeds_are": seeds_are}
     for model, folder in zip(models, map(Path, checkpoints), strict=True):
         about = {"name": folder.name, "sha256": read_verified(folder)[0]["sha256"]}
@@ -102,16 +97,21 @@ def write_report(screen: AnnData, checkpoints: Sequence[str | Path], options: Re
         if guides is not None:
             entry["tasks"][task.title]["without duds"] = _without_duds(task, runs, options, guides)
         if task.seen:
-            judged = []
-            for (model, seed), made in zip(runs[: len(models)], cells, strict=False):
-                judged.append(quality(model, seed, task.train, task.asked, made, options.name))
-            entry["quality"] = over_models(judged)
+            entry["quality"] = _quality(task, runs[: len(models)], cells, options.name)
         for suite in options.suites:
             scores = entry["suites"].setdefault(suite, {"version": version(suite), "tasks": {}})
             scores["tasks"][task.title] = suite_means(task, suite, cells[0], options)
     if guides is not None:
         entry["guides"] = guides[guides["told"].fillna(False).astype(bool)].to_dict("records")
     return add_entry(entry | {"seconds": round(time.perf_counter() - began)}, path)
+
+
+def _quality(task: Task, runs: Runs, cells: Sequence[AnnData], name: str) -> dict[str, Any]:
+    """Judges the sampled cells of every model: means over models, intervals that hold those of all."""
+    judged = []
+    for (model, seed), made in zip(runs, cells, strict=False):
+        judged.append(quality(model, seed, task.train, task.asked, made, name))
+    return over_models(judged)
 
 
 def _without_duds(task: Task, runs: Runs, options: ReportOptions, guides: pd.DataFrame) -> dict[str, Any]:
@@ -127,8 +127,11 @@ def _without_duds(task: Task, runs: Runs, options: ReportOptions, guides: pd.Dat
     return {"duds": duds["guide"].tolist(), "summary": _nested(summarise(table, metrics=metrics), "mean")}
 
 
-def _require_one_recipe(models: Sequence[Checkpoint]) -> None:
-    """Refuses to call models seeds of one recipe that are not. Raises CDTError."""
+def _runs(models: Sequence[Checkpoint], options: ReportOptions) -> tuple[Runs, str]:
+    """Returns which model samples by which seed, and what seeds these are. Raises CDTError for models of two recipes."""
+    if len(models) == 1:
+        runs = [(models[0], seed) for seed in range(options.seeds)]
+        return runs, "sampling seeds of one trained model, each with its own split of the controls"
     plain = []
     for model in models:
         stages = {name: replace(getattr(model.config, name), **ANY_RUN) for name in ("pretrain", "finetune")}
@@ -137,6 +140,7 @@ def _require_one_recipe(models: Sequence[Checkpoint]) -> None:
         if config != plain[0] or (model.stage, model.step) != (models[0].stage, models[0].step):
             raise CDTError("several --checkpoint are training seeds of one recipe, but these differ in configuration, "
                            "stage or steps: report on them one by one, to one --results each")
+    return [(model, seed) for seed, model in enumerate(models)], "training seeds"
 
 
 def model_name(folders: Sequence[str | Path], others: Collection[str] = ()) -> str:
