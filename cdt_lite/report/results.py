@@ -128,7 +128,7 @@ def _without_duds(task: Task, runs: Runs, options: ReportOptions, guides: pd.Dat
 
 
 def _runs(models: Sequence[Checkpoint], options: ReportOptions) -> tuple[Runs, str]:
-    """Returns which model samples by which seed, and what seeds these are. Raises CDTError for models of two recipes."""
+    """Returns which model samples by which seed, and what these are. Raises CDTError for models of two recipes."""
     if len(models) == 1:
         runs = [(models[0], seed) for seed in range(options.seeds)]
         return runs, "sampling seeds of one trained model, each with its own split of the controls"
