@@ -43,7 +43,7 @@ NETWORKS = {  # tried by training
 }
 SAMPLERS: dict[str, type[MaskedDiffusion]] = {  # tried on trained models
     "one by one first": variants.EarlySteps,
-    "one gene a step": variants.OneByOne,
+    "64 steps": variants.MoreSteps,
     "Gibbs corrector": variants.Gibbs,
 }
 N_CELLS = 128

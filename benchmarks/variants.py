@@ -1,7 +1,6 @@
 """Other networks and processes than ours, each with one idea more, to be tried by `benchmarks.trials`."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +19,7 @@ from cdt_lite.model.read import Conditioned, Read, read_at
 from cdt_lite.model.response import States
 
 N_FACTORS = 8
+MANY_STEPS = 64
 SWEEPS, REDRAWN = 4, 0.25  # of the Gibbs corrector: how often, and what share of the genes
 
 
@@ -202,12 +202,12 @@ class EarlySteps(MaskedDiffusion):
 
 
 @dataclass(frozen=True)
-class OneByOne(MaskedDiffusion):
-    """Reveals one gene a step: no two are drawn without knowing of each other."""
+class MoreSteps(MaskedDiffusion):
+    """Reveals the genes in more steps: fewer are drawn without knowing of each other."""
 
-    def counts(self, n_genes: int, steps: int | None = None) -> Sequence[int]:
-        """Returns as many ones as there are genes."""
-        return [1] * n_genes
+    def counts(self, n_genes: int, steps: int | None = None) -> list[int]:
+        """Returns how many genes each step reveals."""
+        return super().counts(n_genes, min(MANY_STEPS, n_genes))
 
 
 @dataclass(frozen=True)
