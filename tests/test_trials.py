@@ -26,6 +26,7 @@ def kept(tmp_path, monkeypatch):
     path = tmp_path / "trials.json"
     path.write_text(json.dumps(runs))
     monkeypatch.setattr(t, "KEPT", path)
+    return path
 
 
 def test_differences_are_within_a_seed_and_so_is_their_interval(kept):
@@ -38,10 +39,17 @@ def test_differences_are_within_a_seed_and_so_is_their_interval(kept):
     assert np.isnan(table.loc[("good", "value"), t.BITS])  # sampling has no part in what a cell costs
 
 
+def test_a_score_that_no_run_has_is_left_open(kept):
+    runs = [run for run in json.loads(kept.read_text()) if run["of"] == "trained models"]
+    kept.write_text(json.dumps(runs))
+    assert t.tried_ideas("trained models")[t.ESCAPEES].isna().all()
+
+
 def test_luck_with_one_seed_is_no_gain(kept):
     said = t.ideas_told(t.tried_ideas("trained models"))
     assert "to 0.35, those with each other to 0.70" in said
     assert "Of 3 ideas 1 surely made a score better: good (agreement)." in said
+    assert "Of the 0.35 that the whole lacks, good brings 0.10, the most of all and less than half" in said
     assert said.endswith("Surely worse: bad (agreement).") and "lucky" not in said
 
 

@@ -35,8 +35,9 @@ def tried_ideas(of: str) -> pd.DataFrame:
     if of not in kinds:
         raise CDTError(f"nothing was tried on {of!r}; there is {listed(kinds)}")
     runs = runs[runs["of"] == of].set_index(["trial", "seed"])
-    off = (runs["escapees"] - runs["escapees, real"]).abs()
-    scores = pd.concat([runs["agreement"], runs["energy"], runs["bits per gene"], off], axis=1, keys=MORE_IS_BETTER)
+    measured = runs.reindex(columns=["agreement", "energy", "bits per gene", "escapees", "escapees, real"])
+    measured["escapees"] = (measured["escapees"] - measured.pop("escapees, real")).abs()
+    scores = measured.set_axis(list(MORE_IS_BETTER), axis=1)
     whole, real = scores.loc["whole"], runs.loc["whole"].filter(like=", real")
     parts = {REAL: real.rename(columns={"agreement, real": AGREEMENT, "energy, real": ENERGY}), WHOLE: whole}
     for idea in scores.index.unique("trial").drop("whole"):
@@ -68,6 +69,11 @@ def ideas_told(table: pd.DataFrame) -> str:
     said = [f"Cells of the whole agree with real ones to {agreement[0]}, those with each other to {agreement[1]}."]
     found = f": {'; '.join(better)}" if better else ""
     said.append(f"Of {len(low)} ideas {len(better) or 'none'} surely made a score better{found}.")
+    gains = table.xs("value", level=1)[AGREEMENT].drop([REAL, WHOLE])
+    missing = table.loc[(REAL, "value"), AGREEMENT] - table.loc[(WHOLE, "value"), AGREEMENT]
+    share = "less" if gains.max() < missing / 2 else "more"
+    most = f"{gains.idxmax()} brings {number(gains.max())}"
+    said.append(f"Of the {number(missing)} that the whole lacks, {most}, the most of all and {share} than half.")
     if worse:
         said.append(f"Surely worse: {'; '.join(worse)}.")
     return " ".join(said)
