@@ -43,6 +43,11 @@ def test_the_lines_follow_the_records():
     lines = how_good(RESULTS, DENSITIES).splitlines()
     assert len(lines) == 5
     changed = copy.deepcopy(RESULTS)
+    n_models = len(changed[REAL]["checkpoints"])
+    assert n_models > 1 and f"real cells, {n_models} training seeds" in lines[0]
+    del changed[REAL]["checkpoints"][1:]
+    assert "real cells, one trained model" in how_good(changed, DENSITIES).splitlines()[0]
+    changed = copy.deepcopy(RESULTS)
     (task,) = (task for title, task in changed[REAL]["tasks"].items() if title.startswith("task 1"))
     model = changed[REAL]["model"]
     task["groups"]["all"][f"{model}, change, minus"]["replicate mean"]["mae"][1:3] = [0.001, 0.002]

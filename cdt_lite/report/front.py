@@ -77,9 +77,14 @@ def _group(entry: Mapping[str, Any], begins: str) -> Mapping[str, Any]:
     return task["groups"]["all"]
 
 
+def _models(entry: Mapping[str, Any]) -> str:
+    n = len(entry["checkpoints"])
+    return "one trained model" if n == 1 else f"{n} training seeds"
+
+
 def _seen(entry: Mapping[str, Any]) -> str:
     task = _group(entry, "task 1")
-    return (f"**Knockouts seen in other replicates** ({task['n']}, real cells): "
+    return (f"**Knockouts seen in other replicates** ({task['n']}, real cells, {_models(entry)}): "
             f"{beside(task, entry['model'], 'replicate mean')}.")
 
 
@@ -90,7 +95,7 @@ def _unseen(entry: Mapping[str, Any]) -> str:
     mine = rows[rows["method"] == ours].sort_values("pearson_delta", ascending=False)
     each = [f"{target} {number(r, 2)}" for target, r in zip(mine["target"], mine["pearson_delta"], strict=True)]
     errors = {row: number(task["summary"][row]["mae"][0], 3) for row in ("control", "pathway neighbour")}
-    return (f"**Knockouts nobody made** ({task['n']}, real cells; r: {', '.join(each)}): "
+    return (f"**Knockouts nobody made** ({task['n']}, real cells, {_models(entry)}; r: {', '.join(each)}): "
             f"{beside(task, entry['model'], 'perturbed mean')}. No change errs by {errors['control']}, who names the "
             f"pathway by hand by {errors['pathway neighbour']}.")
 
@@ -112,7 +117,8 @@ def _simulated(results: Mapping[str, Any]) -> str:
     types = _group(cells, "task 5")["summary"]
     carried = [number(types[row]["mae"][0], 3) for row in (CHANGE.format(cells["model"]), "replicate mean")]
     task = _group(entry, "task 3")
-    return (f"**Simulated cells**: of {task['n']} knockouts never made, {beside(task, entry['model'], 'linear')}. "
+    ours = beside(task, entry["model"], "linear")
+    return (f"**Simulated cells** ({_models(entry)}): of {task['n']} knockouts never made, {ours}. "
             f"In a cell type known by its controls alone it errs by {carried[0]}, changes carried over from other "
             f"types by {carried[1]}. Of pairs nobody made, "
             f"{beside(_group(pairs, 'task 3'), pairs['model'], 'additive')}.")
