@@ -13,6 +13,7 @@ from benchmarks import densities, peers
 from cdt_lite.data.simulate import ScreenDesign, simulate_screen
 from cdt_lite.data.splits import named_split
 from cdt_lite.data.tokenizer import Tokenizer
+from cdt_lite.errors import CDTError
 from cdt_lite.evaluation.evaluate import evaluate
 from cdt_lite.model import PRESETS
 from cdt_lite.report import tasks
@@ -92,6 +93,8 @@ def test_what_is_wrong_with_a_peers_controls_too_is_no_part_of_its_change(prepar
             by_hand.append(logged[plain.to_numpy()].mean(0))
         assert sign == -1
         np.testing.assert_allclose(change, logged[own].mean(0) - np.mean(by_hand, 0), atol=1e-5)
+    with pytest.raises(CDTError, match="that its controls are its own, and has none in"):
+        tasks.own_changes(predicted[perturbed], perturbed[perturbed])
 
 
 @pytest.mark.parametrize("preset", ["lite", "v1"])

@@ -191,6 +191,8 @@ def own_changes(cells: AnnData, asked: Bool[np.ndarray, " cells"]) -> pd.DataFra
         change = np.zeros(cells.n_vars)
         for batch in np.unique(labels.batch[own]):
             here = labels.batch == batch
+            if not (plain & here).any():
+                raise CDTError(f"a prediction says that its controls are its own, and has none in {batch!r}: add some")
             gap = log1p[own & here].mean(0) - log1p[plain & here].mean(0)
             change += gap * (own & here).sum() / own.sum()
         total[target, sign] = change
