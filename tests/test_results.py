@@ -13,7 +13,7 @@ import torch
 from helpers import opened, tiny
 from scipy.sparse import csr_matrix
 
-from benchmarks.contexts import by_cell_type
+from benchmarks.worlds import by_cell_type
 from cdt_lite.data.batches import SetSampler
 from cdt_lite.data.simulate import ScreenDesign, simulate_screen
 from cdt_lite.data.splits import choose_split, named_split

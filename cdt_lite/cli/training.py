@@ -121,6 +121,7 @@ def capsule(args: argparse.Namespace) -> int:
 
     for _ in with_bar(progress(), "capsule"):
         pass
+    made[0].card["command"] = args.typed
     save_capsule(made[0], folder)
     size = sum(file.stat().st_size for file in folder.iterdir())
     print(f"{folder}: {size:,} bytes, {made[0].card['seconds']} s")

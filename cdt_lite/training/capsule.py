@@ -32,7 +32,6 @@ CAPSULES = Path(__file__).resolve().parents[1] / "capsules"  # those that ship
 MAX_BYTES = 2_000_000
 N_LOOKS = 12  # at held-out cells, in each stage
 CURVE_POINTS = 60  # of a loss curve on a card
-SIMULATED = ("n_genes", "n_targets", "n_cells", "seed", "world")  # options of a simulated screen, on the command line
 LIMITS = (
     "Made for teaching: one panel, and {cells}. An unseen target is predicted from what genes like it did, by {like}; "
     "one that is like none, as the average perturbation. Genes of generated cells vary together less than those of "
@@ -148,20 +147,7 @@ def make_capsule(screen: ad.AnnData, config: Config, *, gene_sets: Sets | None =
     learned = {name: checkpoint.card[name] for name in ("magnitudes", "validation") if name in checkpoint.card}
     checkpoint.card = learned | _card(checkpoint, screen, side, stores)
     checkpoint.card |= {"seconds": round(time.perf_counter() - began), "curves": curves, "looks": looks}
-    checkpoint.card["command"] = command_of(screen, config.name, seed, curves)
     yield checkpoint
-
-
-def command_of(screen: ad.AnnData, preset: str, seed: int, curves: dict[str, Any]) -> str:
-    """Returns the command that makes such a capsule again."""
-    about = dict(screen.uns["screen"])
-    words = ["cdt-lite capsule", "--preset", preset, "--screen", about["name"]]
-    options = dict(about.get("options", {}))
-    if options:
-        words += ["--simulated", *(f"{name}={options[name]}" for name in SIMULATED if name in options)]
-    for stage, curve in curves.items():
-        words += [f"--{stage}-steps", str(curve["step"][-1])]
-    return " ".join([*words, "--seed", str(seed)])
 
 
 def held_out_sets(checkpoint: Checkpoint, screen: ad.AnnData, side: np.ndarray, stage: str = "finetune") -> SetSampler:
