@@ -31,6 +31,7 @@ from cdt_lite.data.tokenizer import Tokenizer
 from cdt_lite.files import write_atomically
 from cdt_lite.model import CDT, MaskedDiffusion
 from cdt_lite.model.diffusion import SHARES
+from cdt_lite.model.response import Response
 from cdt_lite.report.densities import prepared
 from cdt_lite.report.quality import likeness
 from cdt_lite.training.train import validation_curve
@@ -48,6 +49,7 @@ SAMPLERS: dict[str, type[MaskedDiffusion]] = {  # tried on trained models
     "64 steps": variants.MoreSteps,
     "Gibbs corrector": variants.Gibbs,
 }
+STATE_FIRST = "a cell's state drawn first"
 N_CELLS = 128
 SHORT, TRAINED = "short runs", "trained models"
 STATISTICS = (("gene-gene correlations, agreement", "agreement"), ("energy distance", "energy"))
@@ -142,12 +144,20 @@ def make_trained(folders: list[str], known: list[dict[str, Any]]) -> None:
     for seed, folder in enumerate(folders):
         checkpoint = cdt.Checkpoint.load(folder)
         cells = set_aside_cells(checkpoint, screen)
-        config, mask_id = checkpoint.process.config, checkpoint.tokenizer.mask_id
-        for name, process in {"whole": MaskedDiffusion, **SAMPLERS}.items():
+        config, mask_id, response = checkpoint.process.config, checkpoint.tokenizer.mask_id, checkpoint.model.response
+        for name in ("whole", *SAMPLERS, STATE_FIRST):
             if (name, seed) in done:
                 continue
-            checkpoint.process = process(config, mask_id)
+            checkpoint.process = SAMPLERS.get(name, MaskedDiffusion)(config, mask_id)
+            checkpoint.model.response = state_first(response) if name == STATE_FIRST else response
             keep({"of": TRAINED, "trial": name, "seed": seed}, judge_trained(checkpoint, cells, seed), known)
+
+
+def state_first(response: Response) -> variants.StateFirst:
+    """Returns the same module, which draws the state of a cell first."""
+    made = variants.StateFirst(response.trust.in_features)
+    made.load_state_dict(response.state_dict())
+    return made
 
 
 def keep(run: dict[str, Any], scores: dict[str, float], known: list[dict[str, Any]]) -> None:

@@ -4,11 +4,12 @@ Cells of a perturbation answer, or they escape (Mixscape: Papalexi et al. 2021).
 binomials, gene by gene and independent within a state; escapees are as the controls are. Both are fitted on training
 cells; held-out cells are priced, in nats for one gene, given more and more of the others. The network is told as much.
 
-    python -m benchmarks.two_states --checkpoint FOLDER
+    python -m benchmarks.two_states --checkpoint FOLDER...
 """
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,9 +23,11 @@ from scipy.stats import nbinom
 
 import cdt_lite as cdt
 from cdt_lite.data import CONTROL, dense, named_split
+from cdt_lite.files import write_atomically
 from cdt_lite.model import Perturbation, hide
 from cdt_lite.training import Checkpoint, load_capsule
 
+RECORD = Path(__file__).with_name("two_states.json")
 N_GENES = 30  # largest effects: what the two states are told apart by
 N_CONTROLS = 64
 ROUNDS = 30
@@ -97,8 +100,8 @@ def by_network(checkpoint: Checkpoint, told: Perturbation, tokens: torch.Tensor,
     return float(-log_p[torch.arange(len(tokens)), tokens[:, gene]].mean())
 
 
-def priced(checkpoint: Checkpoint, screen: AnnData, target: str, sign: int, seed: int = 0) -> pd.DataFrame:
-    """Prices the genes that a perturbation moves most, in its held-out cells of one replicate."""
+def priced(models: Sequence[Checkpoint], screen: AnnData, target: str, sign: int, seed: int = 0) -> pd.DataFrame:
+    """Prices the genes that a perturbation moves most, in its held-out cells of one replicate, by every model."""
     side, obs = np.asarray(named_split(screen)), screen.obs
     counts = dense(screen.X)
     depth = counts.sum(1)
@@ -115,23 +118,25 @@ def priced(checkpoint: Checkpoint, screen: AnnData, target: str, sign: int, seed
     cells = np.flatnonzero(own & (side == "held_out") & (obs["batch"] == replicate).to_numpy())
     pool = np.flatnonzero(is_control & (obs["batch"] == replicate).to_numpy())
     rng = np.random.default_rng(seed)
-    controls = checkpoint.tokenizer.tokenize(counts[rng.choice(pool, N_CONTROLS, replace=False)])
-    tokens = torch.from_numpy(checkpoint.tokenizer.tokenize(counts[cells])).long()
-    log_depth = torch.from_numpy(np.log(depth[cells] / checkpoint.tokenizer.target_depth)).float()
-    told = Perturbation.of([checkpoint.vocabulary.id(target)], [sign], [float("nan")])
+    tokenizer, vocabulary = models[0].tokenizer, models[0].vocabulary
+    controls = tokenizer.tokenize(counts[rng.choice(pool, N_CONTROLS, replace=False)])
+    tokens = torch.from_numpy(tokenizer.tokenize(counts[cells])).long()
+    log_depth = torch.from_numpy(np.log(depth[cells] / tokenizer.target_depth)).float()
+    told = Perturbation.of([vocabulary.id(target)], [sign], [float("nan")])
     shown, held, rows = torch.from_numpy(controls).long(), counts[cells][:, top], []
     for place in range(3):  # the three genes that move most
         others = [i for i in range(N_GENES) if i != place]
         for n in (0, 1, 3, N_GENES - 1):
             visible = others[:n]
             two = by_states(states, held, depth[cells], place, visible)
-            net = by_network(checkpoint, told, tokens, log_depth, shown, int(top[place]),
-                             top[visible].tolist())
             rows.append({
                 "target": target, "sign": sign, "cells": len(cells),
                 "share that answers": states.share, "gene": screen.var_names[top[place]],
-                "visible": n, "two states": two, "network": net,
+                "visible": n, "two states": two,
             })
+            for i, model in enumerate(models):
+                asked = (tokens, log_depth, shown, int(top[place]), top[visible].tolist())
+                rows[-1][f"network {i}"] = by_network(model, told, *asked)
     return pd.DataFrame(rows)
 
 
@@ -139,20 +144,18 @@ def main() -> None:
     """Prices every held-out perturbation with enough cells, and writes a table."""
     options = argparse.ArgumentParser(prog="python -m benchmarks.two_states", description=__doc__)
     options.add_argument("--screen", default="papalexi2021")
-    options.add_argument("--checkpoint", help="a trained model (default: the screen's capsule)")
-    options.add_argument("--out", default="output/two_states.json")
+    what = "trained models, seeds of one recipe (default: the screen's capsule)"
+    options.add_argument("--checkpoint", nargs="*", help=what)
     given = options.parse_args()
     screen = cdt.load_screen(given.screen)
-    checkpoint = Checkpoint.load(given.checkpoint) if given.checkpoint else load_capsule(screen)
+    models = [Checkpoint.load(folder) for folder in given.checkpoint or []] or [load_capsule(screen)]
     held_out = screen.obs[np.asarray(named_split(screen)) == "held_out"]
     sizes = held_out.groupby(["target_gene", "sign"], observed=True).size()
     enough = [(str(t), int(s)) for t, s in sizes[sizes >= FEWEST].index if s != 0]
-    tables = [priced(checkpoint, screen, target, sign) for target, sign in enough]
+    tables = [priced(models, screen, target, sign) for target, sign in enough]
     table = pd.concat(tables, ignore_index=True).round(4)
     print(table.to_markdown(index=False))
-    out = Path(given.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(table.to_dict("records"), indent=1) + "\n", encoding="utf-8")
+    write_atomically(RECORD, (json.dumps(table.to_dict("records"), indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from cdt_lite.model.config import ModelConfig
 from cdt_lite.model.diffusion import Denoiser, draw_by, draw_numbers, hide, random_turns, read_loss
 from cdt_lite.model.layers import MLP, token_rank
 from cdt_lite.model.read import Conditioned, Read, read_at
-from cdt_lite.model.response import States
+from cdt_lite.model.response import Response, States
 
 N_FACTORS = 8
 MANY_STEPS = 64
@@ -227,3 +227,16 @@ class Gibbs(MaskedDiffusion):
             drawn = draw_by(logits, torch.rand(shape, generator=generator)[mask])
             cells = cells.masked_scatter(mask, drawn)
         return cells
+
+
+class StateFirst(Response):
+    """Draws whether a cell answers once, before any gene of it is drawn, and keeps to that."""
+
+    def forward(self, logits: Tensor, h: Tensor, xt: Tensor, log_depth: Tensor, known: Any, states: States | None,
+                read: Read | None = None, tilt: Tensor | None = None) -> Tensor:
+        """Asks for a state where all genes are hidden, which is where sampling begins."""
+        if states is None:
+            return super().forward(logits, h, xt, log_depth, known, None, read, tilt)
+        if (xt >= len(known.values)).all():
+            self.drawn = states(self.log_odds(xt, log_depth, known, self.tilt(known)))
+        return super().forward(logits, h, xt, log_depth, known, lambda odds: self.drawn, read, tilt)

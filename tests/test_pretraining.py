@@ -23,9 +23,9 @@ from cdt_lite.teaching import (
     kept_runs,
     neighbours_tell,
     passed,
-    pretraining,
     same_losses,
     saved,
+    trials,
     with_and_without,
 )
 from cdt_lite.training import loss_of_step
@@ -181,7 +181,7 @@ def test_kept_runs_are_three_seeds_of_each_screen(screen, tmp_path, monkeypatch)
     assert table.notna().all(axis=None)
     with pytest.raises(CDTError, match="no run of the screen 'mine'"):
         kept_runs("mine")
-    monkeypatch.setattr(pretraining, "KEPT", tmp_path / "pretraining.json")
+    monkeypatch.setattr(trials, "RECORDS", tmp_path)
     with pytest.raises(CDTError, match="checkout"):
         kept_runs(screen)
 

@@ -25,7 +25,7 @@ def kept(tmp_path, monkeypatch):
         runs.append(whole | {"trial": "fewer escape", "escapees": 0.2 + 0.01 * seed})
     path = tmp_path / "trials.json"
     path.write_text(json.dumps(runs))
-    monkeypatch.setattr(t, "KEPT", path)
+    monkeypatch.setattr(t, "RECORDS", tmp_path)
     return path
 
 
@@ -49,7 +49,7 @@ def test_luck_with_one_seed_is_no_gain(kept):
     said = t.ideas_told(t.tried_ideas("trained models"))
     assert "to 0.35, those with each other to 0.70" in said
     assert "Of 3 ideas 1 surely made a score better: good (agreement)." in said
-    assert "Of the 0.35 that the whole lacks, good brings 0.10, the most of all and less than half" in said
+    assert "Of the 0.35 that it lacks, good brings most, 0.10." in said
     assert said.endswith("Surely worse: bad (agreement).") and "lucky" not in said
 
 
@@ -61,6 +61,21 @@ def test_escapees_are_judged_by_their_distance_from_real_ones(kept):
 def test_what_was_not_tried_is_refused(kept, monkeypatch, tmp_path):
     with pytest.raises(CDTError, match="nothing was tried on 'other'; there is trained models and short runs"):
         t.tried_ideas("other")
-    monkeypatch.setattr(t, "KEPT", tmp_path / "none.json")
+    monkeypatch.setattr(t, "RECORDS", tmp_path / "none")
     with pytest.raises(CDTError, match="run this in a checkout"):
         t.tried_ideas("short runs")
+
+
+def test_the_networks_price_is_held_against_that_of_two_states(tmp_path, monkeypatch):
+    rows = []
+    for gene, gap in (("A", -0.1), ("B", 0.01), ("C", 0.3)):
+        for visible, more in ((0, 0.0), (29, gap)):
+            row = {"target": "T", "gene": gene, "visible": visible, "two states": 2.0}
+            rows.append(row | {f"network {i}": 2.0 + more + shift for i, shift in enumerate((-0.01, 0.0, 0.01))})
+    (tmp_path / "two_states.json").write_text(json.dumps(rows))
+    monkeypatch.setattr(t, "RECORDS", tmp_path)
+    table = t.two_states()
+    assert table["network 1"].tolist() == pytest.approx([2, 1.9, 2, 2.01, 2, 2.3])
+    said = t.two_states_told(table)
+    assert "Of 6 prices" in said and "or below it, in 5" in said
+    assert said.endswith("more for C in T cells (up to 0.30 nats; the best network 0.29).")

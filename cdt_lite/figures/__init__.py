@@ -17,7 +17,7 @@ __all__, __getattr__, __dir__ = lazily(__name__, {
     "generation": ["h_curves", "in_27_cells", "step_prices"],
     "hidden": ["guesses"],
     "judged": ["over_real", "scored", "side_by_side", "standings"],
-    "likeness": ["clouds", "come_so_far", "correlations", "escapees", "quality"],
+    "likeness": ["clouds", "come_so_far", "correlations", "escapees", "priced", "quality"],
     "measured": ["animated", "attention_maps", "attention_weights", "down_and_up", "example"],
     "own_screen": ["hits_over_cells", "power_over_cells", "values_of_x", "what_a_panel_keeps"],
     "plots": [],

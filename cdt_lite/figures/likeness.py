@@ -90,6 +90,29 @@ def escapees(scores: Mapping[str, np.ndarray], shares: pd.DataFrame) -> Figure:
     return figure
 
 
+def priced(table: pd.DataFrame) -> Figure:
+    """Draws what a hidden gene costs two states and some networks, the more genes are visible.
+
+    Args:
+        table: From `teaching.two_states`, or a part of it; a panel for every target and gene.
+    """
+    told = table.index.droplevel("visible").unique()
+    n_rows = -(-len(told) // 3)
+    figure, axes = plots.grid(n_rows, 3, (10, 2.6 * n_rows), sharex=True, sharey=True)
+    for ax, (target, gene) in zip(axes.flat, told, strict=False):
+        one = table.loc[(target, gene)]
+        for name, prices in one.items():
+            kind, style = ("baseline", "o-") if name == "two states" else ("generated", ".--")
+            ax.plot(range(len(one)), prices, style, color=plots.KINDS[kind], label=name)
+        ax.set(title=f"{gene} in {target} cells", xticks=range(len(one)), xticklabels=one.index)
+    figure.supxlabel("visible genes", fontsize="medium")
+    figure.supylabel("cost of the gene, nats", fontsize="medium")
+    lines = axes.flat[0].get_legend_handles_labels()[0][:2]
+    axes.flat[0].legend(lines, ["two states", "networks"], frameon=False)
+    plots.as_written(figure)
+    return figure
+
+
 def come_so_far(ways: pd.DataFrame) -> Figure:
     """Draws how far generated cells have come from cells made gene by gene to real ones, a row a measure.
 

@@ -130,7 +130,7 @@ from cdt_lite.teaching.together import (
     talk,
     weights_apart,
 )
-from cdt_lite.teaching.trials import ideas_told, tried_ideas
+from cdt_lite.teaching.trials import ideas_told, tried_ideas, two_states, two_states_told
 from cdt_lite.teaching.verdict import all_scores, averages, judgeable, plates, questions, verdicts
 from cdt_lite.terminal import with_bar
 
@@ -153,7 +153,7 @@ __all__ = [
     "sets_used", "shares_with_intervals", "shown_before", "shows", "silence", "simulated_genes", "sinks",
     "small_network", "steps_cost", "still_apart", "strange_files", "strength", "strongest_two", "surer",
     "table_alone", "talk", "tipped", "token_shares", "told_apart", "told_by_relatives", "total_variation", "tried",
-    "tried_ideas", "trusted", "untrained", "used", "valley_told", "verdicts", "walk", "walked", "weights_apart",
-    "what_it_does", "what_it_holds", "who_listens", "with_and_without", "with_bar", "with_errors", "with_spread",
-    "worth",
+    "tried_ideas", "trusted", "two_states", "two_states_told", "untrained", "used", "valley_told", "verdicts",
+    "walk", "walked", "weights_apart", "what_it_does", "what_it_holds", "who_listens", "with_and_without", "with_bar",
+    "with_errors", "with_spread", "worth",
 ]

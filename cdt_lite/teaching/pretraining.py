@@ -1,8 +1,6 @@
 """Does pretraining help? Runs that were kept, and sentences written from them and from costs of hidden genes."""
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,9 +8,9 @@ import pandas as pd
 from cdt_lite.errors import CDTError
 from cdt_lite.teaching.bits import intervals
 from cdt_lite.teaching.sentences import listed, number
+from cdt_lite.teaching.trials import record
 
 UNKNOWN = "which is better, one cannot tell"
-KEPT = Path(__file__).resolve().parents[2] / "benchmarks" / "pretraining.json"
 
 
 def kept_runs(screen: str) -> pd.DataFrame:
@@ -24,11 +22,9 @@ def kept_runs(screen: str) -> pd.DataFrame:
         screen: "papalexi2021" or "simulated".
 
     Raises:
-        CDTError: No such file (it stands in a checkout, not in an installed package), or no run of this screen.
+        CDTError: See `record`; or no run of this screen was kept.
     """
-    if not KEPT.is_file():
-        raise CDTError(f"{KEPT.name} is kept in the project's folder benchmarks: run this in a checkout")
-    runs = pd.DataFrame(json.loads(KEPT.read_text(encoding="utf-8"))["runs"])
+    runs = pd.DataFrame(record("pretraining.json")["runs"])
     runs = runs[runs["screen"] == screen]
     if runs.empty:
         raise CDTError(f"no run of the screen {screen!r} was kept")
