@@ -8,12 +8,12 @@ pairs           Two targets perturbed together, each known alone. Every third pa
                 and "matching mean", their mean. Where a program saturates, the truth is less than the sum.
 sets            104 targets, whose planted programs the models are told as gene sets.
 unidentifiable  104 targets whose effects were dealt out at random: of an unseen one nothing can be known.
+cis             Every perturbation moves its own gene, and no other.
 
-    python -m benchmarks.worlds contexts pairs sets unidentifiable
+    python -m benchmarks.worlds contexts pairs sets unidentifiable cis
 """
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
 
 from anndata import AnnData
@@ -33,7 +33,7 @@ SEEDS = (0, 1, 2)
 PRETRAIN_STEPS, FINETUNE_STEPS = 600, 1200
 N_CELLS = 64
 COMMAND = "python -m benchmarks.worlds {}"
-SETS, WORLDS = "sets", ("contexts", "pairs", "sets", "unidentifiable")
+SETS, WORLDS = "sets", ("contexts", "pairs", "sets", "unidentifiable", "cis")
 
 
 def screen_of(world: str) -> AnnData:
@@ -43,16 +43,23 @@ def screen_of(world: str) -> AnnData:
     if world == "pairs":
         design = ScreenDesign(n_pairs=30, both_fraction=0.0)
         return with_pairs_withheld(cdt.simulate_screen(n_cells=16_000, design=design))
+    if world == "cis":
+        return renamed(cdt.simulate_screen(128, 24, 8_000, design=ScreenDesign(null_fraction=1.0)), "own gene alone")
     law = "regulatory" if world == SETS else world
     return cdt.simulate_screen(n_genes=208, n_targets=104, world=law)
 
 
+def renamed(screen: AnnData, what: str, **more: str) -> AnnData:
+    """Returns a copy of a simulated screen that is reported under a name of its own."""
+    screen = screen.copy()
+    screen.uns["screen"] = {**screen.uns["screen"], "name": f"simulated, {what}", **more}
+    return screen
+
+
 def by_cell_type(screen: AnnData) -> AnnData:
     """Returns a simulated screen whose replicates are its cell types, the last one known by its controls alone."""
-    screen = screen.copy()
+    screen = renamed(screen, "an unseen cell type", contexts="cell types")
     screen.obs["batch"] = screen.obs["cell_type"].astype(str)
-    about: Mapping[str, object] = screen.uns["screen"]
-    screen.uns["screen"] = {**about, "name": "simulated, an unseen cell type", "contexts": "cell types"}
     perturbed = screen.obs[screen.obs["target_gene"] != CONTROL]
     last = max(perturbed["batch"])
     targets = sorted(set(perturbed["target_gene"][perturbed["batch"] == last]))
@@ -61,8 +68,7 @@ def by_cell_type(screen: AnnData) -> AnnData:
 
 def with_pairs_withheld(screen: AnnData) -> AnnData:
     """Returns a simulated screen whose split withholds every third pair, and the last replicate of every other one."""
-    screen = screen.copy()
-    screen.uns["screen"] = {**screen.uns["screen"], "name": "simulated, pairs of targets"}
+    screen = renamed(screen, "pairs of targets")
     targets = screen.obs["target_gene"].astype(str)
     pairs = sorted({target for target in targets if "+" in target})
     last = max(screen.obs["batch"].astype(str))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cdt_lite.report.front import REAL, beside, how_good, number
+from cdt_lite.report.front import CELL_TYPE, PAIRS, REAL, SIMULATED, beside, how_good, number
 
 ROOT = Path(__file__).parents[1]
 RESULTS, DENSITIES = (json.loads((ROOT / name).read_text(encoding="utf-8"))
@@ -47,6 +47,10 @@ def test_the_lines_follow_the_records():
     assert n_models > 1 and f"real cells, {n_models} training seeds" in lines[0]
     del changed[REAL]["checkpoints"][1:]
     assert "real cells, one trained model" in how_good(changed, DENSITIES).splitlines()[0]
+    changed = copy.deepcopy(RESULTS)
+    changed[SIMULATED]["checkpoints"] = [{}]
+    changed[PAIRS]["checkpoints"] = changed[CELL_TYPE]["checkpoints"] = [{}, {}]
+    assert "(one trained model or 2 training seeds)" in how_good(changed, DENSITIES).splitlines()[3]
     changed = copy.deepcopy(RESULTS)
     (task,) = (task for title, task in changed[REAL]["tasks"].items() if title.startswith("task 1"))
     model = changed[REAL]["model"]

@@ -39,7 +39,7 @@ def how_good(results: Mapping[str, Any], densities: Mapping[str, Any]) -> str:
         _unseen(results[REAL]),
         _cells(results[REAL]),
         _simulated(results),
-        _density(densities["table"]),
+        _density(densities),
     ]
     return "".join(f"- {line}\n" for line in lines)
 
@@ -77,8 +77,11 @@ def _group(entry: Mapping[str, Any], begins: str) -> Mapping[str, Any]:
     return task["groups"]["all"]
 
 
-def _models(entry: Mapping[str, Any]) -> str:
-    n = len(entry["checkpoints"])
+def _models(*entries: Mapping[str, Any]) -> str:
+    return " or ".join(_counted(n) for n in sorted({len(entry["checkpoints"]) for entry in entries}))
+
+
+def _counted(n: int) -> str:
     return "one trained model" if n == 1 else f"{n} training seeds"
 
 
@@ -118,16 +121,18 @@ def _simulated(results: Mapping[str, Any]) -> str:
     carried = [number(types[row]["mae"][0], 3) for row in (CHANGE.format(cells["model"]), "replicate mean")]
     task = _group(entry, "task 3")
     ours = beside(task, entry["model"], "linear")
-    return (f"**Simulated cells** ({_models(entry)}): of {task['n']} knockouts never made, {ours}. "
+    return (f"**Simulated cells** ({_models(entry, cells, pairs)}): of {task['n']} knockouts never made, {ours}. "
             f"In a cell type known by its controls alone it errs by {carried[0]}, changes carried over from other "
             f"types by {carried[1]}. Of pairs nobody made, "
             f"{beside(_group(pairs, 'task 3'), pairs['model'], 'additive')}.")
 
 
-def _density(table: list[dict[str, Any]]) -> str:
+def _density(densities: Mapping[str, Any]) -> str:
+    table = densities["table"]
     costs = {row["density"]: number(row["nats_per_gene"], 3) for row in table}
     scvi = next(row for row in table if row["density"] == "scVI")
     gap = [number(scvi[name], 3) for name in ("model_minus_it", "low", "high")]
-    return (f"**As a density** of held-out real cells: {costs['model']} nats a gene, scVI {costs['scVI']} (difference "
-            f"{gap[0]} [{gap[1]}, {gap[2]}]), a negative binomial with factors {costs['negative-binomial factors']}, "
-            f"one that knows the knockout alone {costs[BY_GENE]}.")
+    models = _counted(len(densities["model, by seed"]))
+    return (f"**As a density** of held-out real cells ({models}): {costs['model']} nats a gene, scVI {costs['scVI']} "
+            f"(difference {gap[0]} [{gap[1]}, {gap[2]}]), a negative binomial with factors "
+            f"{costs['negative-binomial factors']}, one that knows the knockout alone {costs[BY_GENE]}.")
