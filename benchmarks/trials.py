@@ -43,7 +43,9 @@ NETWORKS = {  # tried by training
     "factor heads": (variants.Factors, variants.FactorDiffusion),
     "trained at the sampler's shares": (CDT, variants.SamplerShares),
     "half as many steps": (CDT, MaskedDiffusion),
+    "twice as many steps": (CDT, MaskedDiffusion),
 }
+LONGER = {"half as many steps": 0.5, "twice as many steps": 2.0}
 SAMPLERS: dict[str, type[MaskedDiffusion]] = {  # tried on trained models
     "one by one first": variants.EarlySteps,
     "64 steps": variants.MoreSteps,
@@ -67,7 +69,7 @@ def trained(name: str, cells: AnnData, seed: int, steps: int) -> cdt.Checkpoint:
     checkpoint.process = process(checkpoint.process.config, checkpoint.tokenizer.mask_id, *own)
     store = cdt.TokenStore.from_adata(cells, checkpoint.tokenizer, checkpoint.vocabulary)
     data = cdt.SetSampler(store, replace(LITE.finetune, seed=seed))
-    for _ in cdt.train(checkpoint, data, steps=steps // 2 if name == "half as many steps" else steps):
+    for _ in cdt.train(checkpoint, data, steps=round(steps * LONGER.get(name, 1))):
         pass
     learned = checkpoint.process.config  # training ends with the schedule, and with our own process
     checkpoint.process = process(learned, checkpoint.tokenizer.mask_id, *own)

@@ -120,6 +120,9 @@ def test_silence_and_leaders_count_perturbations():
         "No change errs less than the capsule for 2 of 3 and than the rival for 1 of 3 perturbations."
     assert leaders(scores, ["capsule", "rival"]) == "rival (2) and capsule (1)"
     assert leaders(scores, ["capsule", "control"], "mae") == "no change (2) and capsule (1)"
+    scores.loc[scores["method"] == "capsule", "mae"] = [0.0502, 0.2001, 0.35]
+    scores.loc[scores["method"] == "rival", "mae"] = [0.0501, 0.2002, 0.1]
+    assert leaders(scores, ["capsule", "rival"], "mae") == "a tie (2) and rival (1)"  # as both are written
 
 
 @pytest.mark.parametrize(("gains", "moral"), [
@@ -144,8 +147,8 @@ def test_the_failure_is_the_largest_gap_of_those_that_can_be_judged():
 
 
 @pytest.mark.parametrize(("like", "r", "said"), [
-    (1.0, 0.99, "of B (r = 1.00): it could have been told from that, and was (r = 0.99)."),
-    (1.0, 0.20, "of B (r = 1.00): it could have been told from that, and was not (r = 0.20)."),
+    (1.0, 0.99, "of B (r = 1.00): it could have been told from that, and its direction was (r = 0.99)."),
+    (1.0, 0.20, "of B (r = 1.00): it could have been told from that, and its direction was not (r = 0.20)."),
     (0.0, 0.20, "nothing in training showed it (prediction: r = 0.20).")])
 def test_what_training_held_is_said_beside_the_prediction(like, r, said):
     rng = np.random.default_rng(0)
@@ -156,7 +159,8 @@ def test_what_training_held_is_said_beside_the_prediction(like, r, said):
 
 def record(tmp_path, capsule, state):
     """A file of results in which the capsule and STATE have these scores (r and error), all others middling ones."""
-    names = ["capsule, change", "scgen", "state, change", "state", "replicate mean", "perturbed mean", "control"]
+    names = ["capsule, change", "capsule", "table alone", "scgen", "state, change", "state", "replicate mean",
+             "perturbed mean", "control"]
     summary = {}
     for name in names:
         r, error = {"capsule, change": capsule, "state, change": state}.get(name, (0.4, 0.03))
@@ -164,24 +168,33 @@ def record(tmp_path, capsule, state):
         summary[name] = {metric: [value, value - 0.001, value + 0.001, 7] for metric, value in around.items()}
     summary["control"]["pearson_delta"] = [None, None, None, 0]
     path = tmp_path / "results.json"
-    path.write_text(json.dumps({"papalexi2021": {"tasks": {"task 1": {"groups": {"all": {"summary": summary}}}}}}))
+    minus = {}
+    for name in names[2:]:
+        ours, theirs = summary[names[0]], summary[name]
+        minus[name] = {metric: [ours[metric][0] - theirs[metric][0] + by if theirs[metric][0] is not None else None
+                                for by in (0, -0.001, 0.001)] + [7] for metric in around}
+    found = {"summary": summary, "capsule, change, minus": minus}
+    path.write_text(json.dumps({"papalexi2021": {"tasks": {"task 1": {"groups": {"all": found}}}}}))
     return path
 
 
 def test_the_field_is_led_by_whom_the_record_says(tmp_path):
     assert benchmark_summary(benchmark_table(tmp_path / "none.json")).startswith("figures/results.json is not here")
     ours = benchmark_summary(benchmark_table(record(tmp_path, (0.9, 0.01), (0.1, 0.08))))
-    assert ours.count("the capsule, mean leads") == 4 and ours.endswith("STATE errs more than no change.")
+    assert ours.count("the capsule (mean) leads") == 4 and ours.count("; surely before the") == 4
+    assert ours.endswith("More error than no change: STATE.")
     theirs = benchmark_summary(benchmark_table(record(tmp_path, (0.1, 0.08), (0.9, 0.01))))
-    assert theirs.count("the STATE leads") == 4 and theirs.count("apart from the capsule's") == 4
-    assert theirs.endswith("capsule, mean errs more than no change.")
+    assert theirs.count("the STATE leads") == 4 and theirs.count("; surely before the capsule (mean))") == 4
+    assert theirs.endswith("More error than no change: capsule (mean).")
+    level = benchmark_summary(benchmark_table(record(tmp_path, (0.4005, 0.03), (0.4, 0.03))))
+    assert "Pearson's r the capsule (mean) leads (0.40; not surely before" in level
 
 
 def test_the_written_field_shows_value_and_interval(tmp_path):
     shown = formatted(benchmark_table(record(tmp_path, (0.9, 0.0123), (0.1, 0.08))))
-    assert shown.shape == (7, 4) and shown.loc["no change", "Pearson's r"] == ""
+    assert shown.shape == (9, 4) and shown.loc["no change", "Pearson's r"] == ""
     r, error = "0.90 [0.90, 0.90]", "0.012 [0.011, 0.013]"
-    assert shown.loc["capsule, mean"].tolist() == [r, error, r, r]
+    assert shown.loc["capsule (mean)"].tolist() == [r, error, r, r]
 
 
 def test_a_rival_that_answers_some_alone_is_said_to():

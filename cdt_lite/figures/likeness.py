@@ -72,7 +72,7 @@ def escapees(scores: Mapping[str, np.ndarray], shares: pd.DataFrame) -> Figure:
 
     Args:
         scores: Kind -> from `teaching.answers`.
-        shares: Rows named as they shall be, "generated" among them; columns share, low, high.
+        shares: Rows named as they shall be: kinds, or guides of real cells; columns share, low, high.
     """
     figure, (left, right) = plots.grid(1, 2, (11, 4))
     for kind, values in scores.items():
@@ -80,7 +80,7 @@ def escapees(scores: Mapping[str, np.ndarray], shares: pd.DataFrame) -> Figure:
         sns.kdeplot(x=values, color=_color(kind), ls=style, lw=2, label=kind, ax=left)
     left.set(xlabel="answer: 0 as controls, 1 as the mean training cell", ylabel="density of cells")
     left.legend(frameon=False)
-    colors = [_color("generated" if name == "generated" else "real") for name in shares.index]
+    colors = [_color(name if name in scores else "real") for name in shares.index]
     right.hlines(range(len(shares)), 100 * shares["low"], 100 * shares["high"], colors=colors, lw=2)
     right.scatter(100 * shares["share"], range(len(shares)), color=colors, zorder=3)
     right.set(xlabel="escapees, % of cells, 95 % interval", yticks=range(len(shares)), ylim=(len(shares) - 0.5, -0.5))
@@ -94,7 +94,8 @@ def priced(table: pd.DataFrame) -> Figure:
     """Draws what a hidden gene costs two states and some networks, the more genes are visible.
 
     Args:
-        table: From `teaching.two_states`, or a part of it; a panel for every target and gene.
+        table: From `teaching.two_states`, or a part of it; a panel for every target and gene. The first network is
+            the capsule.
     """
     told = table.index.droplevel("visible").unique()
     n_rows = -(-len(told) // 3)
@@ -102,13 +103,13 @@ def priced(table: pd.DataFrame) -> Figure:
     for ax, (target, gene) in zip(axes.flat, told, strict=False):
         one = table.loc[(target, gene)]
         for name, prices in one.items():
-            kind, style = ("baseline", "o-") if name == "two states" else ("generated", ".--")
-            ax.plot(range(len(one)), prices, style, color=plots.KINDS[kind], label=name)
+            kind = "baseline" if name == "two states" else "generated"
+            style = "o-" if name in ("two states", "network 0") else ".--"
+            ax.plot(range(len(one)), prices, style, color=plots.KINDS[kind])
         ax.set(title=f"{gene} in {target} cells", xticks=range(len(one)), xticklabels=one.index)
     figure.supxlabel("visible genes", fontsize="medium")
     figure.supylabel("cost of the gene, nats", fontsize="medium")
-    lines = axes.flat[0].get_legend_handles_labels()[0][:2]
-    axes.flat[0].legend(lines, ["two states", "networks"], frameon=False)
+    axes.flat[0].legend(axes.flat[0].lines[:3], ["two states", "capsule", "other seeds"], frameon=False)
     plots.as_written(figure)
     return figure
 

@@ -11,12 +11,13 @@ from anndata import AnnData
 from cdt_lite.data.layout import neighbours
 from cdt_lite.evaluation.metrics import pearson_delta
 from cdt_lite.evaluation.summary import summarise
-from cdt_lite.teaching.sentences import CLOSE, LITTLE, NAMES, goes_along, listed, number, what_it_does
+from cdt_lite.teaching.sentences import CLOSE, DIGITS, LITTLE, NAMES, goes_along, listed, number, what_it_does
 
 ALIKE = 0.8  # r of two effects, from which one could have told the other
-ROWS = {"capsule, change": "capsule, mean", "scgen": "scGen", "state, change": "STATE", "state": "STATE, levels",
-         **{name: NAMES.get(name, name) for name in ("replicate mean", "perturbed mean", "control")}
-         }  # what results.json calls a row: what we call it
+ROWS = {"capsule, change": "capsule (mean)", "capsule": "capsule (cells)", "table alone": "table alone",
+        "scgen": "scGen", "state, change": "STATE", "state": "STATE, levels",
+        **{name: NAMES.get(name, name) for name in ("replicate mean", "perturbed mean", "control")}
+        }  # what results.json calls a row: what we call it
 ERROR = "mean absolute error"
 SCORES = {"pearson_delta": "Pearson's r", "mae": ERROR, "systema_pearson": "Systema",
           "discrimination_score_l1": "discrimination"}
@@ -93,7 +94,7 @@ def silence(scores: pd.DataFrame, methods: Sequence[str]) -> str:
 
 
 def leaders(scores: pd.DataFrame, methods: Sequence[str], metric: str = "pearson_delta") -> str:
-    """Says for how many perturbations each of some methods has the best score.
+    """Says for how many perturbations each of some methods has the best score, as it is written.
 
     Args:
         scores: From `evaluate`.
@@ -101,8 +102,9 @@ def leaders(scores: pd.DataFrame, methods: Sequence[str], metric: str = "pearson
         metric: "pearson_delta", or "mae", of which less is better.
     """
     table = scores[scores["method"].isin(methods)].pivot_table(metric, ["target", "sign"], "method")
-    best = table.idxmin(axis=1) if metric == "mae" else table.idxmax(axis=1)
-    counts = best.value_counts()
+    table = table.round(DIGITS.get(metric, 2)) * (-1 if metric == "mae" else 1)
+    alone = table.eq(table.max(axis=1), axis=0).sum(axis=1) == 1
+    counts = table.idxmax(axis=1).where(alone, "a tie").value_counts()
     return listed([f"{NAMES.get(name, name)} ({n})" for name, n in counts.items()])
 
 
@@ -167,7 +169,7 @@ def shown_before(name: tuple[str, int], change: pd.Series, trained: pd.DataFrame
     best, nearest = like.max(), like.idxmax()[0]
     known = best >= ALIKE
     moral = "it could have been told from that" if known else "nothing in training showed it"
-    verdict = "and was" if r >= best - LITTLE else "and was not"
+    verdict = "and its direction was" if r >= best - LITTLE else "and its direction was not"
     found = f", {verdict} (r = {number(r)})" if known else f" (prediction: r = {number(r)})"
     return (f"Of {len(others)} effects in training the one most like that of {name[0]} is that of "
             f"{nearest} (r = {number(best)}): {moral}{found}.")
@@ -180,17 +182,20 @@ def benchmark_table(path: Path) -> pd.DataFrame:
         path: figures/results.json, or a file like it.
 
     Returns:
-        (method, "value" or "low" or "high") x scores; empty where there is no such file.
+        (method, "value" or "low" or "high") x scores; empty where there is no such file. Its attrs hold, as "minus",
+        the differences of the capsule from others.
     """
     entries = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if "papalexi2021" not in entries:
         return pd.DataFrame()
-    summary = next(iter(entries["papalexi2021"]["tasks"].values()))["groups"]["all"]["summary"]
-    rows = {}
+    found = next(iter(entries["papalexi2021"]["tasks"].values()))["groups"]["all"]
+    summary, rows = found["summary"], {}
     for name, shown in ROWS.items():
         for i, part in enumerate(("value", "low", "high")):
             rows[shown, part] = {words: summary[name][metric][i] for metric, words in SCORES.items()}
-    return pd.DataFrame(rows).T.astype(float)
+    table = pd.DataFrame(rows).T.astype(float)
+    table.attrs["minus"] = {ROWS[name]: gaps for name, gaps in found["capsule, change, minus"].items() if name in ROWS}
+    return table
 
 
 def formatted(table: pd.DataFrame) -> pd.DataFrame:
@@ -205,31 +210,27 @@ def formatted(table: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
-def benchmark_summary(table: pd.DataFrame, method: str = "capsule, mean") -> str:
-    """Says who leads a method by each score of a table of the field, whether intervals overlap, and who is of no use.
+def benchmark_summary(table: pd.DataFrame, method: str = "capsule (mean)") -> str:
+    """Says who leads by each score of a table of the field, whether surely, and who is of no use.
 
     Args:
         table: From `benchmark_table`.
-        method: The one that is spoken of.
+        method: The one whose differences from the others it holds.
     """
     if table.empty:
         return "figures/results.json is not here: cdt-lite evaluate --tasks makes it."
-    value, low, high = (table.xs(part, level=1) for part in ("value", "low", "high"))
-    said = []
-    for name in table:
-        best = value[name].idxmin() if name == ERROR else value[name].idxmax()
+    value, gaps, said = table.xs("value", level=1), table.attrs["minus"], []
+    for metric, name in SCORES.items():
+        ranked = value[name].sort_values(ascending=name == ERROR).index
+        best, rival = ranked[0], next(other for other in ranked if other in gaps)
+        _, low, high, *_ = gaps[rival][metric]
+        sure = "surely" if low > 0 or high < 0 else "not surely"
         led = number(value.loc[best, name], TABLE_DIGITS.get(name, 2))
-        found = f"by {name} {NAMES.get(best, f'the {best}')} leads ({led})"
-        if best != method:
-            (a, b), (c, d) = ((low.loc[one, name], high.loc[one, name]) for one in (best, method))
-            place = "apart from" if b < c or d < a else "that overlaps"
-            found += f", with an interval {place} the capsule's"
-        said.append(found)
+        behind = rival if best == method else method
+        said.append(f"by {name} {NAMES.get(best, f'the {best}')} leads ({led}; {sure} before the {behind})")
     useless = value.index[value[ERROR] > value.loc["no change", ERROR]].tolist()
     start = "; ".join(said)
-    verb = "err" if len(useless) > 1 else "errs"
-    behind = f" {listed(useless)} {verb} more than no change." if useless else ""
-    return f"{start[0].upper()}{start[1:]}.{behind}"
+    return f"{start[0].upper()}{start[1:]}." + (f" More error than no change: {listed(useless)}." if useless else "")
 
 
 def explain_failure(name: tuple[str, int], screen: AnnData, trained: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from cdt_lite.teaching.sentences import listed, number
 
 ALIKE = 0.1  # depths that differ by less are alike
 CHANCE = 0.05
+CLEARLY = 3.0  # a p value is larger
 MIXED = 0.9  # of what perfect mixing gives
 PICKED = 1.27  # how much wider an interval is of the highest of four, picked by looking
 FEW = 0.1  # escapees, as a share of the real ones: none worth the name
@@ -59,12 +60,12 @@ def still_apart(p: pd.DataFrame) -> str:
     """
     first, second = ([f"{name} (p = {value:.3f})" for name, value in p[column].items() if value < CHANCE]
                      for column in p.columns)
-    gone = [f"that {name} differed (now p = {row.iloc[1]:.3f})" for name, row in p.drop(index="depth").iterrows()
-            if row.iloc[0] < CHANCE <= row.iloc[1]]
+    gone = [f"that {name} differed (now p = {fair:.3f})" for name, (plain, fair) in p.drop(index="depth").iterrows()
+            if plain < CHANCE <= fair and fair > CLEARLY * plain]
     start = (f"Shuffled over all cells, {listed(first or ['nothing'])} surely differ{'s' if len(first) < 2 else ''}; "
              f"among cells of like depth, {listed(second or ['nothing'])}.")
     if not gone:
-        return f"{start} There is nothing but depth itself that depth need explain."
+        return f"{start} Of nothing but depth itself can it be said that depth explains it."
     return f"{start} Depth is enough to explain {listed(gone)}, which does not show that it is all."
 
 
@@ -84,7 +85,7 @@ def between(table: pd.DataFrame, what: str, digits: int = 2) -> str:
     elif gone["mean"] <= 0:
         verdict = "no nearer to real cells than those made gene by gene"
     else:
-        behind = "surely short of them" if _is_behind(table) else "not told apart from them by these cells"
+        behind = "surely short of them" if _is_behind(table) else "not surely short of them"
         verdict = f"{_share(gone, 'mean')} of the way from cells made gene by gene to real ones, {behind}"
     return (f"{what} is {shown['generated']} for generated cells, {shown[HALF]} for the other half of the real ones, "
             f"{shown[RIVAL]} for cells made gene by gene: {verdict}.")
@@ -173,8 +174,8 @@ def valley_told(answer: Mapping[str, Float[np.ndarray, " cells"]]) -> str:
     if abs(made - real) > half:
         verdict = f"{'more' if made > real else 'fewer'} generated than real cells answer by half"
     gap = f"{100 * (made - real):.0f} [{100 * (made - real - half):.0f}, {100 * (made - real + half):.0f}]"
-    return (f"Half way between controls and cells that answered lie {real:.0%} of the real cells and {made:.0%} of the "
-            f"generated ones, a difference of {gap} points: {verdict}.").replace("-", "−")
+    return (f"Half way (the middle third) from controls to cells that answered lie {real:.0%} of the real cells and "
+            f"{made:.0%} of the generated ones, a difference of {gap} points: {verdict}.").replace("-", "−")
 
 
 def mixing_told(made: float, idle: float, target: str, weak: str) -> str:
@@ -190,7 +191,7 @@ def mixing_told(made: float, idle: float, target: str, weak: str) -> str:
     if idle < min(made, MIXED):
         return f"{first}: here neighbours do see that control cells are none of {weak}."
     than = "no worse than" if idle >= made else "nearly as well as"
-    return f"{first}: by this picture a model that does nothing is {than} ours."
+    return f"{first}: by this measure a model that does nothing is {than} ours."
 
 
 def densities_told(table: pd.DataFrame) -> str:

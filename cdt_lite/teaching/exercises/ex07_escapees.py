@@ -134,4 +134,5 @@ def _(fn: Answer) -> Pair:
 def _(fn: Answer) -> Pair:
     """The answering law shrank to a point here: its standard deviation is at least half of the controls'."""
     given = _cells(3, {"Ag1": 20, "Ag2": 30}, spread=0.01)
-    return list(escape_shares.reference(*given, 5).values()), list(fn(*given, 5).values())
+    right, found = escape_shares.reference(*given, 5), fn(*given, 5)
+    return list(right.values()), [found[name] for name in right]
