@@ -65,6 +65,20 @@ def test_text_is_legible_on_its_paper(dark):
     assert plt.rcParams["figure.facecolor"] == paper and plt.rcParams["text.color"] == ink
 
 
+@pytest.mark.parametrize("higher_is_better", [False, True])
+def test_numbers_are_legible_on_every_shade_of_a_heat_map(higher_is_better):
+    figure, ax = plots.grid(1, 1)
+    table = pd.DataFrame(np.linspace(0, 1, 60).reshape(6, 10))
+    table.iloc[2, 3] = np.nan  # has no number
+    plots.metric_heatmap(table, ax, higher_is_better)
+    shades = ax.collections[0].get_facecolor()
+    shown = [(text.get_color(), shades[10 * int(text.get_position()[1]) + int(text.get_position()[0])])
+             for text in ax.texts]
+    assert len(shown) == 59 and len({ink for ink, _ in shown}) == 2
+    assert min(contrast(ink, plots.to_hex(shade)) for ink, shade in shown) > 4.1  # where both inks are alike
+    plt.close(figure)
+
+
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 

@@ -84,6 +84,7 @@ def over_real(real: pd.DataFrame, predicted: pd.DataFrame, names: Sequence[tuple
         pair = pair.drop(name[0], errors="ignore")
         largest = 1.15 * pair.abs().to_numpy().max()
         ax.set(xlim=(-largest, largest), ylim=(-largest, largest))
+        ax.locator_params(nbins=5)
         x, y = pair.to_numpy().T
         plots.predicted_vs_real_delta(x, y, pair.index, ax, name=6)
         ax.set_title(f"{name[0]} {name[1]:+d}: Pearson r = {pair.corr().iloc[0, 1]:.2f}")

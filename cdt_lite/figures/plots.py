@@ -45,6 +45,13 @@ def tint(color: str, share: Number, paper: str = PAPER) -> str:
     return to_hex(mixed.tolist())
 
 
+def ink_on(fill: str) -> str:
+    """Returns ink or white, whichever is better read on a colour (contrast of WCAG 2.2)."""
+    rgb = np.array(to_rgb(fill))
+    luminance = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+    return INK if luminance > 0.2 else "#FFFFFF"
+
+
 def use_style(dark: bool = False) -> None:
     """Sets the style of every later figure: fonts that ship with matplotlib, the palette, light or dark paper."""
     ink, soft, paper = DARK.values() if dark else DARK
@@ -210,6 +217,10 @@ def metric_heatmap(table: pd.DataFrame, ax: Axes, higher_is_better: bool = True,
     good = sns.light_palette(PALETTE["token"], as_cmap=True, reverse=not higher_is_better)
     font = {"fontsize": 9.5}
     sns.heatmap(table, annot=True, fmt=fmt, cmap=good, cbar=False, linewidths=1, ax=ax, annot_kws=font)
+    faces = np.array(ax.collections[0].get_facecolor()).reshape(*table.shape, -1)
+    for text in ax.texts:
+        column, row = map(int, text.get_position())
+        text.set_color(ink_on(to_hex(faces[row, column])))
     ax.set(xlabel="", ylabel="")
     ax.tick_params(length=0)
     return ax
