@@ -51,13 +51,14 @@ def number(value: float, digits: int) -> str:
     return "−" * below + text.removeprefix("0")
 
 
-def beside(task: Mapping[str, Any], model: str, rival: str) -> str:
+def beside(task: Mapping[str, Any], model: str, rival: str, called: str | None = None) -> str:
     """Says in which scores a model's mean changes are ahead of a rival, level with it, or behind, by the interval.
 
     Args:
         task: Averages of a group of perturbations, with the model's differences.
         model: What the report calls it.
         rival: A row of the report.
+        called: What the rival is called, if not as in `RIVALS`.
     """
     ours = CHANGE.format(model)
     places: dict[str, list[str]] = {"ahead of": [], "level with": [], "behind": []}
@@ -69,7 +70,7 @@ def beside(task: Mapping[str, Any], model: str, rival: str) -> str:
         both = (number(task["summary"][row][metric][0], digits) for row in (ours, rival))
         places[place].append("{} ({} against {})".format(name, *both))
     said = [f"{place} it in {', '.join(names)}" for place, names in places.items() if names]
-    return "; ".join(said).replace(" it in", f" {RIVALS[rival]} in", 1)
+    return "; ".join(said).replace(" it in", f" {called or RIVALS[rival]} in", 1)
 
 
 def _group(entry: Mapping[str, Any], begins: str) -> Mapping[str, Any]:
@@ -117,13 +118,11 @@ def _cells(entry: Mapping[str, Any]) -> str:
 
 def _simulated(results: Mapping[str, Any]) -> str:
     entry, cells, pairs = results[SIMULATED], results[CELL_TYPE], results[PAIRS]
-    types = _group(cells, "task 5")["summary"]
-    carried = [number(types[row]["mae"][0], 3) for row in (CHANGE.format(cells["model"]), "replicate mean")]
+    types = beside(_group(cells, "task 5"), cells["model"], "replicate mean", "changes carried over from other types")
     task = _group(entry, "task 3")
     ours = beside(task, entry["model"], "linear")
     return (f"**Simulated cells** ({_models(entry, cells, pairs)}): of {task['n']} knockouts never made, {ours}. "
-            f"In a cell type known by its controls alone it errs by {carried[0]}, changes carried over from other "
-            f"types by {carried[1]}. Of pairs nobody made, "
+            f"In a cell type known by its controls alone, {types}. Of pairs nobody made, "
             f"{beside(_group(pairs, 'task 3'), pairs['model'], 'additive')}.")
 
 
