@@ -213,10 +213,11 @@ def attention_map(
 
 @literal
 def metric_heatmap(table: pd.DataFrame, ax: Axes, higher_is_better: bool = True, fmt: str = ".2f") -> Axes:
-    """Draws a table (rows x columns of one metric) as a heat map with its numbers; blue is good."""
+    """Draws a table of one metric as a heat map with its numbers; blue is good, and a score below 0 as pale as 0."""
     good = sns.light_palette(PALETTE["token"], as_cmap=True, reverse=not higher_is_better)
     font = {"fontsize": 9.5}
-    sns.heatmap(table, annot=True, fmt=fmt, cmap=good, cbar=False, linewidths=1, ax=ax, annot_kws=font)
+    least = 0 if higher_is_better else None
+    sns.heatmap(table, vmin=least, annot=True, fmt=fmt, cmap=good, cbar=False, linewidths=1, ax=ax, annot_kws=font)
     faces = np.array(ax.collections[0].get_facecolor()).reshape(*table.shape, -1)
     for text in ax.texts:
         column, row = map(int, text.get_position())
