@@ -33,7 +33,8 @@ SEEDS = (0, 1, 2)
 PRETRAIN_STEPS, FINETUNE_STEPS = 600, 1200
 N_CELLS = 64
 COMMAND = "python -m benchmarks.worlds {}"
-SETS, WORLDS = "sets", ("contexts", "pairs", "sets", "unidentifiable", "cis")
+SETS = "sets"
+WORLDS = ("contexts", "pairs", SETS, "unidentifiable", "cis")
 
 
 def screen_of(world: str) -> AnnData:

@@ -44,7 +44,7 @@ def test_training_from_tokens_is_training_from_cells(work):
     assert main(["finetune", *SCREEN, "--out", "cells", *STEPS]) == 0
     assert main(["finetune", "--store", "tokens", "--out", "stored", *STEPS]) == 0
     cells, stored = Checkpoint.load("cells"), Checkpoint.load("stored")
-    for name in ("data", "split", "held_out", "magnitudes", "n_steps"):
+    for name in ("data", "split", "held_out", "magnitudes", "contexts", "n_steps"):
         assert cells.card[name] == stored.card[name], name
     assert (cells.panel, cells.tokenizer, cells.trained_targets) == (stored.panel, stored.tokenizer,
                                                                      stored.trained_targets)

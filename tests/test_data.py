@@ -144,6 +144,7 @@ def test_a_capsules_training_cells_are_recognised(name, request):
     cells = screen[named_split(screen) == "train"]
     store = TokenStore.from_adata(cells, tokenizer, Vocabulary(header["vocabulary"]))
     assert header["card"]["data"] == [store.digest()]
+    assert header["card"]["contexts"] == sorted(store.perturbed_contexts) == sorted(set(cells.obs["batch"]))
 
 
 def test_a_batch_is_made_from_arrays_of_any_whole_numbers():

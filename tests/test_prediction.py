@@ -133,12 +133,13 @@ def test_the_expected_mean_agrees_with_the_mean_of_one_step_samples():
 def test_guidance_asks_with_and_without_the_perturbation_over_data_bins_alone(preset):
     checkpoint = model(preset)
     request = check_request(checkpoint, "G3", -1, None, CONTROL)
-    batch = _Plan(checkpoint, SCREEN, request, 0, Generation()).batch("a", 4)
+    plan = _Plan(checkpoint, SCREEN, request, 0, Generation(guidance=3.0))
+    batch = plan.batch("a", 4)
     n = checkpoint.config.model.n_bins  # v1 has a [MASK] logit beyond them: cut off
     xt = torch.full_like(batch.tokens, checkpoint.tokenizer.mask_id)
     plain = replace(batch, perturbation=Perturbation.none(1))
     told, untold = (denoiser(checkpoint.model, b)(xt)[..., :n].log_softmax(-1) for b in (batch, plain))
-    torch.testing.assert_close(_guided(checkpoint, batch, 3.0)(xt), 3 * told - 2 * untold)
+    torch.testing.assert_close(_guided(plan, batch, "a")(xt), 3 * told - 2 * untold)
     assert not torch.allclose(told, untold)
     assert not np.array_equal(counts_of(checkpoint), counts_of(checkpoint, options=Generation(guidance=3.0)))
 

@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdt_lite.data.batches import SetSampler
+from cdt_lite.data.layout import CONTROL
 from cdt_lite.data.store import TokenStore, set_aside
 from cdt_lite.model.diffusion import SHARES
 from cdt_lite.model.perturbation import Perturbation
 from cdt_lite.training import train as training
 from cdt_lite.training import trust as module
 from cdt_lite.training.effects import effect_table
-from cdt_lite.training.predict import Generation, predict
+from cdt_lite.training.predict import Generation, predict, predict_mean
 from cdt_lite.training.start import start
 from cdt_lite.training.train import train
 from cdt_lite.training.trust import Changes, change, denoiser, trust, trusting
@@ -100,17 +101,46 @@ def test_the_network_the_table_and_all_between(tuned, share):
     network = change(model, one, tokenizer).mean(1)
     assert (told - network).abs().max() > 0.05
     model.effect.trusted.fill_(share)
-    changed = module.one_step_mean(trusting(model, one, tokenizer), one, tokenizer)
+    using = replace(checkpoint, model=model)
+    changed = module.one_step_mean(trusting(using, one, "a"), one, tokenizer)
     plain = replace(one, perturbation=Perturbation.none(1))
     changed = (changed - module.one_step_mean(denoiser(model, plain), plain, tokenizer)).mean(1)
     torch.testing.assert_close(changed, network + share * (told - network), atol=0.02, rtol=0.05)
     answering, means = model.response.responders.sigmoid().item(), []
     for state in (True, False):  # of cells in the making, each is in one state
         choice = partial(torch.full_like, fill_value=state, dtype=torch.bool)
-        means.append(module.one_step_mean(trusting(model, one, tokenizer, choice), one, tokenizer))
+        means.append(module.one_step_mean(trusting(using, one, "a", choice), one, tokenizer))
     made = answering * means[0] + (1 - answering) * means[1]
     made = (made - module.one_step_mean(denoiser(model, plain), plain, tokenizer)).mean(1)
     torch.testing.assert_close(made, network + share * (told - network), atol=0.02, rtol=0.05)
+
+
+def test_where_training_saw_nothing_perturbed_the_table_is_trusted_whole():
+    screen = toy_screen()
+    learned = screen[(screen.obs["batch"] == "a") | (screen.obs["target_gene"] == CONTROL)].copy()
+    checkpoint = start(CONFIG, learned)
+    store = TokenStore.from_adata(learned, checkpoint.tokenizer, checkpoint.vocabulary)
+    data = SetSampler(store, CONFIG.finetune)
+    list(train(checkpoint, data, steps=3))
+    opened(checkpoint.model).effect.fill(effect_table(store, checkpoint.tokenizer))
+    controls = learned[learned.obs["target_gene"] == CONTROL].copy()
+
+    def mean_and_notes(replicate, share, target="G3"):
+        controls.obs["batch"] = replicate
+        checkpoint.model.effect.trusted.fill_(share)
+        made = predict(checkpoint, controls, target, n_cells=2).uns["cdt_lite"]
+        return predict_mean(checkpoint, controls, target, n_cells=20), " ".join(made["notes"])
+
+    whole, no_note = mean_and_notes("a", 1.0)
+    partly, _ = mean_and_notes("a", 0.25)
+    for new in ("b", "c"):  # one with controls, and one that training never met
+        mean, note = mean_and_notes(new, 0.25)
+        np.testing.assert_allclose(mean, whole)
+        assert f"no perturbed cell of {new}" in note and "no perturbed cell" not in no_note
+        assert "no perturbed cell" not in mean_and_notes(new, 0.25, CONTROL)[1]
+    assert np.abs(partly - whole).max() > 0.01
+    checkpoint.card["validation"] = {}  # validation_share 0: nothing was learned of trust
+    np.testing.assert_allclose(mean_and_notes("b", 0.25)[0], partly)
 
 
 @pytest.mark.parametrize(("truth", "share"), [("network", 0.0), ("table", 1.0), ("beyond", 1.0), ("against", 0.0)])

@@ -16,7 +16,7 @@ from cdt_lite.data.blocks import BLOCK
 from cdt_lite.errors import CDTError
 from cdt_lite.files import locked, replacing, sweep, write_atomically
 
-FORMAT = 1
+FORMAT = 2
 FACTS, TOKENS, LABELS, UNFINISHED = "store.json", "tokens.npy", "labels.npz", "unfinished.npz"
 ARRAYS = ("gene_ids", "target", "sign", "magnitude", "group", "log_depth")
 

@@ -37,6 +37,7 @@ class TokenStore:
     group: Int[np.ndarray, " cells"]  # number of the replicate or cell type: controls are drawn from the same
     log_depth: Float[np.ndarray, " cells"]  # log(counts / target depth)
     pairs: Mapping[int, tuple[int, int]] = field(default_factory=dict)  # gene ids of every target that is a pair
+    contexts: Sequence[str] = ()  # name of every replicate or cell type, by its number
     tokenizer: Tokenizer | None = None  # that made the tokens
     symbols: Sequence[str] = ()  # of the gene table that ids refer to
     about: Mapping[str, Any] = field(default_factory=dict)  # what else is kept with the cells, as JSON keeps it
@@ -83,8 +84,8 @@ class TokenStore:
         facts, arrays = read_kept(named(folder))
         tokenizer = Tokenizer(TokenizerConfig(**facts["config"]), facts["target_depth"])
         pairs = {pair: (one, other) for pair, one, other in facts["pairs"]}
-        return cls(**arrays, pairs=pairs, tokenizer=tokenizer, symbols=tuple(facts["symbols"]), about=facts["about"],
-                   known_digest=facts["digest"])
+        return cls(**arrays, pairs=pairs, contexts=tuple(facts["contexts"]), tokenizer=tokenizer,
+                   symbols=tuple(facts["symbols"]), about=facts["about"], known_digest=facts["digest"])
 
     @classmethod
     def _kept_in(cls, folder: Path, parts: Sequence[AnnData], made: dict[str, Any], say: Callable[[str], None] | None
@@ -93,7 +94,8 @@ class TokenStore:
         tokenizer = made["tokenizer"]
         pairs = [(pair, *genes) for pair, genes in made["pairs"].items()]
         facts = {"config": asdict(tokenizer.config), "target_depth": tokenizer.target_depth, "pairs": pairs,
-                 "symbols": made["symbols"], "about": made["about"], "files": [cells.n_obs for cells in parts]}
+                 "contexts": made["contexts"], "symbols": made["symbols"], "about": made["about"],
+                 "files": [cells.n_obs for cells in parts]}
         arrays = {name: value for name, value in made.items() if isinstance(value, np.ndarray)}
         first = np.concatenate([depths(next(count_blocks(cells))[1]) for cells in parts])  # they tell other counts
         key = key_of(facts, {**arrays, "first": first})
@@ -134,6 +136,13 @@ class TokenStore:
     def targets(self) -> set[str]:
         """Symbols of the targets of all perturbed cells."""
         return {self.symbols[gene] for gene in np.unique(self.target[self.target >= 0])}
+
+    @property
+    def perturbed_contexts(self) -> set[str]:
+        """Names of the replicates or cell types that have perturbed cells; none where they have no names."""
+        if not self.contexts:
+            return set()
+        return {self.contexts[number] for number in np.unique(self.group[self.sign != 0])}
 
     def __len__(self) -> int:
         return len(self.target)
@@ -220,15 +229,18 @@ def labels_of(parts: Sequence[AnnData], vocabulary: Vocabulary, columns: Columns
         found.append(read_labels(cells, columns, unlabelled=True, what=what))
     names, number = np.unique(np.concatenate([labels.target for labels in found]), return_inverse=True)
     ids = [NO_TARGET if name == CONTROL else vocabulary.id(name) for name in names]
-    group = found[0].batch_number
+    batch, group = np.concatenate([labels.batch for labels in found]), found[0].batch_number
     if len(found) > 1:  # replicates of one name are one replicate
-        _, group = np.unique(np.concatenate([labels.batch for labels in found]), return_inverse=True)
+        _, group = np.unique(batch, return_inverse=True)
+    contexts = np.zeros(group.max() + 1, batch.dtype)
+    contexts[group] = batch
     return {
         "gene_ids": vocabulary.ids(list(genes)),
         "target": np.array(ids, np.int64)[number],
         "sign": np.concatenate([labels.sign for labels in found]),
         "magnitude": np.concatenate([labels.magnitude for labels in found]).astype(np.float32),
         "group": group,
+        "contexts": tuple(contexts.tolist()),
         "pairs": {vocabulary.id(name): pair for name in names if (pair := vocabulary.pair(name))},
     }
 

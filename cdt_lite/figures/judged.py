@@ -18,7 +18,7 @@ def side_by_side(real: Mapping[str, pd.DataFrame], predicted: Mapping[str, pd.Da
     """Draws real and predicted changes as two heat maps of the same genes; a row has the scale of its largest change.
 
     Args:
-        real: Changes, perturbations x genes, by question; a line stands between these. The target's own is left white.
+        real: Changes, perturbations x genes, by question; a line stands between these. The target's own is hatched.
         predicted: The same of the prediction.
         n: Genes to draw: those that move most in any perturbation.
     """
@@ -30,6 +30,7 @@ def side_by_side(real: Mapping[str, pd.DataFrame], predicted: Mapping[str, pd.Da
     figure, axes = plots.grid(1, 2, (11, 0.36 * len(names) + 1.8))
     for ax, table, title in zip(axes, tables, ("real change", "predicted change"), strict=True):
         shares = table.mask(own)[kept].div(largest, axis=0)
+        ax.patch.set(hatch="////", edgecolor=plots.SOFT)  # shows where nothing is drawn
         shades = ax.pcolormesh(shares, cmap=SHADES, vmin=-1, vmax=1, edgecolor=plots.PAPER, lw=0.5)
         for place in np.cumsum([len(part) for part in real.values()])[:-1]:
             ax.axhline(place, color=plots.INK, lw=1.5)

@@ -25,7 +25,8 @@ def clouds(points: pd.DataFrame, panels: Mapping[str, Sequence[str]], axes_names
         colors = {kind: _color(kind) for kind in kinds}
         sns.scatterplot(shown, x="x", y="y", hue="kind", hue_order=kinds, palette=colors, s=10, linewidth=0, ax=ax)
         ax.set(title=title, xlabel=axes_names[0], ylabel=axes_names[1])
-        ax.legend(title=None, markerscale=2)
+        ax.margins(y=0.18)  # room for the legend above all cells
+        ax.legend(title=None, markerscale=2, ncols=2, loc="upper left")
     plots.as_written(figure)
     return figure
 

@@ -37,6 +37,7 @@ LIMITS = (
     "one that is like none, as the average perturbation. Genes of generated cells vary together less than those of "
     "real ones, and fewer of them escape their perturbation. Scores beside baselines: figures/results.md."
 )
+LEARNED = ("magnitudes", "contexts", "validation")  # what fine-tuning itself writes on the card
 READ = (
     "the screen's own training cells",
     "blood cells, scanpy.datasets.pbmc68k_reduced (Zheng et al. 2017, 10x Genomics)",
@@ -144,7 +145,7 @@ def make_capsule(screen: ad.AnnData, config: Config, *, gene_sets: Sets | None =
                 looks.append({"stage": stage, "step": progress.step, "nats_per_gene": round(float(loss), 4)})
             yield progress
         curves[stage] = _thin(losses)
-    learned = {name: checkpoint.card[name] for name in ("magnitudes", "validation") if name in checkpoint.card}
+    learned = {name: checkpoint.card[name] for name in LEARNED if name in checkpoint.card}
     checkpoint.card = learned | _card(checkpoint, screen, side, stores)
     checkpoint.card |= {"seconds": round(time.perf_counter() - began), "curves": curves, "looks": looks}
     yield checkpoint

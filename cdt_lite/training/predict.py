@@ -26,7 +26,7 @@ from cdt_lite.model.perturbation import Perturbation
 from cdt_lite.model.read import Conditioned, Read
 from cdt_lite.model.response import States, drawn_states
 from cdt_lite.training.checkpoint import Checkpoint
-from cdt_lite.training.request import Request, align_panel, check_request
+from cdt_lite.training.request import Request, align_panel, check_request, context_notes, panel_notes
 from cdt_lite.training.runs import require_device
 from cdt_lite.training.trust import denoiser, one_step_mean, trusting
 
@@ -98,7 +98,7 @@ def _generated(plan: "_Plan", n_cells: int) -> ad.AnnData:
     tokenizer, generator = checkpoint.tokenizer, torch.Generator().manual_seed(plan.seed)
     blocks, batches = [], []
     for replicate, batch in plan.batches(n_cells):
-        denoise = plan.possible(_guided(checkpoint, batch, options.guidance, drawn_states(generator)))
+        denoise = plan.possible(_guided(plan, batch, replicate, drawn_states(generator)))
         shape = (1, batch.log_depth.shape[1], plan.n_genes)
         tokens = checkpoint.process.sample(denoise, shape, generator, options.device, options.steps)[0].cpu().numpy()
         tokens[tokens == tokenizer.mask_id] = 0  # v1 may leave [MASK] behind: a gene without a value is written as 0
@@ -107,7 +107,8 @@ def _generated(plan: "_Plan", n_cells: int) -> ad.AnnData:
         batches += [replicate] * len(tokens)
     counts = np.concatenate(blocks)
     obs = _labels(request, batches, counts, options.columns)
-    facts = {"sign": request.sign, "magnitude": request.magnitude, "notes": [*request.notes, *plan.notes]}
+    notes = [*request.notes, *context_notes(checkpoint, request, plan.replicate), *plan.notes]
+    facts = {"sign": request.sign, "magnitude": request.magnitude, "notes": notes}
     provenance = _provenance(checkpoint, options, plan.n_genes) | facts | {"seed": plan.seed, "target": request.target}
     return ad.AnnData(sparse.csr_matrix(counts), obs=obs, var=plan.var, uns={"cdt_lite": provenance})
 
@@ -124,8 +125,8 @@ def predict_mean(checkpoint: Checkpoint, screen: ad.AnnData, target: str, sign: 
     request = check_request(checkpoint, target, sign, magnitude, options.columns.control, options.unseen)
     plan = _Plan(checkpoint, screen, request, seed, options)
     total = np.zeros(plan.n_genes)
-    for _, batch in plan.batches(n_cells):
-        denoise = plan.possible(trusting(checkpoint.model, batch, checkpoint.tokenizer))
+    for replicate, batch in plan.batches(n_cells):
+        denoise = plan.possible(trusting(checkpoint, batch, replicate))
         total += one_step_mean(denoise, batch, checkpoint.tokenizer)[0].sum(0).cpu().numpy()
     return total / n_cells
 
@@ -174,8 +175,9 @@ def _provenance(checkpoint: Checkpoint, options: Generation, n_genes: int) -> di
     }
 
 
-def _guided(checkpoint: Checkpoint, batch: Batch, guidance: float, states: States | None = None) -> Conditioned:
-    conditional = trusting(checkpoint.model, batch, checkpoint.tokenizer, states)
+def _guided(plan: "_Plan", batch: Batch, replicate: str, states: States | None = None) -> Conditioned:
+    checkpoint, guidance = plan.checkpoint, plan.options.guidance
+    conditional = trusting(checkpoint, batch, replicate, states)
     if guidance == 1:
         return conditional
     plain = denoiser(checkpoint.model, replace(batch, perturbation=Perturbation.none(1, batch.tokens.device)))
@@ -222,7 +224,7 @@ class _Plan:
         controls = align_panel(checkpoint, controls, options.align)
         values = controls.X
         kept = _share_kept(checkpoint, controls.var_names)
-        self.notes = _panel_notes(len(checkpoint.panel), controls.n_vars, kept)
+        self.notes = panel_notes(len(checkpoint.panel), controls.n_vars, kept)
         self.depth = depths(values).astype(np.float32) / (kept or 1.0)
         self.tokens = np.empty(values.shape, np.uint8)
         for begin in range(0, len(self.tokens), BLOCK):  # all of them would be dense at once
@@ -284,14 +286,3 @@ def _share_kept(checkpoint: Checkpoint, genes: pd.Index) -> float:
     mean = table.shares.cpu().numpy() @ checkpoint.tokenizer.centres
     kept = np.isin(table.gene_ids.cpu().numpy(), checkpoint.vocabulary.ids(list(genes)))
     return float(mean[kept].sum() / mean.sum())
-
-
-def _panel_notes(n_panel: int, n_genes: int, kept: float) -> list[str]:
-    """Says what a smaller panel means for the depth of cells."""
-    if n_genes == n_panel:
-        return []
-    missing = f"{n_panel - n_genes} of the panel's {n_panel} genes are missing"
-    if not kept:
-        return [f"{missing}: this model does not know how many counts they hold, and takes the cells for less deep "
-                "than they are"]
-    return [f"{missing}: the others hold {kept:.0%} of a training control's counts, and depths are scaled up by that"]

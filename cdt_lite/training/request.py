@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import anndata as ad
 import numpy as np
 import pandas as pd
+from jaxtyping import Shaped
 
 from cdt_lite.data.labels import tidy_targets
 from cdt_lite.data.vocabulary import genes_of
@@ -14,6 +15,7 @@ from cdt_lite.errors import CDTError, CDTWarning, suggest
 from cdt_lite.model.mean_effect import MeanEffect
 from cdt_lite.model.perturbation import NO_TARGET, UNKNOWN_TARGET, Perturbation
 from cdt_lite.training.checkpoint import Checkpoint
+from cdt_lite.training.trust import is_new
 
 LITTLE = 0.01  # share of an effect's variance that is not worth a word
 
@@ -105,6 +107,26 @@ def align_panel(checkpoint: Checkpoint, cells: ad.AnnData, align: bool) -> ad.An
     if missing and checkpoint.model.fixed_panel:
         raise CDTError(f"{what}. This model needs its whole panel (positions are fixed in v1).")
     return cells[:, shared]
+
+
+def context_notes(checkpoint: Checkpoint, request: Request, replicate: Shaped[np.ndarray, " controls"]) -> list[str]:
+    """Says what it means for a perturbation that training perturbed nothing in a replicate or cell type."""
+    new = [name for name in np.unique(replicate).tolist() if is_new(checkpoint, name)]
+    if not new or not request.sign:
+        return []
+    return [f"training saw no perturbed cell of {', '.join(new)}: the mean change there is what is known of it from "
+            f"{', '.join(checkpoint.card['contexts'])}, not the network's"]
+
+
+def panel_notes(n_panel: int, n_genes: int, kept: float) -> list[str]:
+    """Says what a smaller panel means for the depth of cells; `kept` is the share of counts on its genes."""
+    if n_genes == n_panel:
+        return []
+    missing = f"{n_panel - n_genes} of the panel's {n_panel} genes are missing"
+    if not kept:
+        return [f"{missing}: this model does not know how many counts they hold, and takes the cells for less deep "
+                "than they are"]
+    return [f"{missing}: the others hold {kept:.0%} of a training control's counts, and depths are scaled up by that"]
 
 
 def _unmade(checkpoint: Checkpoint, target: str, sign: int, pair: tuple[int, int]) -> Request:

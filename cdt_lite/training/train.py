@@ -151,6 +151,7 @@ def _begin(checkpoint: Checkpoint, data: SetSampler) -> None:
             names.add(checkpoint.vocabulary.symbols[gene])
     checkpoint.trained_targets = sorted(names)
     checkpoint.card["magnitudes"] = magnitudes(data.stores)
+    checkpoint.card["contexts"] = sorted(set[str]().union(*(store.perturbed_contexts for store in data.stores)))
     if checkpoint.model.effect is not None and data.config.mean_effects:
         known = (data.stores[0], checkpoint.tokenizer, checkpoint.prior)
         checkpoint.model.effect.fill(effect_table(*known, data.config.validation_share))

@@ -64,16 +64,33 @@ def change(model: CDT | V1, batch: Batch, tokenizer: Tokenizer) -> Float[Tensor,
     return changed - one_step_mean(denoiser(model, plain), plain, tokenizer)
 
 
+def is_new(checkpoint: Checkpoint, context: str) -> bool:
+    """Says whether training saw no perturbed cell of a replicate or cell type, and learned in others whom to trust."""
+    judged, known = checkpoint.card.get("validation", {}), checkpoint.card.get("contexts", ())  # older models: neither
+    return bool(judged and known) and context not in known
+
+
 @torch.no_grad()
-def trusting(model: CDT | V1, batch: Batch, tokenizer: Tokenizer, states: States | None = None) -> Conditioned:
+def trusting(checkpoint: Checkpoint, batch: Batch, context: str, states: States | None = None) -> Conditioned:
     """Returns the denoiser of one set, tilted so that its mean change is the mixture that held-out cells asked for.
 
-    Where the network's own mean change is n and the table's is t, the mean change becomes n + share (t - n).
+    Where the network's own mean change is n and the table's is t, the mean change becomes n + share (t - n). The cells
+    that the share was learned from are of contexts that the network knows perturbed: in a new one nothing has shown
+    that it adds to what it is told, and the table is trusted whole.
+
+    Args:
+        checkpoint: A trained model.
+        batch: One set.
+        context: Name of the replicate or cell type that its controls come from.
+        states: As for `denoiser`.
     """
+    model, tokenizer = checkpoint.model, checkpoint.tokenizer
     denoise = denoiser(model, batch, states)
     if model.effect is None or int(model.effect.rows(batch.perturbation)[0]) < 0:
         return denoise
     share = model.effect.trusted[int(batch.perturbation.target[0] < 0)]
+    if is_new(checkpoint, context):
+        share = torch.ones_like(share)
     if not share:
         return denoise
     told = model.effect.look_up(batch.perturbation, batch.gene_ids).effect
