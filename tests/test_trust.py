@@ -21,7 +21,7 @@ from cdt_lite.training.effects import effect_table
 from cdt_lite.training.predict import Generation, predict, predict_mean
 from cdt_lite.training.start import start
 from cdt_lite.training.train import train
-from cdt_lite.training.trust import Changes, change, denoiser, trust, trusting
+from cdt_lite.training.trust import CHOICES, Changes, best_share, change, denoiser, trust, trusting
 
 CONFIG = tiny("lite")
 
@@ -156,12 +156,36 @@ def test_the_better_of_the_two_is_trusted_and_neither_is_overdone(tuned, monkeyp
     assert card["seen"]["mixture"] == pytest.approx(better, abs=1e-12)
 
 
-def test_on_the_cells_it_is_judged_by_the_mixture_is_never_worse(tuned):
+def test_on_the_cells_it_is_judged_by_the_mixture_is_never_worse_than_the_table(tuned):
     card = tuned[0].card["validation"]
     for asked in ("seen", "unseen"):
-        errors = card[asked]
-        assert errors["mixture"] <= min(errors["network"], errors["table"]) + 1e-9
-        assert errors["groups"] == 1
+        found = card[asked]
+        assert found["mixture"] <= min(found["network"], found["table"]) + 1e-9  # one group: nothing to tell it from
+        assert found["groups"] == 1 and set(found["discrimination"].values()) == {1.0}
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 6))
+def test_no_share_with_a_smaller_error_tells_perturbations_apart_as_the_table_does(seed, n):
+    rng = np.random.default_rng(seed)
+    found = Changes(*rng.normal(size=(3, n, 8)), rng.uniform(1, 9, n))
+    best = best_share(found)
+    alone, chosen = found.mixture(1.0), found.mixture(best)
+    assert found.discrimination(chosen) >= found.discrimination(alone)
+    assert found.error(chosen) <= found.error(alone)
+    for share in CHOICES:
+        nearer = found.error(found.mixture(share)) < found.error(chosen)
+        assert not nearer or found.discrimination(found.mixture(share)) < found.discrimination(alone)
+
+
+def test_a_network_that_takes_one_perturbation_for_another_is_not_trusted_however_near_it_is():
+    special, common = np.eye(6), np.ones((6, 6))
+    real = np.hstack([special, 0 * common])
+    near = np.hstack([0.1 * special[::-1], 0 * common])  # and takes each for another
+    far = np.hstack([special, 6 * common])  # but knows who is who
+    found = Changes(real, near, far, np.ones(6))
+    errors = [found.error(found.mixture(share)) for share in CHOICES]
+    assert np.argmin(errors) == 0 and found.discrimination(near) < found.discrimination(far) == 1
+    assert best_share(found) == pytest.approx(0.1)  # from 1 / 11 each is nearest to itself
 
 
 def test_a_noisy_group_says_less(tuned, monkeypatch):

@@ -11,6 +11,7 @@ from torch import Tensor
 from cdt_lite.data.batches import Batch, SetSampler
 from cdt_lite.data.store import set_aside
 from cdt_lite.data.tokenizer import Tokenizer
+from cdt_lite.evaluation.metrics import discrimination_score
 from cdt_lite.model import CDT, V1
 from cdt_lite.model.diffusion import Denoiser
 from cdt_lite.model.mean_effect import tilts
@@ -21,6 +22,7 @@ from cdt_lite.training.checkpoint import Checkpoint
 from cdt_lite.training.effects import measured_effects
 
 ASKED = ("seen", "unseen")  # by name; and as a target that training never perturbed
+CHOICES = np.linspace(0, 1, 21)  # shares of the table
 
 
 class Changes(NamedTuple):
@@ -30,6 +32,18 @@ class Changes(NamedTuple):
     network: Float[np.ndarray, "n G"]
     table: Float[np.ndarray, "n G"]
     weight: Float[np.ndarray, " n"]  # 1 / variance of the noise of `real`
+
+    def mixture(self, share: float) -> Float[np.ndarray, "n G"]:
+        """Returns the changes that are predicted with a share of the table."""
+        return self.network + share * (self.table - self.network)
+
+    def error(self, predicted: Float[np.ndarray, "n G"]) -> float:
+        """Returns the mean squared error, each group weighted by its precision."""
+        return float(np.average(((self.real - predicted) ** 2).mean(1), weights=self.weight))
+
+    def discrimination(self, predicted: Float[np.ndarray, "n G"]) -> float:
+        """Returns the mean discrimination score: whether each group is told apart from the others."""
+        return float(np.mean([discrimination_score(one, self.real, i) for i, one in enumerate(predicted)]))
 
 
 def denoiser(model: CDT | V1, batch: Batch, states: States | None = None) -> Conditioned:
@@ -126,7 +140,7 @@ def trust(checkpoint: Checkpoint, data: SetSampler) -> tuple[Float[np.ndarray, "
 
     Returns:
         The two shares, and for the card the mean squared errors of network, table and mixture in units of the spread
-        of control cells, the noise of what was measured included.
+        of control cells, the noise of what was measured included, and their discrimination scores.
     """
     held_out = data.validation()
     if held_out is None:
@@ -134,16 +148,28 @@ def trust(checkpoint: Checkpoint, data: SetSampler) -> tuple[Float[np.ndarray, "
     shares, card = np.ones(2), {}
     for i, name in enumerate(ASKED):
         found = _changes(checkpoint, held_out, name == "unseen")
-        gap, missed = found.table - found.network, found.real - found.network
-        weight = found.weight[:, None]
-        shares[i] = np.clip((weight * gap * missed).sum() / max((weight * gap**2).sum(), 1e-12), 0.0, 1.0)
-        mixture = found.network + shares[i] * gap
-        errors = {"network": found.network, "table": found.table, "mixture": mixture, "no change": 0 * gap}
-        card[name] = {"share": round(float(shares[i]), 3), "groups": len(gap)}
-        for method, predicted in errors.items():
-            error = (weight * (found.real - predicted) ** 2).sum() / weight.sum() / gap.shape[1]
-            card[name][method] = float(f"{error:.4g}")
+        shares[i] = best_share(found)
+        card[name] = {"share": round(float(shares[i]), 3), "groups": len(found.real), **_judged(found, shares[i])}
     return shares, card
+
+
+def best_share(found: Changes) -> float:
+    """Returns the share of the table with the least error, of those that tell groups apart as well as it does alone.
+
+    The network may come nearer by what all perturbations have in common, and lose what is special about each.
+    """
+    apart = np.array([found.discrimination(found.mixture(share)) for share in CHOICES])
+    errors = np.array([found.error(found.mixture(share)) for share in CHOICES])
+    return float(CHOICES[np.where(apart >= apart[-1], errors, np.inf).argmin()])
+
+
+def _judged(found: Changes, share: float) -> dict[str, Any]:
+    """What a card says of network, table and mixture."""
+    methods = {"network": found.network, "table": found.table, "mixture": found.mixture(share)}
+    apart = {method: round(found.discrimination(predicted), 4) for method, predicted in methods.items()}
+    methods["no change"] = np.zeros_like(found.real)
+    errors = {method: float(f"{found.error(predicted):.4g}") for method, predicted in methods.items()}
+    return {**errors, "discrimination": apart}
 
 
 @torch.no_grad()
