@@ -18,6 +18,7 @@ from cdt_lite.training.checkpoint import Checkpoint
 from cdt_lite.training.trust import is_new
 
 LITTLE = 0.01  # share of an effect's variance that is not worth a word
+NAMED = 5  # of many replicates
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,9 @@ def context_notes(checkpoint: Checkpoint, request: Request, replicate: Shaped[np
     new = [name for name in np.unique(replicate).tolist() if is_new(checkpoint, name)]
     if not new or not request.sign:
         return []
-    return [f"training saw no perturbed cell of {', '.join(new)}: the mean change there is what is known of it from "
-            f"{', '.join(checkpoint.card['contexts'])}, not the network's"]
+    names = ", ".join(new[:NAMED]) + (f" and {len(new) - NAMED} more" if len(new) > NAMED else "")
+    return [f"training saw no perturbed cell of {names}: the mean change there is what is known of it from elsewhere, "
+            "not the network's"]
 
 
 def panel_notes(n_panel: int, n_genes: int, kept: float) -> list[str]:
