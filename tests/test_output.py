@@ -111,7 +111,7 @@ OTHERWISE = {
     "seed 0, not 1": {"seed": 1},
     "guidance 1.0, not 2.0": {"options": Generation(guidance=2.0)},
     "sampling-steps None, not 3": {"options": Generation(steps=3)},
-    "unseen vector, not average": {"options": Generation(unseen="average")},
+    "align False, not True": {"options": Generation(align=True)},
 }
 
 

@@ -55,8 +55,7 @@ def predict(args: argparse.Namespace) -> int:
 
     output = Output(open_output(args.out), args.space, args.resume)
     targets = many.targets_of(args.target, args.targets, args.all)
-    options = Generation(guidance=args.guidance, steps=args.sampling_steps, unseen=args.unseen, align=args.align,
-                         device=args.device)
+    options = Generation(guidance=args.guidance, steps=args.sampling_steps, align=args.align, device=args.device)
     checkpoint = Checkpoint.load(args.checkpoint)
     wanted = many.perturbations_of(checkpoint, targets, args.sign, args.magnitude)
     screen = screen_of(args, genes=checkpoint.panel, backed=True)

@@ -31,7 +31,6 @@ from cdt_lite.model.config import DiffusionConfig
 from cdt_lite.report.page import markdown
 from cdt_lite.report.quality import over_models, quality
 from cdt_lite.report.tasks import (
-    AVERAGE,
     CHANGE,
     SHIPPED,
     TOLD,
@@ -189,7 +188,7 @@ def averaged(table: pd.DataFrame, apart: bool, name: str = SHIPPED) -> dict[str,
         groups |= dict(iter(table.groupby(where)))
     metrics = [*METRICS, "pearson_delta_shared"]
     averages = {}
-    own = {name, *(row.format(name) for row in (CHANGE, TOLD, AVERAGE))}
+    own = {name, *(row.format(name) for row in (CHANGE, TOLD))}
     for group, rows in groups.items():
         rivals = [method for method in rows["method"].unique() if method not in {CEILING, *own}]
         averages[group] = {"n": rows.groupby(["target", "sign"]).ngroups}

@@ -30,7 +30,6 @@ CONDITION = ["target_gene", "sign"]
 SHIPPED = "capsule"  # what a model that ships with the package is called
 CHANGE = "{}, change"
 TOLD = "{}, change, magnitude told"
-AVERAGE = "{}, change, as the average"  # of a target never perturbed
 TRAINING_CELLS = "training cells"  # real ones of the same perturbation, handed in as a prediction
 PREDICTED = "predicted"  # what uns["cdt_lite"]["controls"] says of a file whose control cells are a method's own
 RANDOM = "task 1: seen perturbations, random cells held out"
@@ -222,7 +221,6 @@ def _changes(model: Checkpoint, task: Task, controls: AnnData, options: ReportOp
     tables = {
         CHANGE.format(options.name): mean_changes(model, controls, wanted, n, seed),
         TOLD.format(options.name): mean_changes(model, controls, wanted, n, seed, magnitudes),
-        AVERAGE.format(options.name): mean_changes(model, controls, wanted, n, seed, unseen="average"),
         "table alone": table_changes(model, wanted),
     }
     return {name: Changes(table) for name, table in tables.items() if len(table)}

@@ -13,7 +13,7 @@ from cdt_lite.data.layout import CONTROL
 from cdt_lite.data.store import TokenStore
 from cdt_lite.training.checkpoint import Checkpoint
 from cdt_lite.training.effects import effect_table
-from cdt_lite.training.predict import Generation, predict, predict_mean
+from cdt_lite.training.predict import predict, predict_mean
 from cdt_lite.training.request import check_request
 
 
@@ -36,27 +36,21 @@ def sampled_cells(checkpoint: Checkpoint, controls: AnnData, wanted: pd.Series, 
 
 
 def mean_changes(checkpoint: Checkpoint, controls: AnnData, wanted: pd.Series, n_cells: int, seed: int,
-                 magnitudes: pd.Series | None = None, unseen: str = "vector") -> pd.DataFrame:
+                 magnitudes: pd.Series | None = None) -> pd.DataFrame:
     """Returns one-step means minus those of generated controls, in the same draws, (perturbations, genes).
 
     With `magnitudes` the model is told the target's own log2 fold change; perturbations without one are left out.
-    With `unseen="average"` so are perturbations that it makes no different: seen targets, and those that are like none.
     """
-    options = Generation(unseen=unseen)
     rows: dict[tuple[str, int], np.ndarray] = {}
     plain: dict[str, np.ndarray] = {}
     for (target, sign, batch), n in wanted.items():
         magnitude = None if magnitudes is None else float(magnitudes[target, sign, batch])
         if magnitude is not None and np.isnan(magnitude):
             continue
-        if unseen == "average" and check_request(checkpoint, str(target), int(sign), None, CONTROL).guess < 0:
-            continue
         here = controls[(controls.obs["batch"] == batch).to_numpy()]
         if batch not in plain:
             plain[batch] = predict_mean(checkpoint, here, CONTROL, 0, n_cells=n_cells, seed=seed)
-        mean = predict_mean(
-            checkpoint, here, str(target), int(sign), magnitude, n_cells=n_cells, seed=seed, options=options
-        )
+        mean = predict_mean(checkpoint, here, str(target), int(sign), magnitude, n_cells=n_cells, seed=seed)
         share = n / wanted[target, sign].sum()
         key = (str(target), int(sign))
         rows[key] = rows.get(key, 0.0) + (mean - plain[batch]) * share

@@ -35,15 +35,10 @@ Wanted = tuple[str, int, float | None]  # target, sign, magnitude (None: not kno
 
 @dataclass(frozen=True)
 class Generation:
-    """How cells are generated.
-
-    A target that training never perturbed is predicted from its "vector", what genes like it did when they were
-    perturbed, by gene sets, co-expression or a user's vectors; or as the "average" perturbation.
-    """
+    """How cells are generated."""
 
     guidance: float = 1.0  # 1 is plain, above exaggerates what the perturbation changes; 0 to 20
     steps: int | None = None  # of sampling; None: the checkpoint's
-    unseen: str = "vector"  # or "average"
     align: bool = False  # predict only the shared genes when the panel differs
     columns: Columns = Columns()  # where the screen keeps its labels
     device: torch.device | str = "cpu"
@@ -60,6 +55,9 @@ def predict(checkpoint: Checkpoint, screen: ad.AnnData, target: str, sign: int =
             magnitude: float | None = None, *, n_cells: int = 256, seed: int = 0,
             options: Generation = Generation()) -> ad.AnnData:
     """Generates cells after a perturbation, given control cells.
+
+    A target that training never perturbed is predicted from what genes like it did when they were perturbed, by gene
+    sets, co-expression or a user's vectors; one that is like none, as the average perturbation.
 
     Args:
         checkpoint: A trained model.
@@ -88,7 +86,7 @@ def predict_each(checkpoint: Checkpoint, screen: ad.AnnData, wanted: Iterable[Wa
     """Yields what `predict` returns for each of several perturbations; control cells are read once for all of them."""
     plan = None
     for target, sign, magnitude in wanted:
-        request = check_request(checkpoint, target, sign, magnitude, options.columns.control, options.unseen)
+        request = check_request(checkpoint, target, sign, magnitude, options.columns.control)
         plan = plan.about(request) if plan else _Plan(checkpoint, screen, request, seed, options)
         yield _generated(plan, n_cells)
 
@@ -122,7 +120,7 @@ def predict_mean(checkpoint: Checkpoint, screen: ad.AnnData, target: str, sign: 
     It is the expectation from the fully masked state. log1p is the natural log of 1 + counts scaled to the checkpoint's
     target depth. Arguments as in `predict`.
     """
-    request = check_request(checkpoint, target, sign, magnitude, options.columns.control, options.unseen)
+    request = check_request(checkpoint, target, sign, magnitude, options.columns.control)
     plan = _Plan(checkpoint, screen, request, seed, options)
     total = np.zeros(plan.n_genes)
     for replicate, batch in plan.batches(n_cells):
@@ -168,7 +166,6 @@ def _provenance(checkpoint: Checkpoint, options: Generation, n_genes: int) -> di
         "system": checkpoint.config.system,
         "guidance": options.guidance,
         "steps": checkpoint.process.n_steps(n_genes, options.steps),
-        "unseen": options.unseen,
         "space": "counts",
         "target_depth": checkpoint.tokenizer.target_depth,
         "trained_on": [str(digest) for digest in checkpoint.card.get("data", [])],

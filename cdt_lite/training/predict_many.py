@@ -95,7 +95,7 @@ def predict_many(checkpoint: Checkpoint, screen: ad.AnnData, wanted: Sequence[Wa
     """
     asked: dict[str, Wanted] = {}
     for target, sign, magnitude in wanted:
-        request = check_request(checkpoint, target, sign, None, options.columns.control, options.unseen)
+        request = check_request(checkpoint, target, sign, None, options.columns.control)
         asked.setdefault(f"{request.target} {request.sign:+d}", (target, sign, magnitude))
     controls, digest = _controls(checkpoint, screen, options)
     with locked(output.parts, "predict", "predict"):
@@ -127,7 +127,6 @@ def _run(checkpoint: Checkpoint, asked: Mapping[str, Wanted], options: Generatio
         "checkpoint": hashlib.sha256(save_tensors(weights)).hexdigest()[:16],
         "guidance": options.guidance,
         "sampling-steps": options.steps,
-        "unseen": options.unseen,
         "align": options.align,
         "cells a pass": options.cells_per_pass,
         "magnitude": ", ".join(told) or "not told",

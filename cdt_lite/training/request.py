@@ -11,7 +11,7 @@ from jaxtyping import Shaped
 
 from cdt_lite.data.labels import tidy_targets
 from cdt_lite.data.vocabulary import genes_of
-from cdt_lite.errors import CDTError, CDTWarning, suggest
+from cdt_lite.errors import CDTError, CDTWarning
 from cdt_lite.model.mean_effect import MeanEffect
 from cdt_lite.model.perturbation import NO_TARGET, UNKNOWN_TARGET, Perturbation
 from cdt_lite.training.checkpoint import Checkpoint
@@ -40,17 +40,13 @@ class Request:
         return Perturbation.of([self.gene_id], [self.sign], [self.magnitude], [self.guess], pair=pair)
 
 
-def check_request(checkpoint: Checkpoint, target: str, sign: int, magnitude: float | None, control: str,
-                  unseen: str = "vector") -> Request:
+def check_request(checkpoint: Checkpoint, target: str, sign: int, magnitude: float | None, control: str) -> Request:
     """Checks a perturbation at the door.
 
     Raises:
-        CDTError: A sign outside -1, 0, +1, a gene outside the vocabulary (close matches are named), a combination
-            that training did not have (but for a pair of its targets), or a word for `unseen` other than "average"
-            and "vector".
+        CDTError: A sign outside -1, 0, +1, a gene outside the vocabulary (close matches are named), or a combination
+            that training did not have (but for a pair of its targets).
     """
-    if unseen not in ("average", "vector"):
-        raise CDTError(f"unseen is 'average' or 'vector', not {unseen!r}{suggest(unseen, ('average', 'vector'))}")
     if sign not in (-1, 0, 1):
         raise CDTError(f"sign must be -1 (knockdown or knockout), 0 (control) or +1 (activation), not {sign!r}")
     genes = pd.Index(checkpoint.vocabulary.symbols)
@@ -72,9 +68,7 @@ def check_request(checkpoint: Checkpoint, target: str, sign: int, magnitude: flo
         seen = target in checkpoint.trained_targets
         notes += _sign_notes(target, sign, gene_id if seen else NO_TARGET, table)
     if target not in checkpoint.trained_targets and table is not None:
-        origin = "as the average perturbation"
-        if unseen == "vector":
-            guess, origin = _from_its_like(table, gene_id, sign)
+        guess, origin = _from_its_like(table, gene_id, sign)
         notes.append(f"{target} was never perturbed in training: predicted {origin}")
         gene_id = UNKNOWN_TARGET
     beyond = 0.0 if table is None else known_shares(table, gene_id, guess, sign)[0]

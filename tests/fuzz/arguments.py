@@ -223,7 +223,7 @@ def _wanted(targets: Any, sign: Any, magnitude: Any) -> Any:
 def doors() -> dict[str, Door]:
     """Every function that is tried."""
     request = {"target": ("G3", "text"), "sign": (-1, "whole"), "magnitude": (None, "real"), "n_cells": (4, "whole"),
-               "seed": (0, "whole"), "guidance": (1.0, "real"), "steps": (None, "whole"), "unseen": ("vector", "text"),
+               "seed": (0, "whole"), "guidance": (1.0, "real"), "steps": (None, "whole"),
                "align": (False, "yes"), "device": ("cpu", "text"), "cells_per_pass": (64, "whole")}
     train_config = {"sets_per_batch": (2, "whole"), "cells_per_set": (3, "whole"), "controls_per_set": (4, "whole"),
                     "target_dropout": (0.1, "real"), "control_share": (0.1, "real"), "seed": (0, "whole"),

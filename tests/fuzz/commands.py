@@ -39,7 +39,7 @@ GOOD = {
     "capsule": ["--check", "model"],
 }
 MORE = {"--seed": NUMBERS, "--cells": NUMBERS, "--sign": ["-1", "1", "0", "2", "x"], "--magnitude": NUMBERS,
-        "--guidance": NUMBERS, "--sampling-steps": NUMBERS, "--unseen": WORDS, "--space": ["counts", "log1p", "x"],
+        "--guidance": NUMBERS, "--sampling-steps": NUMBERS, "--space": ["counts", "log1p", "x"],
         "--device": WORDS, "--target": WORDS, "--targets": FILES, "--all": [], "--align": [], "--screen": FILES,
         "--checkpoint": FILES, "--predicted": FILES, "--out": FILES, "--target-key": WORDS, "--batch-key": WORDS,
         "--control": WORDS, "--sign-key": WORDS, "--layer": WORDS, "--side": WORDS, "--resume": [], "--overwrite": [],
