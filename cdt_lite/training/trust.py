@@ -1,5 +1,6 @@
 """How far what is known of mean effects is trusted beside the network, judged by cells that fine-tuning set aside."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from cdt_lite.training.effects import measured_effects
 
 ASKED = ("seen", "unseen")  # by name; and as a target that training never perturbed
 CHOICES = np.linspace(0, 1, 21)  # shares of the table
+CORRECTIONS = 3  # rounds: a tilt reaches what was asked for to half a percent
 
 
 class Changes(NamedTuple):
@@ -116,15 +118,32 @@ def trusting(checkpoint: Checkpoint, batch: Batch, context: str, states: States 
         every = [lambda odds: torch.ones_like(odds, dtype=torch.bool),
                  lambda odds: torch.zeros_like(odds, dtype=torch.bool)]
         weights = [share_answering, 1 - share_answering]
-    laws = [_law(denoiser(model, batch, choice), batch, tokenizer) for choice in every]
-    tilt = tilts(torch.stack(laws), model.effect.values, missing, weights)[0, :, None] * model.effect.values
+    masked = torch.full_like(batch.tokens, tokenizer.mask_id)
+    laws = [denoiser(model, batch, choice)(masked)[..., : tokenizer.mask_id].float() for choice in every]
+    tilt = _tilt(laws, weights, missing, model.effect.values, lambda law: expected(law, batch, tokenizer).mean(1))
     return denoise.then(lambda logits, genes: logits[..., : tokenizer.mask_id] + tilt[genes])
 
 
-def _law(denoise: Denoiser, batch: Batch, tokenizer: Tokenizer) -> Float[Tensor, "G bins"]:
-    """Returns every gene's distribution before anything is revealed, mean over the cells of one set."""
-    logits = denoise(torch.full_like(batch.tokens, tokenizer.mask_id))
-    return logits[0, ..., : tokenizer.mask_id].float().softmax(-1).mean(0)
+def _tilt(laws: Sequence[Float[Tensor, "1 S G bins"]], weights: Sequence[float], missing: Float[Tensor, "1 G"],
+          values: Float[Tensor, " bins"], mean_of: Callable[[Tensor], Float[Tensor, "1 G"]]
+          ) -> Float[Tensor, "G bins"]:
+    """Returns what to add to logits so that their mean moves as far as is missing.
+
+    Args:
+        laws: Of the cells of one set before anything is revealed, for each state, as logits.
+        weights: Shares of the states.
+        missing: Change of mean log1p expression.
+        values: What the bins are worth at the target depth.
+        mean_of: Logits -> mean log1p expression at the depths of the cells.
+    """
+    average = torch.stack([law[0].softmax(-1).mean(0) for law in laws])
+    start = sum(weight * mean_of(law) for law, weight in zip(laws, weights, strict=True))
+    asked, tilt = missing, torch.zeros_like(laws[0][0, 0])
+    for _ in range(CORRECTIONS):  # cells differ in law and depth: the tilt of their average falls short
+        tilt = tilts(average, values, asked, weights)[0, :, None] * values
+        moved = sum(weight * mean_of(law + tilt) for law, weight in zip(laws, weights, strict=True)) - start
+        asked = asked + missing - moved
+    return tilt
 
 
 def trust(checkpoint: Checkpoint, data: SetSampler) -> tuple[Float[np.ndarray, " 2"], dict[str, Any]]:
