@@ -147,11 +147,11 @@ def test_five_cells_that_all_escaped_do_not_make_a_certainty():
 
 
 @pytest.mark.parametrize(("made", "said"), [
-    (171.0, "these differ by less than a tenth"), (215.0, "deeper than real cells, and as deep as the controls"),
+    (171.0, "these differ by less than a tenth"), (215.0, "deeper than real cells, and as deep as control cells"),
     (100.0, "less deep than real cells"), (300.0, "deeper than real cells")])
 def test_depth(made, said):
     sentence = teaching.depths_told(171.0, made, 215.0, "JAK2")
-    assert said in sentence and ("controls whose" in sentence) == (made == 215)
+    assert said in sentence and ("as deep as control" in sentence) == (made == 215)
 
 
 @pytest.mark.parametrize(("fair", "said"), [

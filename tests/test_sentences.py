@@ -54,6 +54,13 @@ def test_the_side_that_wins_is_named_whatever_is_the_better_direction(gap, metri
     assert ("difference" in sentence) == (n > 1)  # of one there is no interval
 
 
+@pytest.mark.parametrize(("gap", "metric", "said"), [
+    (-0.006, "mae", "Better than"), (-0.001, "mae", "Level with"), (-0.006, "pearson_delta", "Level with")])
+def test_of_one_perturbation_a_small_gap_is_one_of_errors_and_none_of_r(gap, metric, said):
+    sentence = beside(scores(gap, 1, 0.0, metric), "capsule", ["replicate mean"], metric)
+    assert f". {said} the replicate mean (" in sentence
+
+
 def test_numbers_of_the_sentence_are_those_of_the_table():
     table = scores(0.1)
     means = table.groupby("method")["pearson_delta"].mean()
@@ -74,7 +81,7 @@ def test_what_moves_is_counted_and_what_goes_wrong_is_named():
     assert moved(real, real / 2) == ("Of these 3 genes 2 fall and 1 rise; all go the right way in the prediction, 50% "
                                      "as far on average.")
     wrong = moved(real, pd.Series({"STAT1": -1.0, "PSMB9": 0.8, "NFKBIA": -0.4}))
-    assert "1 go the right way in the prediction, not so PSMB9 and NFKBIA, 100%" in wrong
+    assert "1 go the right way in the prediction, not so, or by less than 0.005, PSMB9 and NFKBIA, 100%" in wrong
 
 
 def test_levels_are_shares_of_those_in_control_cells():
@@ -200,7 +207,7 @@ def test_genes_that_rise_and_fall_are_counted_by_their_sign():
     (0.2, -0.2, "yes. Which genes move, and which way, it tells better; how far, better."),
     (-0.2, 0.2, "no. Which genes move, and which way, it tells less well; how far, less well."),
     (-0.2, -0.2, "neither better nor worse. Which genes move, and which way, it tells less well; how far, better."),
-    (0.0, -0.2, "yes. Which genes move, and which way, it tells equally well; how far, better.")])
+    (0.0, -0.2, "yes. Which genes move, and which way, it tells not surely better or worse; how far, better.")])
 def test_the_short_answer_follows_both_scores(direction, error, said):
     table = scores(direction).assign(mae=scores(error, metric="mae")["mae"])
     assert in_short(table, "capsule", "replicate mean") == f"In short, beside the replicate mean: {said}"

@@ -78,4 +78,4 @@ def test_the_networks_price_is_held_against_that_of_two_states(tmp_path, monkeyp
     said = t.two_states_told(table)
     assert "Of 6 prices" in said and "or below it, in 5" in said
     assert "more for C in T cells (up to 0.30 nats; the best network 0.29)." in said
-    assert said.endswith("pays more than given none for 2 of 3 genes.")  # B and C
+    assert said.endswith("pays more than given none for 1 of 3 pairs of gene and knockout.")  # C: B is level

@@ -30,8 +30,7 @@ def depths_told(real: float, made: float, control: float, target: str) -> str:
     moral = "these differ by less than a tenth"
     if not as_real:
         way_off = "deeper" if made > real else "less deep"
-        moral = f"they are {way_off} than real cells"
-        moral += ", and as deep as the controls whose depths they were asked for" if as_control else ""
+        moral = f"they are {way_off} than real cells" + (", and as deep as control cells" if as_control else "")
     return (f"In the median a real {target} cell has {real:.0f} counts, a control cell {control:.0f}, a generated cell "
             f"{made:.0f}: {moral}.")
 
@@ -53,7 +52,7 @@ def centre_told(points: pd.DataFrame, target: str) -> str:
 
 
 def still_apart(p: pd.DataFrame) -> str:
-    """Says which quantities surely differ, and which do so beyond depth; the others are not shown to be alike.
+    """Says which quantities differ by a p value, and which do so beyond depth; the others are not shown to be alike.
 
     Args:
         p: p values, quantities x ("shuffled over all", "within depth classes").
@@ -62,7 +61,7 @@ def still_apart(p: pd.DataFrame) -> str:
                      for column in p.columns)
     gone = [f"that {name} differed (now p = {fair:.3f})" for name, (plain, fair) in p.drop(index="depth").iterrows()
             if plain < CHANCE <= fair and fair > CLEARLY * plain]
-    start = (f"Shuffled over all cells, {listed(first or ['nothing'])} surely differ{'s' if len(first) < 2 else ''}; "
+    start = (f"Shuffled over all cells, {listed(first or ['nothing'])} differ{'s' if len(first) < 2 else ''}; "
              f"among cells of like depth, {listed(second or ['nothing'])}.")
     if not gone:
         return f"{start} Of nothing but depth itself can it be said that depth explains it."
@@ -191,7 +190,7 @@ def mixing_told(made: float, idle: float, target: str, weak: str) -> str:
     if idle < min(made, MIXED):
         return f"{first}: here neighbours do see that control cells are none of {weak}."
     than = "no worse than" if idle >= made else "nearly as well as"
-    return f"{first}: by this measure a model that does nothing is {than} ours."
+    return f"{first}: by this measure doing nothing for {weak} is {than} ours for {target}."
 
 
 def densities_told(table: pd.DataFrame) -> str:

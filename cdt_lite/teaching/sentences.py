@@ -58,7 +58,7 @@ def beside(scores: pd.DataFrame, method: str, rivals: Sequence[str], metric: str
     """Says how a method fares beside its rivals, over the perturbations of a table of `evaluate`.
 
     Over several it is better or worse than a rival where the interval of their difference leaves out zero; of a single
-    one there is no interval, and a difference below `CLOSE` is none. A rival without a score is passed over.
+    one there is no interval: a difference below `CLOSE`, of an error a tenth of it, is none. No score: passed over.
 
     Args:
         scores: A row for each method and perturbation.
@@ -105,7 +105,7 @@ def in_short(scores: pd.DataFrame, method: str, rival: str) -> str:
     rank = [WORSE, LEVEL, BETTER].index
     total = rank(direction) + rank(error) - 2
     start = "yes" if total > 0 else "no" if total < 0 else "neither better nor worse"
-    words = {BETTER: "better", LEVEL: "equally well", WORSE: "less well"}
+    words = {BETTER: "better", LEVEL: "not surely better or worse", WORSE: "less well"}
     return (f"In short, beside the {rival}: {start}. Which genes move, and which way, it tells {words[direction]}; how "
             f"far, {words[error]}.")
 
@@ -114,7 +114,8 @@ def _verdict(gap: pd.Series, metric: str, has_interval: bool = True) -> str:
     """Better than, worse than, or level with: by the interval, or for one perturbation by the difference itself."""
     low, high = gap["low"], gap["high"]
     if not has_interval:
-        low, high = gap["difference"] - CLOSE, gap["difference"] + CLOSE
+        close = CLOSE if METRICS[metric].higher_is_better else CLOSE / 10  # errors are that much smaller
+        low, high = gap["difference"] - close, gap["difference"] + close
     if low <= 0 <= high:
         return LEVEL
     return BETTER if (low > 0) == bool(METRICS[metric].higher_is_better) else WORSE
@@ -139,7 +140,7 @@ def moved(real: pd.Series, predicted: pd.Series) -> str:
     start = f"Of these {len(real)} genes {falling} fall and {len(real) - falling} rise; "
     way = "all go the right way in the prediction"
     if wrong:
-        way = f"{int(right.sum())} go the right way in the prediction, not so {wrong}"
+        way = f"{int(right.sum())} go the right way in the prediction, not so, or by less than {STILL}, {wrong}"
     return f"{start}{way}, {size:.0%} as far on average."
 
 

@@ -94,10 +94,10 @@ def two_states_told(table: pd.DataFrame) -> str:
     gaps = table.filter(like="network").sub(table["two states"], axis=0)
     gap, best, where = gaps.mean(axis=1), gaps.min(axis=1), []
     for row in gap[gap > LEVEL].groupby(["target", "gene"], sort=False).idxmax():
-        least = f"the best network {number(best[row])}" if best[row] > LEVEL else "the best network none"
+        least = f"the best network {number(best[row])}" if best[row] > LEVEL else "the best network none there"
         where.append(f"{row[1]} in {row[0]} cells (up to {number(gap[row])} nats; {least})")
     own = table["network 0"].unstack("visible")
-    lost = int((own.iloc[:, -1] > own.iloc[:, 0]).sum())
+    lost = int((own.iloc[:, -1] > own.iloc[:, 0] + LEVEL).sum())
     return (f"Of {len(gap)} prices the networks' mean is level with that of two states, or below it, in "
-            f"{(gap <= LEVEL).sum()}. They pay more for {listed(where or ['none'])}. Given all others the capsule "
-            f"pays more than given none for {lost} of {len(own)} genes.")
+            f"{(gap <= LEVEL).sum()}. They pay more for {listed(where or ['none'])}. Given all of these the capsule "
+            f"pays more than given none for {lost} of {len(own)} pairs of gene and knockout.")

@@ -15,7 +15,7 @@ from cdt_lite.errors import CDTError, CDTWarning
 from cdt_lite.model.mean_effect import MeanEffect
 from cdt_lite.model.perturbation import NO_TARGET, UNKNOWN_TARGET, Perturbation
 from cdt_lite.training.checkpoint import Checkpoint
-from cdt_lite.training.trust import is_new
+from cdt_lite.training.trust import is_new_context
 
 LITTLE = 0.01  # share of an effect's variance that is not worth a word
 NAMED = 5  # of many replicates
@@ -106,7 +106,7 @@ def align_panel(checkpoint: Checkpoint, cells: ad.AnnData, align: bool) -> ad.An
 
 def context_notes(checkpoint: Checkpoint, request: Request, replicate: Shaped[np.ndarray, " controls"]) -> list[str]:
     """Says what it means for a perturbation that training perturbed nothing in a replicate or cell type."""
-    new = [name for name in np.unique(replicate).tolist() if is_new(checkpoint, name)]
+    new = [name for name in np.unique(replicate).tolist() if is_new_context(checkpoint, name)]
     if not new or not request.sign:
         return []
     names = ", ".join(new[:NAMED]) + (f" and {len(new) - NAMED} more" if len(new) > NAMED else "")

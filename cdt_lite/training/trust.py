@@ -24,7 +24,7 @@ from cdt_lite.training.effects import measured_effects
 
 ASKED = ("seen", "unseen")  # by name; and as a target that training never perturbed
 CHOICES = np.linspace(0, 1, 21)  # shares of the table
-CORRECTIONS = 3  # rounds: a tilt reaches what was asked for to half a percent
+ROUNDS = 3  # of a tilt: the third reaches what was asked for to half a percent
 
 
 class Changes(NamedTuple):
@@ -80,7 +80,7 @@ def change(model: CDT | V1, batch: Batch, tokenizer: Tokenizer) -> Float[Tensor,
     return changed - one_step_mean(denoiser(model, plain), plain, tokenizer)
 
 
-def is_new(checkpoint: Checkpoint, context: str) -> bool:
+def is_new_context(checkpoint: Checkpoint, context: str) -> bool:
     """Says whether training saw no perturbed cell of a replicate or cell type, and learned in others whom to trust."""
     judged, known = checkpoint.card.get("validation", {}), checkpoint.card.get("contexts", ())  # older models: neither
     return bool(judged and known) and context not in known
@@ -105,7 +105,7 @@ def trusting(checkpoint: Checkpoint, batch: Batch, context: str, states: States 
     if model.effect is None or int(model.effect.rows(batch.perturbation)[0]) < 0:
         return denoise
     share = model.effect.trusted[int(batch.perturbation.target[0] < 0)]
-    if is_new(checkpoint, context):
+    if is_new_context(checkpoint, context):
         share = torch.ones_like(share)
     if not share:
         return denoise
@@ -139,7 +139,7 @@ def _tilt(laws: Sequence[Float[Tensor, "1 S G bins"]], weights: Sequence[float],
     average = torch.stack([law[0].softmax(-1).mean(0) for law in laws])
     start = sum(weight * mean_of(law) for law, weight in zip(laws, weights, strict=True))
     asked, tilt = missing, torch.zeros_like(laws[0][0, 0])
-    for _ in range(CORRECTIONS):  # cells differ in law and depth: the tilt of their average falls short
+    for _ in range(ROUNDS):  # cells differ in law and depth: the tilt of their average falls short
         tilt = tilts(average, values, asked, weights)[0, :, None] * values
         moved = sum(weight * mean_of(law + tilt) for law, weight in zip(laws, weights, strict=True)) - start
         asked = asked + missing - moved
